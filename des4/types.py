@@ -1,0 +1,144 @@
+"""What travels between the rooms of this house: configs, batches and views, plus the errors a user sees.
+
+Shape legend, used in every docstring of the project:
+B images, C classes, D embedding size, H×W the crop, h×w the feature grid (stride 4), N pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+IGNORE = 255
+"""The label of pixels that nobody scores: unlabelled regions of a mask, and padding."""
+
+CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
+StrongPreset = Literal["none", "french", "unimatch"]
+
+
+class Config(BaseModel):
+    """Base of every component's settings: immutable, typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, ill-typed or out of range."""
+
+
+class DataError(UserError):
+    """An image, a mask or a list cannot be used as it is."""
+
+
+class WeightsError(UserError):
+    """A weights file is missing, damaged or does not fit the network."""
+
+
+class RunError(UserError):
+    """A run folder cannot be created, continued or read."""
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """The views a method asks of the loader, and the presets of the protocol it was published with.
+
+    strong: how many strong views of each unlabelled image the method needs; 0 = the method reads no unlabelled image.
+    cutmix, photometric: used where the user's config says `auto`.
+    """
+
+    strong: int = 0
+    cutmix: CutMixPreset = "none"
+    photometric: StrongPreset = "none"
+
+
+class Dataset(Protocol):
+    """A source of images and masks, whatever their format. It owns the class names, and knows no method.
+
+    Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    labelled: Sequence[str]
+    unlabelled: Sequence[str]
+    val: Sequence[str]
+
+    def image(self, sample_id: str) -> Tensor:
+        """Read an image, (3, H, W) uint8 RGB. Raises DataError."""
+
+    def label(self, sample_id: str) -> Tensor:
+        """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Where a mixed image takes its pixels from.
+
+    partner: (B,) int64, the sample that fills the box. box: (B, H, W) bool, True where the partner's pixel is taken.
+    """
+
+    partner: Tensor
+    box: Tensor
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled samples. image: (B, 3, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too."""
+
+    image: Tensor
+    label: Tensor
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
+
+    weak: (B, 3, H, W) float32 in [0, 1].
+    strong: as `weak`, one entry a strong view, not yet mixed.
+    mix: one entry a strong view; the method mixes images, pseudo-labels, confidence and `valid` alike with it.
+    valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
+    """
+
+    weak: Tensor
+    strong: tuple[Tensor, ...]
+    mix: tuple[Mix, ...]
+    valid: Tensor
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step reads. `unlabelled` is None for methods whose ViewSpec has no strong view."""
+
+    labelled: Labelled
+    unlabelled: Unlabelled | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`; copies do not block."""
+
+        def move(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        lab = replace(self.labelled, image=move(self.labelled.image), label=move(self.labelled.label))
+        if (un := self.unlabelled) is None:
+            return Batch(lab)
+        return Batch(
+            lab,
+            replace(
+                un,
+                weak=move(un.weak),
+                strong=tuple(move(s) for s in un.strong),
+                mix=tuple(Mix(move(m.partner), move(m.box)) for m in un.mix),
+                valid=move(un.valid),
+            ),
+        )
