@@ -1,0 +1,22 @@
+"""Training and evaluation, blind to methods, data sets and networks."""
+
+from des4.engine.checkpoint import Checkpoints
+from des4.engine.evaluator import Evaluation, Evaluator
+from des4.engine.inference import EvalConfig, segment
+from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser
+from des4.engine.trainer import Interrupted, TrainConfig, Trainer, choose_device
+
+__all__ = [
+    "Checkpoints",
+    "EvalConfig",
+    "Evaluation",
+    "Evaluator",
+    "Interrupted",
+    "OptimConfig",
+    "PolySchedule",
+    "TrainConfig",
+    "Trainer",
+    "build_optimiser",
+    "choose_device",
+    "segment",
+]

@@ -1,0 +1,5 @@
+"""Figures of merit."""
+
+from des4.metrics.confusion import PseudoLabelQuality, Results, confusion_matrix, tail_classes
+
+__all__ = ["PseudoLabelQuality", "Results", "confusion_matrix", "tail_classes"]

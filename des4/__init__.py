@@ -1,0 +1,30 @@
+"""Semi-supervised semantic segmentation: many images, few masks, imbalanced classes.
+
+    run = des4.train("configs/scenes/des4.yaml", steps=600)
+    predictor = des4.load(run.dir)
+    label_map = predictor.predict("photo.jpg")        # (H, W), class indices
+    results = des4.evaluate(run.dir)
+
+The command line says the same: `des4 train`, `des4 predict`, `des4 eval`. Importing the package is cheap; torch is
+loaded by the first use of one of these names.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from des4.api import Run, evaluate, load, train
+    from des4.types import UserError
+
+__version__ = "0.1.0"
+__all__ = ["Run", "UserError", "__version__", "evaluate", "load", "train"]
+
+_HOMES = {"Run": "des4.api", "UserError": "des4.types", "evaluate": "des4.api", "load": "des4.api", "train": "des4.api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'des4' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

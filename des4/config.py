@@ -1,0 +1,285 @@
+"""RunConfig: the settings of all components put together, read from YAML and `key=value`.
+
+A config is data: YAML is read with `yaml.safe_load`, names are looked up in the registries, and nothing is imported.
+Relative paths inside a config are relative to the current working directory, as on a command line.
+
+Keys are dotted (`train.steps`). A name that only one section knows may stand alone (`steps`), in a file's top level as
+on the command line; three more shorthands exist:
+
+- `method=des4` is `method.name=des4`;
+- `data=scenes` is `data.name=scenes`, and `data=PATH` is `data.name=folder data.root=PATH`;
+- `model=resnet101` is `model.encoder=resnet101`.
+
+Another `method.name` or `data.name` starts that section afresh: the settings of one method mean nothing to the next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from des4.data import DATASETS, DataConfig, ViewsConfig
+from des4.engine import EvalConfig, OptimConfig, TrainConfig
+from des4.methods import METHODS
+from des4.models import ModelConfig
+from des4.types import Config, ConfigError
+
+if TYPE_CHECKING:
+    MethodConfig = Config
+else:
+    MethodConfig = Annotated[Union[tuple(cls.Config for cls in METHODS.values())], Field(discriminator="name")]  # noqa: UP007
+
+Tree = dict[str, Any]
+Overrides = Mapping[str, Any] | Sequence[str]
+
+MAX_BYTES = 1 << 18
+MAX_DEPTH = 16
+
+
+class RunConfig(Config):
+    """Everything a run depends on.
+
+    out: the run folder; None takes the next free `runs/<method>-<n>` of the current directory.
+    """
+
+    method: MethodConfig
+    data: DataConfig
+    views: ViewsConfig = ViewsConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    out: Path | None = None
+
+
+def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> RunConfig:
+    """Read a config and apply overrides to it.
+
+    source: a YAML file's path, a mapping of the same shape, or a config.
+    overrides: `{"train.steps": 100}`, or `["train.steps=100"]` with the values written as YAML.
+    Raises ConfigError, which lists every mistake with its dotted key.
+    """
+    errors: list[str] = []
+    tree: Tree = {}
+    _apply(tree, _read(source).items(), errors)
+    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    config = None
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        errors += _messages(error.errors(include_url=False))
+    if errors or config is None:
+        raise ConfigError("\n".join(errors))
+    return config
+
+
+def dump(config: RunConfig) -> Tree:
+    """Return the effective config, defaults included, as plain YAML data; `load_config(dump(c)) == c`."""
+    return config.model_dump(mode="json")
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """List the settings that differ, as `train.steps: 100 -> 200`."""
+    before, after = dict(_leaves(dump(old))), dict(_leaves(dump(new)))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(source: str | Path | Mapping[str, Any] | RunConfig) -> Mapping[str, Any]:
+    if isinstance(source, RunConfig):
+        return dump(source)
+    if isinstance(source, Mapping):
+        return source
+    path = Path(source)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: a config file holds at most {MAX_BYTES // 1024} KiB")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot read this config file: {reason}") from None
+    tree = _yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a config is a mapping of sections such as `method:` and `data:`")
+    return tree
+
+
+def _parse(overrides: Iterable[str], errors: list[str]) -> list[tuple[str, Any]]:
+    """Split `key=value` arguments; the values are YAML."""
+    pairs = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            errors.append(f"{text}: not of the form key=value")
+            continue
+        try:
+            pairs.append((key.strip(), _yaml(value, key)))
+        except ConfigError as error:
+            errors.append(str(error))
+    return pairs
+
+
+def _yaml(text: str, where: str) -> Any:
+    """Load YAML without tags, anchors or deep nesting, which no config needs and which cost time or memory."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+                raise ConfigError(f"{where}: line {event.start_mark.line + 1}: YAML aliases and tags are not accepted")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{where}: {line}not YAML: {getattr(error, 'problem', None) or 'unreadable text'}") from None
+    except ValueError as error:  # a date or number that YAML recognises but Python cannot hold
+        raise ConfigError(f"{where}: not YAML: {error}") from None
+
+
+# ── key names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _apply(tree: Tree, pairs: Iterable[tuple[Any, Any]], errors: list[str]) -> None:
+    """Write each pair into `tree`, names of methods and data sets first, so that the order of arguments is free."""
+    resolved = []
+    for key, value in pairs:
+        try:
+            resolved += _resolve(key, value)
+        except ConfigError as error:
+            errors.append(str(error))
+    for key, value in sorted(resolved, key=lambda pair: pair[0] not in ("method.name", "data.name")):
+        section, *rest = key.split(".")
+        if rest == ["name"] and isinstance(tree.get(section), dict) and tree[section].get("name", value) != value:
+            tree[section] = {}
+        node = tree
+        for part in key.split(".")[:-1]:
+            child = node.get(part)
+            node[part] = node = child if isinstance(child, dict) else {}
+        node[key.split(".")[-1]] = value
+
+
+def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
+    """Turn one given pair into pairs of full dotted keys and values that are no mappings."""
+    if not isinstance(key, str):
+        raise ConfigError(f"{key!r}: a key is a word")
+    if isinstance(value, Mapping) and value and all(isinstance(k, str) for k in value) and key.split(".")[0] in SECTIONS:
+        return [(f"{key}.{name}", leaf) for name, leaf in _leaves(dict(value))]
+    if isinstance(value, Config):
+        return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
+    if key == "data" and isinstance(value, str | Path):
+        return [("data.name", value)] if value in DATASETS else [("data.name", "folder"), ("data.root", value)]
+    if key in SHORTHANDS and not isinstance(value, Mapping):
+        return [(SHORTHANDS[key], value)]
+    if "." in key or key in RunConfig.model_fields:
+        return [(key, value)]
+    full = [name for name in KEYS if name.split(".")[-1] == key]
+    if len(full) > 1:
+        raise ConfigError(f"{key}: several sections have this key; write {' or '.join(full)}")
+    if not full:
+        raise ConfigError(_unknown(key, [*RunConfig.model_fields, *(name.split(".")[-1] for name in KEYS)]))
+    return [(full[0], value)]
+
+
+def _keys(annotation: Any, prefix: str) -> Iterator[str]:
+    """Yield the dotted keys below a field of this type; for a union, those of every variant."""
+    variants = [t for t in (annotation, *_flat(annotation)) if isinstance(t, type) and issubclass(t, Config)]
+    if not variants:
+        yield prefix
+    for variant in variants:
+        for name, field in variant.model_fields.items():
+            yield from _keys(field.annotation, f"{prefix}.{name}")
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    for part in get_args(annotation):
+        yield part
+        yield from _flat(part)
+
+
+KEYS = tuple(dict.fromkeys(key for name, field in RunConfig.model_fields.items() for key in _keys(field.annotation, name)))
+SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
+SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder"}
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _messages(errors: list[ErrorDetails]) -> list[str]:
+    """Word each validation error; the complaints of a union's variants about one key share a line."""
+    lines: dict[str, list[str]] = {}
+    for error in errors:
+        key = _key(error["loc"], error["type"])
+        match error["type"]:
+            case "extra_forbidden":
+                lines.setdefault(_unknown(key, KEYS), [])
+            case "missing":
+                lines.setdefault(key, []).append(f"missing; {_needed(key)}")
+            case "union_tag_not_found":
+                lines.setdefault(f"{key}.name", []).append(f"missing; {_needed(key)}")
+            case "union_tag_invalid":
+                known = DATASETS if key == "data" else METHODS
+                near = _nearest(str(error["ctx"]["tag"]), known)
+                lines.setdefault(f"{key}.name", []).append(f"{error['ctx']['tag']!r} is none of {', '.join(known)}{near}")
+            case _:
+                said = error["msg"].removeprefix("Value error, ")
+                given = "" if isinstance(error["input"], dict) else f", not {_short(error['input'])}"
+                lines.setdefault(key, []).append(f"{said[0].lower()}{said[1:]}{given}")
+    return [f"{key}: {'; or '.join(dict.fromkeys(said))}" if said else key for key, said in lines.items()]
+
+
+def _key(loc: tuple[int | str, ...], kind: str) -> str:
+    """Return the dotted key of an error's location, without the union tags that pydantic puts in."""
+    names = [str(part) for part in loc]
+    words = {word for key in KEYS for word in key.split(".")}
+    last = len(names) - 1
+    tags = {"method": METHODS, "data": DATASETS}.get(names[0], {}) if names else {}
+    kept = [
+        name
+        for i, name in enumerate(names)
+        if i == 0 or (i == last and kind == "extra_forbidden") or (name in words and not (i == 1 and name in tags))
+    ]
+    return ".".join(kept)
+
+
+def _needed(key: str) -> str:
+    match key:
+        case "method":
+            return f"say method=NAME, NAME being one of {', '.join(METHODS)}"
+        case "data":
+            return "say data=FOLDER, the folder that holds images and masks, or data=scenes for the built-in images"
+        case _:
+            return f"say {key}=…"
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    return f"{_short(key)[1:-1]}: unknown key{_nearest(key, known)}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _short(value: Any) -> str:
+    text = re.sub(r"\s+", " ", repr(value))
+    return text if len(text) <= 60 else f"{text[:40]}…{text[-15:]}"

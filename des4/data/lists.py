@@ -1,0 +1,50 @@
+"""Lists of samples, and the hash by which a result names the list it was made with.
+
+A list is a UTF-8 text file with one sample a line: a stem (`train/a`) or an `image mask` pair of paths relative to the
+data root (`JPEGImages/a.jpg SegmentationClass/a.png`; a tab may separate paths that hold spaces).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from des4.types import DataError
+
+Entry = tuple[str, str | None]
+"""A line of a list: the stem or image path, and the mask path if the line is a pair."""
+
+
+def read_list(path: Path) -> tuple[Entry, ...]:
+    """Read a list in its own order; blank lines are skipped. Raises DataError if it is unreadable, empty or repeats a line."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list cannot be read ({error}); give a UTF-8 text file, one sample a line") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise DataError(f"{path}: the list is empty; write one stem or `image mask` pair a line, or remove the file")
+    refuse_repeats(path, lines)
+    return tuple(_split(line) for line in lines)
+
+
+def refuse_repeats(path: Path, names: Sequence[str]) -> None:
+    """Raise DataError if a name stands twice in the list at `path`."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: '{name}' is listed twice; keep one of the lines")
+
+
+def _split(line: str) -> Entry:
+    """Only a second part that ends in .png makes a pair, so that a stem may hold spaces."""
+    parts = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
+    if len(parts) == 2 and parts[1].lower().endswith(".png"):
+        return parts[0].strip(), parts[1].strip()
+    return line, None
+
+
+def content_hash(ids: Iterable[str]) -> str:
+    """SHA-256 (hex) of the sorted ids, one a line. The order of a list is not part of it: training permutes the sorted ids."""
+    return hashlib.sha256("".join(f"{sample_id}\n" for sample_id in sorted(ids)).encode()).hexdigest()

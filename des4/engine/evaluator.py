@@ -1,0 +1,88 @@
+"""Evaluation of a method's models on a list of labelled images, all models on one decoded image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from des4.engine.inference import EvalConfig, segment
+from des4.metrics import PseudoLabelQuality, Results, confusion_matrix
+from des4.types import DataError, Dataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results by model name, the headline first, and the quality of the headline's pseudo-labels."""
+
+    results: dict[str, Results]
+    pseudo_labels: PseudoLabelQuality
+
+    @property
+    def headline(self) -> str:
+        """The name of the model whose figures are reported as the method's."""
+        return next(iter(self.results))
+
+
+class Evaluator:
+    """Scores models on the images `ids` of a data set, at the images' own size.
+
+    tail: indices of the rare classes, see `tail_classes`. Raises DataError if `ids` is empty.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        ids: Sequence[str],
+        config: EvalConfig,
+        device: torch.device,
+        tail: Sequence[int] = (),
+    ) -> None:
+        if not ids:
+            raise DataError("there is no image to evaluate on; name some in the validation list (val.txt)")
+        self.dataset = dataset
+        self.ids = ids
+        self.config = config
+        self.device = device
+        self.tail = tuple(dataset.classes[index] for index in tail)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        predictors: Mapping[str, nn.Module],
+        threshold: float = 0.0,
+        progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    ) -> Evaluation:
+        """Evaluate `predictors`, the headline first; pseudo-labels need confidence >= `threshold` to be kept.
+
+        The models run in eval mode, and have their training flags back afterwards.
+        progress: walks over the ids, and may show how far it is. Raises DataError from the data set.
+        """
+        classes = self.dataset.classes
+        zeros = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=self.device)
+        confusions = {name: zeros.clone() for name in predictors}
+        kept = zeros.clone()
+        headline = next(iter(predictors))
+        training = {module: module.training for model in predictors.values() for module in model.modules()}
+        try:
+            for model in predictors.values():
+                model.eval()
+            for sample_id in progress(self.ids):
+                image = self.dataset.image(sample_id).to(self.device).float() / 255
+                label = self.dataset.label(sample_id).to(self.device)
+                for name, model in predictors.items():
+                    confidence, prediction = segment(model, image, self.config).max(0)
+                    confusions[name] += confusion_matrix(label, prediction, len(classes))
+                    if name == headline:
+                        keep = confidence >= threshold
+                        kept += confusion_matrix(label[keep], prediction[keep], len(classes))
+        finally:
+            for module, flag in training.items():
+                module.training = flag
+        confusions = {name: confusion.cpu() for name, confusion in confusions.items()}
+        return Evaluation(
+            {name: Results(confusion, classes, self.tail) for name, confusion in confusions.items()},
+            PseudoLabelQuality.from_confusions(kept.cpu(), confusions[headline], classes, threshold),
+        )

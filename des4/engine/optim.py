@@ -1,0 +1,102 @@
+"""The optimiser and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from des4.types import Config, ConfigError
+
+
+class OptimConfig(Config):
+    """Settings of the optimiser; the defaults are those of the paper on VOC.
+
+    lr: learning rate of encoders at the start.
+    momentum: of SGD; AdamW does not read it.
+    decoder_lr_multiplier: everything that is no encoder learns at `lr` times this.
+    power: of the poly schedule.
+    warmup_steps: over these the rate rises linearly to the schedule's.
+    reference_batch: the labelled batch size `lr` was chosen for. If given, the rate is scaled to the batch size in
+        use, see `scaled_lr`; null = `lr` is used as it is.
+    clip: the largest norm a gradient may have, over all parameters; null = no clipping.
+    decay_norms: False exempts 1-D parameters (norms and biases) from weight decay; the paper's protocol decays all.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    decoder_lr_multiplier: float = Field(10.0, gt=0)
+    power: float = Field(0.9, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    reference_batch: int | None = Field(None, ge=1)
+    clip: float | None = Field(None, gt=0)
+    decay_norms: bool = True
+
+
+def scaled_lr(config: OptimConfig, batch_size: int) -> float:
+    """Scale the learning rate to the batch size: linearly for SGD, by the square root for AdamW.
+
+    The factor is batch_size / reference_batch, both counted in labelled images of one step, over all micro-batches.
+    Linear: Goyal et al., 2017, https://arxiv.org/abs/1706.02677. Square root: Malladi et al., NeurIPS 2022,
+    https://arxiv.org/abs/2205.10287.
+    """
+    if config.reference_batch is None:
+        return config.lr
+    factor = batch_size / config.reference_batch
+    return config.lr * (factor if config.name == "sgd" else math.sqrt(factor))
+
+
+def build_optimiser(method: nn.Module, config: OptimConfig, batch_size: int) -> Optimizer:
+    """Build the optimiser of all parameters that want a gradient.
+
+    Parameters with `encoder` as a part of their qualified name form one group, all others another; each is split
+    again where norms and biases do not decay. Raises ConfigError if nothing can be trained.
+    """
+    lr = scaled_lr(config, batch_size)
+    groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            decays = config.decay_norms or parameter.ndim > 1
+            groups.setdefault(("encoder" in name.split("."), decays), []).append((name, parameter))
+    if not groups:
+        raise ConfigError("the method has no parameter to train; choose another with method=NAME")
+    options: list[dict[str, Any]] = [
+        {
+            "params": named,
+            "lr": lr * (1 if encoder else config.decoder_lr_multiplier),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (encoder, decays), named in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+    ]
+    # foreach, not fused: fused SGD fails when a parameter gets its first gradient later than the others
+    if config.name == "sgd":
+        return SGD(options, lr=lr, momentum=config.momentum, foreach=True)
+    return AdamW(options, lr=lr, foreach=True)
+
+
+@dataclass(frozen=True)
+class PolySchedule:
+    """Poly decay: at step t of T the rate is lr · (1 − t/T)^power, times (t+1)/warmup_steps while that is below 1.
+
+    A function of the step alone, so there is nothing to save or to resume.
+    """
+
+    steps: int
+    power: float = 0.9
+    warmup_steps: int = 0
+
+    def factor(self, step: int) -> float:
+        """Return the factor of step `step`, counted from 0."""
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return warmup * math.pow(max(0.0, 1 - step / self.steps), self.power)
+
+    def apply(self, optimiser: Optimizer, step: int) -> None:
+        """Set the rates of all groups for step `step`; a group's rate at the start is kept as its `initial_lr`."""
+        for group in optimiser.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.factor(step)

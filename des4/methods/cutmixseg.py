@@ -1,0 +1,64 @@
+"""CutMixSeg: mean-teacher consistency under CutMix.
+
+French et al., "Semi-supervised semantic segmentation needs strong, high-dimensional perturbations", BMVC 2020,
+github.com/Britefury/cutmix-semisup-seg (MIT, not copied). L = CE(x_l) + λ · c · mean over pixels of Σ_classes (p_S - p_T)², where c is
+the share of the batch's pixels on which the teacher is sure (≥ 0.97); one number, no ramp-up. Differs: the mixing partner is the
+next sample of the batch (there: a second batch), and BatchNorm is trained, not frozen.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.losses import cross_entropy, squared_gap
+from des4.methods.base import MakeSegmenter
+from des4.methods.mean_teacher import TeacherStudent
+from des4.ops.mixing import mix
+from des4.ops.resize import upsample
+from des4.types import Batch, Config, ViewSpec
+
+
+class CutMixSegConfig(Config):
+    """Settings of CutMixSeg."""
+
+    name: Literal["cutmixseg"] = "cutmixseg"
+    consistency_weight: float = Field(1.0, ge=0)
+    """λ, of the squared gap summed over classes."""
+    threshold: float = Field(0.97, ge=0, le=1)
+    """Confidence at which the teacher counts as sure."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Of the teacher's moving average, per step."""
+
+
+class CutMixSeg(TeacherStudent):
+    """Consistency of probabilities on mixed images, weighted by the teacher's sureness."""
+
+    Config = CutMixSegConfig
+    VIEWS = ViewSpec(strong=1, cutmix="french", photometric="french")
+
+    def __init__(self, config: CutMixSegConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+        super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
+        self.weight, self.sure = config.consistency_weight, config.threshold
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on the labels, weighted squared gap to the mixed teacher."""
+        labelled, unlabelled = batch.labelled, batch.unlabelled
+        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
+        size, boxes = (unlabelled.weak.shape[-2], unlabelled.weak.shape[-1]), unlabelled.mix[0]
+        with torch.no_grad():
+            target = mix(upsample(self.teacher(unlabelled.weak).float(), size).softmax(1), boxes)
+            valid = mix(unlabelled.valid, boxes)
+            sure = ((target.amax(1) >= self.sure) & valid).sum() / valid.sum().clamp_min(1)
+
+        features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
+        from_labels, from_strong = features.split([len(labelled.image), len(unlabelled.weak)])
+        probs = upsample(self.student.head(from_strong).float(), size).softmax(1)
+        self.note(sure=sure)
+        return {
+            "labelled": cross_entropy(self.labelled_logits(from_labels, labelled.label), labelled.label),
+            "consistency": self.weight * sure * squared_gap(probs, target, valid),
+        }

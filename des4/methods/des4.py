@@ -1,0 +1,167 @@
+"""DeS4: a decoder of the teacher trained alone on labels, and prototypes shared with the student.
+
+Ding et al., "Decoupling with Entropy-based Equalization for Semi-Supervised Semantic Segmentation", IJCAI 2023; no official code was
+found. Equations are cited where they act; docs/paper.md maps all of them and says which decisions are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy
+from des4.methods.base import MakeSegmenter, Method
+from des4.methods.pseudo import PseudoLabels, pseudo_labels
+from des4.models.ema import follow, warm_momentum
+from des4.models.prototypes import PrototypeClassifier, PrototypeFeed, Sampling
+from des4.models.segmenter import Segmenter
+from des4.ops.mixing import mix
+from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
+
+Mode = Literal["train", "eval"]
+
+
+class DeS4Config(Config):
+    """Settings of DeS4. [paper]: stated there; [ours]: our decision where the paper is silent."""
+
+    name: Literal["des4"] = "des4"
+    decoupled: bool = True
+    """Train the teacher's decoder on labels (table 3, D.T.). False: it follows the student by EMA and L_ub is dropped: mean teacher +
+    CutMix with the prototype classifier, the paper's semi-supervised baseline."""
+    shared_head: bool = True
+    """One P for student and teacher (table 3, S.H.). False: one each, the student's fed by student features."""
+    pixel_reweighting: bool = True
+    """Weights of eq. 7 in L_ub (table 3, P.R.). False: plain cross-entropy."""
+    sampling: Sampling = "multi_entropy"
+    """Which labelled pixels move the prototypes (table 4); `all` does not balance."""
+    zones: int = Field(5, ge=1)
+    """k, entropy zones a class [paper]."""
+    alpha: float = Field(0.1, gt=0)
+    """α of eq. 11 [paper]."""
+    labelled_weight: float = Field(1.0, ge=0)
+    """λ1 of eq. 4 [paper]."""
+    unlabelled_weight: float = Field(1.5, ge=0)
+    """λ2 of eq. 4 [paper]."""
+    encoder_momentum: float = Field(0.99, ge=0, lt=1)
+    """τ1 of eq. 5 [paper]."""
+    encoder_warm_start: bool = True
+    """Momentum min(1 - 1/(t + 1), τ1) instead of τ1 [ours]."""
+    threshold: float = Field(0.0, ge=0, le=1)
+    """Confidence a pseudo-label needs; the paper names none [ours]."""
+    teacher_start: Literal["copy", "fresh"] = "copy"
+    """The teacher's decoder starts as a copy of the student's, or with its own random weights [ours]."""
+    teacher_encoder_mode: Mode = "eval"
+    """BatchNorm of the teacher's encoder: running statistics or the batch's own [ours]."""
+    teacher_encoder_buffers: Literal["ema", "copy"] = "ema"
+    """How BatchNorm statistics of the teacher's encoder follow the student's [ours]."""
+    teacher_decoder_mode: Mode = "train"
+    """BatchNorm of the teacher's decoder in L_ub [ours]."""
+    pseudo_label_mode: Mode = "eval"
+    """BatchNorm of the teacher's decoder for pseudo-labels [ours]."""
+    evaluated: Literal["teacher", "student"] = "teacher"
+    """The headline model [ours]; both are measured."""
+
+
+class DeS4(Method):
+    """Student S = D_s∘E_s and teacher T = D_t∘E_t under prototypes P.
+
+    Gradients reach E_s and D_s through L_b and L_u, and D_t through L_ub alone; E_t and P never get one.
+    """
+
+    Config = DeS4Config
+    VIEWS = ViewSpec(strong=1, cutmix="reco")
+
+    def __init__(self, config: DeS4Config, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+        super().__init__(pixel_counts, seed)
+        self.config = config
+        self.threshold = config.threshold
+        self.student = make_segmenter("prototype")
+        self.teacher = make_segmenter("prototype")
+        if not isinstance(self.student.head, PrototypeClassifier):
+            raise ConfigError("model.head: des4 classifies by prototypes; set model.head=auto, or compare with a method that can be linear")
+        self.teacher.encoder.load_state_dict(self.student.encoder.state_dict())
+        self.teacher.head.load_state_dict(self.student.head.state_dict())
+        if config.teacher_start == "copy" or not config.decoupled:
+            self.teacher.decoder.load_state_dict(self.student.decoder.state_dict())
+        if config.shared_head:
+            self.teacher.head = self.student.head
+        self.feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
+        self.student_feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
+        self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
+        self.freeze()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of eq. 4."""
+        labelled, unlabelled, config = batch.labelled, batch.unlabelled, self.config
+        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
+        pseudo, teacher_logits = self._teach(labelled, unlabelled)
+        student_logits, mixed_logits = self._study(labelled, unlabelled)
+        keep = pseudo.confidence >= config.threshold
+        terms = {
+            "student/labelled": config.labelled_weight * cross_entropy(student_logits, labelled.label),  # eq. 1
+            "student/unlabelled": config.unlabelled_weight
+            * kept_cross_entropy(mixed_logits, pseudo.label, keep, pseudo.valid),  # eq. 3
+        }
+        if config.decoupled:
+            unbiased = reweighted_cross_entropy if config.pixel_reweighting else cross_entropy
+            terms["teacher/labelled"] = unbiased(teacher_logits, labelled.label)  # eqs. 7-8, or eq. 2
+        self.note(confidence=(pseudo.confidence * pseudo.valid).sum() / pseudo.valid.sum().clamp_min(1))
+        return terms
+
+    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[PseudoLabels, Tensor]:
+        """Run the teacher: its pseudo-labels, mixed, and its logits on the labelled images, for L_ub and the prototypes.
+
+        The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
+        """
+        config, teacher, count = self.config, self.teacher, len(labelled.image)
+        teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
+        with torch.no_grad():
+            low, deep = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
+            teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
+            logits = teacher.head(teacher.decoder((low[count:], deep[count:])))
+            pseudo = pseudo_labels(logits, unlabelled.valid).mixed(unlabelled.mix[0])
+        teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
+        with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
+            features = teacher.decoder((low[:count], deep[:count]))
+            logits = teacher.head(features)
+        self.feed.collect(features, logits, labelled.label)
+        return pseudo, logits
+
+    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor]:
+        """Run the student once on labelled and mixed images; return the logits of each."""
+        strong = mix(unlabelled.strong[0], unlabelled.mix[0])
+        features = self.student.features(torch.cat([labelled.image, strong]))
+        logits = self.student.head(features)
+        count = len(labelled.image)
+        if not self.config.shared_head:
+            self.student_feed.collect(features[:count], logits[:count], labelled.label)
+        return logits[:count], logits[count:]
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the teacher's encoder (eq. 5), or all of it without decoupling; then the prototypes (eq. 12)."""
+        config, student, teacher = self.config, self.student, self.teacher
+        momentum = warm_momentum(config.encoder_momentum, self.step) if config.encoder_warm_start else config.encoder_momentum
+        follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
+        if not config.decoupled:
+            follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
+        generator = self.generator(student.mean.device)
+        for feed, segmenter in ((self.feed, teacher), (self.student_feed, student)):
+            assert isinstance(segmenter.head, PrototypeClassifier)  # noqa: S101 - the constructor refused all others
+            feed.commit(segmenter.head, generator)
+        super().after_step()
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """Teacher and student, the headline first."""
+        models = {"teacher": self.teacher, "student": self.student}
+        return dict(sorted(models.items(), key=lambda item: item[0] != self.config.evaluated))
+
+    def stats(self) -> dict[str, Tensor]:
+        """The last step's confidence, and how far the prototypes are spread: their mean cosine to one another."""
+        prototypes: Tensor = self.teacher.head.prototypes  # type: ignore[assignment]
+        count = len(prototypes)
+        cosines = prototypes @ prototypes.T
+        return {**super().stats(), "prototype_cosine": (cosines.sum() - cosines.trace()) / max(count * (count - 1), 1)}

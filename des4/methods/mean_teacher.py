@@ -1,0 +1,89 @@
+"""Mean teacher: a student learns to agree with the moving average of itself.
+
+Tarvainen & Valpola, NeurIPS 2017, arxiv.org/abs/1703.01780; as re-run for segmentation by CPS (Chen et al., CVPR 2021,
+github.com/charlesCXK/TorchSemiSeg, MIT, not copied): L = CE(x_l) + λ · mean over pixels and classes of (p_S - p_T)², over labelled and
+unlabelled images, λ = 100, no ramp-up. Differs: the average follows the step (there: one step late) with a warm
+start, its BatchNorm statistics follow too, and the teacher predicts in eval mode.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.losses import cross_entropy, squared_gap
+from des4.methods.base import MakeSegmenter, SingleNetwork
+from des4.models.ema import follow, warm_momentum
+from des4.models.segmenter import Segmenter
+from des4.ops.mixing import mix
+from des4.ops.resize import upsample
+from des4.types import IGNORE, Batch, Config, ViewSpec
+
+
+class MeanTeacherConfig(Config):
+    """Settings of the mean teacher."""
+
+    name: Literal["mean_teacher"] = "mean_teacher"
+    consistency_weight: float = Field(100.0, ge=0)
+    """λ, of the squared gap averaged over classes."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Of the teacher's moving average, per step."""
+
+
+class TeacherStudent(SingleNetwork):
+    """A student and a teacher that follows it whole; the base of mean teacher and CutMixSeg."""
+
+    FROZEN = ("teacher",)
+
+    def __init__(self, momentum: float, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+        super().__init__(make_segmenter, pixel_counts, seed)
+        self.teacher = make_segmenter("linear")
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.momentum = momentum
+        self.freeze()
+
+    def after_step(self) -> None:
+        """Move the student's prototypes, if any, then the teacher."""
+        step = self.step
+        super().after_step()
+        follow(self.teacher, self.student, warm_momentum(self.momentum, step))
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The teacher first, as published."""
+        return {"teacher": self.teacher, "student": self.student}
+
+
+class MeanTeacher(TeacherStudent):
+    """Consistency of probabilities on the same view."""
+
+    Config = MeanTeacherConfig
+    VIEWS = ViewSpec(strong=1)
+
+    def __init__(self, config: MeanTeacherConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+        super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
+        self.weight = config.consistency_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on the labels, squared gap to the teacher everywhere."""
+        labelled, unlabelled = batch.labelled, batch.unlabelled
+        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
+        size = (labelled.image.shape[-2], labelled.image.shape[-1])
+        boxes = unlabelled.mix[0]
+        with torch.no_grad():
+            target = upsample(self.teacher(torch.cat([labelled.image, unlabelled.weak])).float(), size).softmax(1)
+        on_labelled, on_weak = target.split([len(labelled.image), len(unlabelled.weak)])
+        target = torch.cat([on_labelled, mix(on_weak, boxes)])
+        valid = torch.cat([labelled.label != IGNORE, mix(unlabelled.valid, boxes)])
+
+        features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
+        from_labels, from_strong = features.split([len(labelled.image), len(unlabelled.weak)])
+        logits = self.labelled_logits(from_labels, labelled.label)
+        everywhere = torch.cat([logits, self.student.head(from_strong)])
+        probs = upsample(everywhere.float(), size).softmax(1)
+        return {
+            "labelled": cross_entropy(logits, labelled.label),
+            "consistency": self.weight / probs.shape[1] * squared_gap(probs, target, valid),
+        }

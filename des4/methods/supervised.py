@@ -1,0 +1,35 @@
+"""Supervised training on the labelled images alone; the row every other method is compared with.
+
+Eq. 1 of DeS4 with the classifier of choice. Protocol: the same number of steps as the semi-supervised runs, weak views only
+(U2PL, Wang et al., CVPR 2022, and the codes that follow it).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from des4.losses import cross_entropy
+from des4.methods.base import MakeSegmenter, SingleNetwork
+from des4.types import Batch, Config
+
+
+class SupervisedConfig(Config):
+    """Supervised training has no settings of its own."""
+
+    name: Literal["supervised"] = "supervised"
+
+
+class Supervised(SingleNetwork):
+    """One network, labelled images."""
+
+    Config = SupervisedConfig
+
+    def __init__(self, config: SupervisedConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+        super().__init__(make_segmenter, pixel_counts, seed)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on the labels."""
+        features = self.student.features(batch.labelled.image)
+        return {"labelled": cross_entropy(self.labelled_logits(features, batch.labelled.label), batch.labelled.label)}

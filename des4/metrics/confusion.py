@@ -1,0 +1,111 @@
+"""Figures computed from a confusion matrix: IoU, mIoU, tail mIoU, and the quality of pseudo-labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by true class (row) and predicted class (column): (C, C) int64, on the device of `label`.
+
+    label, prediction: integer tensors of one shape; predictions in [0, C). Labels outside [0, C) are ignored.
+    """
+    label = label.long()
+    keep = (label >= 0) & (label < num_classes)
+    pairs = label[keep] * num_classes + prediction[keep].long()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def tail_classes(pixel_counts: Tensor) -> list[int]:
+    """Return the indices of the rare classes.
+
+    The rule: a class is in the tail if its share of the labelled list's pixels lies below the median share of the
+    classes present (for an even number of them, the mean of the middle two). A class without a labelled pixel is not
+    present: it neither moves the median nor belongs to the tail, for nothing could be learnt about it.
+
+    pixel_counts: (C,) pixels of each class in the labelled list.
+    """
+    counts = pixel_counts.double().cpu()
+    present = counts > 0
+    if not present.any():
+        return []
+    median = counts[present].quantile(0.5)
+    return (present & (counts < median)).nonzero().flatten().tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The figures of one model on one list of images, in [0, 1].
+
+    confusion: (C, C) int64, rows = truth. classes: C names. tail: the names of the rare classes.
+    """
+
+    confusion: Tensor
+    classes: tuple[str, ...]
+    tail: tuple[str, ...] = ()
+
+    @cached_property
+    def iou(self) -> dict[str, float]:
+        """Intersection over union by class; NaN where a class occurs in neither truth nor prediction."""
+        hit = self.confusion.diagonal()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
+        return _by_class(self.classes, hit, union)
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that have one."""
+        return _mean(self.iou.values())
+
+    @property
+    def tail_miou(self) -> float:
+        """Mean IoU over the tail classes that have one; NaN if none has."""
+        return _mean(self.iou[name] for name in self.tail)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of scored pixels that are right; NaN if none is scored."""
+        total = int(self.confusion.sum())
+        return int(self.confusion.trace()) / total if total else math.nan
+
+
+@dataclass(frozen=True)
+class PseudoLabelQuality:
+    """How good the pseudo-labels of a model would be, by class, in [0, 1].
+
+    They are measured on the validation images: masks of unlabelled images are never opened, even where they exist.
+
+    threshold: the confidence a pixel needs to be kept; 0 keeps all.
+    precision: kept pixels predicted as c that are c / kept pixels predicted as c. NaN if there are none.
+    coverage: kept pixels of true class c, whatever their pseudo-label / all pixels of c. NaN if there are none.
+    """
+
+    threshold: float
+    precision: dict[str, float]
+    coverage: dict[str, float]
+
+    @classmethod
+    def from_confusions(
+        cls, kept: Tensor, everything: Tensor, classes: tuple[str, ...], threshold: float
+    ) -> PseudoLabelQuality:
+        """Compute both figures from the confusion matrices of the kept pixels and of all pixels."""
+        return cls(
+            threshold=threshold,
+            precision=_by_class(classes, kept.diagonal(), kept.sum(0)),
+            coverage=_by_class(classes, kept.sum(1), everything.sum(1)),
+        )
+
+
+def _by_class(classes: tuple[str, ...], part: Tensor, whole: Tensor) -> dict[str, float]:
+    ratio = part.double() / whole.double()  # 0 / 0 = NaN: the class has no figure
+    return dict(zip(classes, ratio.tolist(), strict=True))
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

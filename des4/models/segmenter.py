@@ -1,0 +1,125 @@
+"""A segmenter is an encoder, a decoder and a classifier; this file puts them together from a `ModelConfig`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from des4.models.deeplab import DeepLabV3Plus, EmbeddingKind
+from des4.models.encoders import Encoder
+from des4.models.prototypes import PrototypeClassifier, Start
+from des4.models.weights import load_pretrained
+from des4.types import Config
+
+HeadName = Literal["linear", "prototype"]
+Head = nn.Module
+
+
+class ModelConfig(Config):
+    """The network. Defaults are the paper's network, on a CPU-sized encoder."""
+
+    encoder: str = "tf_efficientnet_lite0"
+    """Name of a timm network; `resnet101` in the paper."""
+    weights: str = "package"
+    """Encoder weights: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the `pretrained` extra), or a path
+    to a .safetensors, .pth or .bin file."""
+    output_stride: Literal[8, 16, 32] = 16
+    """Stride of the deep map. 32 leaves the encoder as it was built."""
+    channels: int = Field(256, ge=1)
+    """Width of the decoder."""
+    low_channels: int = Field(48, ge=1)
+    """Width of the projected low-level map."""
+    head: Literal["auto", "linear", "prototype"] = "auto"
+    """Classifier; `auto` is the method's own."""
+    embedding: Literal["auto", "none", "linear", "norm"] = "auto"
+    """Last layer of the decoder: `auto` = `none` before a linear classifier and `linear` before prototypes [ours]."""
+    embedding_dim: int = Field(256, ge=2)
+    """D, the size of a pixel's embedding where there is one [ours: the paper does not state it]."""
+    temperature: float = Field(0.1, gt=0)
+    """Divides the cosines of the prototype classifier [ours]; 1 is the paper read literally."""
+    prototype_momentum: float = Field(0.99, ge=0, lt=1)
+    """τ2 of eq. 12 [paper]."""
+    prototype_start: Start = "first_seen"
+    """How prototypes begin [ours]: at the first-seen class mean, or at random unit vectors."""
+
+
+class LinearClassifier(nn.Module):
+    """A learnable 1×1 convolution from D embedding channels to C logits."""
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Conv2d(dim, num_classes, 1)
+        nn.init.normal_(self.weight.weight, std=0.01)
+        nn.init.zeros_(self.weight.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, C, h, w)."""
+        return self.weight(features)  # type: ignore[no-any-return]
+
+
+class Segmenter(nn.Module):
+    """Encoder, decoder and classifier. RGB in [0, 1] goes in, logits at stride 4 come out.
+
+    The network normalises its input itself, so whoever feeds it needs to know nothing about its weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: Encoder, decoder: DeepLabV3Plus, head: Head) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.register_buffer("mean", torch.tensor(encoder.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(encoder.std), persistent=False)
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Low-level and deep map of an image (B, 3, H, W) in [0, 1]."""
+        maps: tuple[Tensor, Tensor] = self.encoder((image - self.mean[:, None, None]) / self.std[:, None, None])
+        return maps
+
+    def features(self, image: Tensor) -> Tensor:
+        """Embeddings (B, D, h, w) of an image (B, 3, H, W) in [0, 1]."""
+        return self.decoder(self.encode(image))  # type: ignore[no-any-return]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, C, h, w) at stride 4 of an image (B, 3, H, W) in [0, 1]."""
+        return self.head(self.features(image))  # type: ignore[no-any-return]
+
+
+def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pretrained: bool = True) -> Segmenter:
+    """Build a segmenter with the classifier `head`, unless the config names another one.
+
+    pretrained: load the encoder's weights as configured; False where a trained state is loaded over them anyway.
+    Raises ConfigError for an encoder that does not fit and WeightsError for weights that do not.
+    """
+    name = head if config.head == "auto" else config.head
+    embedding: EmbeddingKind = config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "linear")
+    encoder = Encoder(config.encoder, config.output_stride)
+    decoder = DeepLabV3Plus(
+        encoder.deep_channels,
+        encoder.low_channels,
+        output_stride=config.output_stride,
+        channels=config.channels,
+        low_channels=config.low_channels,
+        embedding=embedding,
+        embedding_dim=config.embedding_dim,
+    )
+    classifier: Head
+    if name == "linear":
+        classifier = LinearClassifier(num_classes, decoder.dim)
+    else:
+        classifier = PrototypeClassifier(
+            num_classes,
+            decoder.dim,
+            temperature=config.temperature,
+            momentum=config.prototype_momentum,
+            start=config.prototype_start,
+        )
+    if pretrained:
+        load_pretrained(encoder, config.encoder, config.weights)
+    return Segmenter(encoder, decoder, classifier)
+
+

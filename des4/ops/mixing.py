@@ -1,0 +1,110 @@
+"""CutMix: boxes drawn by the presets of the published protocols, and the one way to apply them.
+
+Images, pseudo-labels, confidence and the padding mask of a batch are all mixed with the same `Mix`; what is mixed was always
+computed on the unmixed views. French et al., BMVC 2020 (CutMix for segmentation) and the codes named at each preset.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from des4.types import CutMixPreset, Mix
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom, right in pixels; bottom and right excluded."""
+
+
+def mix(tensor: Tensor, boxes: Mix) -> Tensor:
+    """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type."""
+    box = boxes.box if tensor.ndim == 3 else boxes.box[:, None]
+    return torch.where(box, tensor[boxes.partner], tensor)
+
+
+def draw_mix(preset: CutMixPreset, batch: int, height: int, width: int, rng: random.Random) -> Mix:
+    """Draw the boxes of one batch.
+
+    preset: `none`: no box. `french`: one box of half the crop, always; partner = next sample (there: a second batch).
+    `cps`: three boxes, together 0.25-0.5 of the crop, overlaps toggle. `reco`: one box of half the crop, width
+    U(W/2, W), with probability 0.5 for the whole batch, partner = next sample (the protocol DeS4 follows).
+    `unimatch`: one box of 0.02-0.4 of the crop, aspect 0.3-1/0.3, each sample with probability 0.5, partner = the reversed
+    batch. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
+    height, width: of the crop, in pixels. With one sample a batch the partner is the sample itself: nothing is mixed.
+    """
+    box = torch.zeros(batch, height, width, dtype=torch.bool)
+    partner = torch.arange(batch).roll(-1)
+    if preset == "unimatch":
+        partner = torch.arange(batch).flip(0)
+    elif preset == "augseg":
+        partner = torch.tensor(rng.sample(range(batch), batch))
+    if preset == "none" or (preset == "reco" and rng.random() >= 0.5):
+        return Mix(partner, box)
+    for sample in range(batch):
+        if preset == "unimatch" and rng.random() >= 0.5:
+            continue
+        for top, left, bottom, right in _DRAW[preset](height, width, rng):
+            box[sample, top:bottom, left:right] ^= True
+    return Mix(partner, box)
+
+
+def _place(box_height: float, box_width: float, height: int, width: int, rng: random.Random) -> Box:
+    """Put a box of this size somewhere inside the crop."""
+    bh, bw = min(round(box_height), height), min(round(box_width), width)
+    top, left = rng.randint(0, height - bh), rng.randint(0, width - bw)
+    return top, left, top + bh, left + bw
+
+
+def _french(height: int, width: int, rng: random.Random) -> list[Box]:
+    fraction = 0.5 ** rng.random()
+    return [_place(fraction * height, 0.5 / fraction * width, height, width, rng)]
+
+
+def _cps(height: int, width: int, rng: random.Random) -> list[Box]:
+    area = rng.uniform(0.25, 0.5)
+    boxes = []
+    for _ in range(3):
+        fraction = area ** rng.random()
+        side = math.sqrt(1 / 3)
+        boxes.append(_place(side * fraction * height, side * area / fraction * width, height, width, rng))
+    return boxes
+
+
+def _reco(height: int, width: int, rng: random.Random) -> list[Box]:
+    box_width = rng.uniform(width / 2, width)
+    return [_place(0.5 * height * width / box_width, box_width, height, width, rng)]
+
+
+def _unimatch(height: int, width: int, rng: random.Random) -> list[Box]:
+    while True:
+        area = rng.uniform(0.02, 0.4) * height * width
+        ratio = rng.uniform(0.3, 1 / 0.3)
+        box_height, box_width = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if box_height <= height and box_width <= width:
+            return [_place(box_height, box_width, height, width, rng)]
+
+
+def _augseg(height: int, width: int, rng: random.Random) -> list[Box]:
+    side = math.sqrt(1 - rng.betavariate(4, 4))
+    centre_y, centre_x = rng.randrange(height), rng.randrange(width)
+    half_height, half_width = round(side * height) // 2, round(side * width) // 2
+    return [
+        (
+            max(0, centre_y - half_height),
+            max(0, centre_x - half_width),
+            min(height, centre_y + half_height),
+            min(width, centre_x + half_width),
+        )
+    ]
+
+
+_DRAW: dict[CutMixPreset, Callable[[int, int, random.Random], list[Box]]] = {
+    "french": _french,
+    "cps": _cps,
+    "reco": _reco,
+    "unimatch": _unimatch,
+    "augseg": _augseg,
+}

@@ -1,0 +1,208 @@
+"""Compare runs honestly: mean ± standard deviation over seeds, and a word on everything that makes a comparison unfair.
+
+Runs whose configs differ in nothing but `train.seed` and `out` form a group. Scores are those of the last checkpoint,
+of the model each run is judged by; the best checkpoint was chosen on the reported list and has no place here.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from des4.report.page import flatten
+from des4.report.plots import group_bars, percent
+
+if TYPE_CHECKING:
+    from des4.runlog import RunFolder
+
+PROTOCOL = ("encoder", "weights", "batch_size", "labelled_batch", "unlabelled_batch", "crop_size")
+"""Last parts of the keys that runs must share to be compared, beside all of `eval`, the steps and the lists."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a figure was in each run of a group: fractions, nan where the class does not occur."""
+
+    values: tuple[float, ...]
+
+    @property
+    def present(self) -> list[float]:
+        """The values that are numbers."""
+        return [value for value in self.values if not math.isnan(value)]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values present, nan if there is none."""
+        return statistics.fmean(self.present) if self.present else math.nan
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation with n - 1, nan for fewer than two values."""
+        return statistics.stdev(self.present) if len(self.present) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return percent(self.mean, 2) + ("" if math.isnan(self.sd) else f" ± {percent(self.sd, 2)}")
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ only in their seed.
+
+    label: the method and the settings in which this group differs from others. model: the model they are judged by.
+    """
+
+    label: str
+    model: str
+    seeds: tuple[int, ...]
+    miou: Score
+    tail_miou: Score
+    iou: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups in the order of their first run, and what the reader must know; `rich` prints it as tables."""
+
+    groups: tuple[RunGroup, ...]
+    warnings: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """Return the tables and warnings as Markdown."""
+        blocks = ["\n".join(_markdown_rows(rows)) for rows in (self._summary(), self._by_class())]
+        if self.warnings:
+            blocks.append("\n".join(f"- Warning: {_markdown(text)}" for text in self.warnings))
+        return "\n\n".join(blocks) + "\n"
+
+    def plot(self, path: Path) -> None:
+        """Draw mIoU and tail mIoU of each group, with sd and every run, as PNG."""
+        group_bars({g.label: {"mIoU": g.miou.values, "tail mIoU": g.tail_miou.values} for g in self.groups}, path)
+
+    def __rich__(self) -> RenderableType:
+        warnings = [Text(f"! {text}", style="yellow") for text in self.warnings]
+        return Lines(_table(self._summary()), _table(self._by_class()), *warnings)
+
+    def _summary(self) -> list[list[str]]:
+        head = ["group", "model", "seeds", "mIoU %", "tail mIoU %"]
+        return [head] + [[g.label, g.model, str(len(g.seeds)), str(g.miou), str(g.tail_miou)] for g in self.groups]
+
+    def _by_class(self) -> list[list[str]]:
+        names = dict.fromkeys(name for group in self.groups for name in group.iou)
+        rows = [[name, *(str(g.iou.get(name, Score(()))) for g in self.groups)] for name in names]
+        return [["IoU %", *(g.label for g in self.groups)], *rows]
+
+
+def compare(runs: Sequence[RunFolder]) -> Comparison:
+    """Group finished runs, summarise each group and name what is unfair about comparing them.
+
+    Raises RunError where a run has no results, ValueError for no runs.
+    """
+    if not runs:
+        raise ValueError("no runs to compare")
+    loaded = [(run.path, flatten(run.config()), run.results()) for run in runs]
+    members: dict[str, list[tuple[dict[str, Any], Mapping[str, Any]]]] = {}
+    for _, config, results in loaded:
+        key = json.dumps({k: v for k, v in config.items() if k not in ("train.seed", "out")}, sort_keys=True)
+        members.setdefault(key, []).append((config, results))
+    labels = _labels([group[0][0] for group in members.values()])
+    groups = tuple(_group(label, [r for _, r in group]) for label, group in zip(labels, members.values(), strict=True))
+    unfinished = [
+        f"{path} stopped at step {results['step']} of {results['steps']}"
+        for path, _, results in loaded
+        if results["step"] != results["steps"]
+    ]
+    facts = [_protocol(config, results) for _, config, results in loaded]
+    return Comparison(groups, (*unfinished, *_seed_warnings(groups), *_protocol_warnings(facts)))
+
+
+def _group(label: str, results: Sequence[Mapping[str, Any]]) -> RunGroup:
+    names = dict.fromkeys(name for r in results for name in r["iou"])
+    return RunGroup(
+        label=label,
+        model=" / ".join(dict.fromkeys(r["evaluated"] for r in results)),
+        seeds=tuple(r["seed"] for r in results),
+        miou=_score(r["miou"] for r in results),
+        tail_miou=_score(r["tail_miou"] for r in results),
+        iou={name: _score(r["iou"].get(name) for r in results) for name in names},
+    )
+
+
+def _score(values: Iterable[float | None]) -> Score:
+    return Score(tuple(math.nan if value is None else float(value) for value in values))
+
+
+def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each config by its method and the settings that differ: a method's own among its kin, others among all."""
+    labels = []
+    for config in configs:
+        method, kin = config["method.name"], [c for c in configs if c["method.name"] == config["method.name"]]
+        changed = [
+            key
+            for key in config
+            if key not in ("method.name", "train.seed", "out")
+            and any(other.get(key) != config[key] for other in (kin if key.startswith("method.") else configs))
+        ]
+        leaves = [key.rsplit(".", 1)[-1] for key in config]
+        short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(config, leaves, strict=True)}
+        labels.append(" · ".join([method, *(f"{short[key]}={config[key]}" for key in changed)]))
+    return labels
+
+
+def _protocol(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
+    """Collect what runs must share to be compared."""
+    data = results["data"]
+    kinds = ("labelled", "unlabelled", "val")
+    facts = {f"{kind} list": f"{data[kind + '_hash']} ({data[kind]} images)" for kind in kinds}
+    facts["steps"] = str(results["steps"])
+    shared = {k: str(v) for k, v in config.items() if k.startswith("eval.") or k.rsplit(".", 1)[-1] in PROTOCOL}
+    return facts | shared
+
+
+def _protocol_warnings(facts: Sequence[Mapping[str, str]]) -> list[str]:
+    warnings = []
+    for key in dict.fromkeys(key for fact in facts for key in fact):
+        values = list(dict.fromkeys(fact.get(key, "absent") for fact in facts))
+        if len(values) > 1:
+            warnings.append(f"not one protocol: {key} differs: {', '.join(values)}")
+    return warnings
+
+
+def _seed_warnings(groups: Sequence[RunGroup]) -> list[str]:
+    warnings = []
+    for group in groups:
+        if len(group.seeds) == 1:
+            warnings.append(f"{group.label}: one seed only, so nothing is known about its spread; run at least three")
+        if twice := sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1}):
+            seeds = ", ".join(map(str, twice))
+            warnings.append(f"{group.label}: seed {seeds} occurs more than once; such runs are no independent evidence")
+    return warnings
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Table:
+    """Make a rich table; Text keeps `[x]` in a class name from being read as markup."""
+    table = Table(header_style="bold", border_style="dim")
+    for i, heading in enumerate(rows[0]):
+        table.add_column(Text(heading), justify="right" if i else "left")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
+    lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows]
+    return [lines[0], rule, *lines[1:]]
+
+
+def _markdown(text: str) -> str:
+    return html.escape(text, quote=False).replace("|", r"\|")

@@ -1,0 +1,104 @@
+"""`report.html`: one page that holds a run's figures, pictures and everything needed to repeat it.
+
+The page stands alone: pictures are inlined, it needs no script, no font and no network.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import yaml
+
+from des4.report import plots
+
+if TYPE_CHECKING:
+    from des4.runlog import RunFolder
+
+SAMPLE_TITLES = {"samples": "Samples of the validation list", "worst": "Worst predictions"}
+"""Headings of the picture grids that others leave in `plots/`; further PNGs are shown under their file name."""
+
+
+def write_report(run: RunFolder) -> Path:
+    """Draw the run's diagrams into `plots/`, write `report.html` and return its path.
+
+    Raises RunError where the run has no results yet.
+    """
+    results, metrics = run.results(), run.metrics()
+    drawn = _draw(results, metrics, run.plots)
+    grids = sorted(
+        (path for path in run.plots.glob("*.png") if path not in drawn),
+        key=lambda path: (path.stem not in SAMPLE_TITLES, path.stem),
+    )
+    place = run.path if run.path.name else run.path.resolve()
+    page = _template().render(
+        name=place.resolve().name,
+        place=place,
+        results=results,
+        models=results["models"],
+        classes=sorted(results["pixel_share"], key=lambda name: -results["pixel_share"][name]),
+        figures={path.stem: _inline(path) for path in drawn},
+        grids={SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): _inline(path) for path in grids},
+        config=yaml.safe_dump(run.config(), sort_keys=False, allow_unicode=True),
+        env=flatten(run.env()),
+    )
+    run.report.write_text(page, encoding="utf-8")
+    return run.report
+
+
+def _draw(results: Mapping[str, Any], metrics: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw every diagram for which the run holds numbers; return the files."""
+    classes = list(results["iou"])
+    share, tail, quality = results["pixel_share"], results["tail_classes"], results.get("pseudo_labels")
+    iou, matrix, learning = folder / "iou.png", folder / "confusion.png", folder / "curves.png"
+    plots.class_bars({name: model["iou"] for name, model in results["models"].items()}, share, tail, iou)
+    plots.confusion(np.array(results["models"][results["evaluated"]]["confusion"]), classes, matrix)
+    drawn = [iou, matrix]
+    if metrics:
+        plots.curves(metrics, learning)
+        drawn.append(learning)
+    if quality:
+        drawn.append(folder / "pseudo_labels.png")
+        plots.class_bars({key: quality[key] for key in ("precision", "coverage")}, share, tail, drawn[-1])
+    if plots.has_stats(metrics):
+        drawn.append(folder / "stats.png")
+        plots.stats(metrics, classes, drawn[-1])
+    return drawn
+
+
+def _template() -> jinja2.Template:
+    """Load page.html, which lies beside this file; whatever it shows is escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    env = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters["percent"] = plots.percent
+    env.filters["duration"] = _duration
+    env.filters["quote"] = lambda value: shlex.quote(str(value))
+    return env.get_template("page.html")
+
+
+def _inline(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration with its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,319 @@
+"""The report's diagrams, in one style: curves, confusion matrix, bars by class, bars by group of runs.
+
+Scores come in as fractions and are drawn as percentages; None and nan mean "does not occur" and are left out.
+Colours are Okabe & Ito's, which stay apart for colour-blind readers; a model or quantity keeps its colour everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+Scores = Mapping[str, float | None]
+"""Class name -> a fraction in [0, 1], or None where the class does not occur."""
+
+BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, INK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#30363D"
+)  # fmt: skip
+GREY, PALE, TAIL = "#6E7781", "#E4E8EC", "#FDF3DC"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, INK)
+FIXED = {
+    "teacher": BLUE, "student": ORANGE, "precision": GREEN, "coverage": PURPLE,
+    "mIoU": BLUE, "tail mIoU": AMBER, "loss": INK,
+}  # fmt: skip
+
+WIDTH = 9.6
+"""Width of a full-width figure in inches; the page shows an inch as 100 CSS pixels, so 10 points are 14 pixels."""
+
+STYLE: dict[Any, Any] = {
+    "savefig.dpi": 180,
+    "savefig.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so a report looks the same everywhere
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called "$5 note"
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelcolor": GREY,
+    "axes.labelsize": 9,
+    "axes.edgecolor": "#C4CBD2",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "xtick.color": "#C4CBD2",
+    "ytick.color": "#C4CBD2",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+_SEQUENTIAL = LinearSegmentedColormap.from_list("paper to blue", ["#F6F9FB", "#9CCAE6", BLUE, "#002F4A"])
+_NO_STATS = {"step", "lr", "loss", "seconds", "images_per_second"}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a fraction as a percentage without its sign, and what does not occur as a dash."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def curves(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the loss and its terms, the learning rate, each model's mIoU, and the quality of the pseudo-labels.
+
+    metrics: the lines of metrics.jsonl. A panel without values is left out; no values at all raise ValueError.
+    """
+    quality = {name: _class_mean(metrics, f"pseudo/{name}/") for name in ("precision", "coverage")}
+    panels = {
+        "Loss": {key.removeprefix("loss/"): _series(metrics, key) for key in _keys(metrics, r"loss(/.+)?")},
+        "mIoU on the validation list, %": {
+            model + name: _series(metrics, f"val/{model}/{key}", 100)
+            for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"val/[^/]+/miou"))
+            for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
+        },
+        "Learning rate": {"lr": _series(metrics, "lr")},
+        "Pseudo-labels, mean over classes, %": {name: points for name, points in quality.items() if points[0]},
+    }
+    _line_panels({title: lines for title, lines in panels.items() if lines and any(p[0] for p in lines.values())}, path)
+
+
+def has_stats(metrics: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether the method logged numbers of its own, which `stats` would draw."""
+    return bool(_stat_keys(metrics))
+
+
+def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Path) -> None:
+    """Draw what the method itself logged, a panel for each first part of the key (`entropy/low`, `entropy/high`).
+
+    A list of numbers becomes one line an entry, named by class where its length is the number of classes.
+    """
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for key in _stat_keys(metrics):
+        group, _, name = key.partition("/")
+        rows = [row for row in metrics if row.get(key) is not None]
+        if not isinstance(rows[0][key], list):
+            panels.setdefault(group if name else key, {})[name or key] = _series(metrics, key)
+            continue
+        width = len(rows[0][key])
+        names = classes if width == len(classes) else [str(i) for i in range(width)]
+        steps = [float(row["step"]) for row in rows]
+        panels[key] = {n: (steps, [_number(row[key][i]) for row in rows]) for i, n in enumerate(names)}
+    titles = {key: f"{key}/{next(iter(lines))}" if len(lines) == 1 and [*lines] != [key] else key
+              for key, lines in panels.items()}  # fmt: skip
+    _line_panels({titles[key].replace("_", " "): lines for key, lines in panels.items()}, path)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+    """Draw the confusion matrix, (C, C) counts with truth in rows, each row as percentages of its own pixels.
+
+    Rows of classes without a pixel are grey. Up to 21 classes, cells carry their number unless it rounds to 0.
+    """
+    count = len(classes)
+    total = matrix.sum(1, keepdims=True)
+    share = np.where(total > 0, 100 * matrix / np.maximum(total, 1), np.nan)
+    side = min(WIDTH, 2.6 + 0.44 * max(count, 4))
+    cell = (side - 1.9) * 72 / max(count, 4)  # points; what is left beside the names
+    size = min(9.5, max(4.0, 0.42 * cell if count <= 21 else 0.9 * cell))
+    with canvas(path, side, side) as figure:
+        axes = figure.add_subplot()
+        axes.grid(False)
+        axes.set_facecolor(PALE)
+        axes.imshow(np.ma.masked_invalid(share), cmap=_SEQUENTIAL, vmin=0, vmax=100)
+        axes.set_xticks(range(count), classes, rotation=90 if count > 6 else 0)
+        axes.set_yticks(range(count), classes)
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+        axes.tick_params(labelsize=min(9.5, max(4.0, 0.75 * cell)))
+        axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("prediction")
+        axes.xaxis.set_label_position("top")
+        axes.set_ylabel("truth")
+        if count <= 21:
+            for (row, column), value in np.ndenumerate(share):
+                if value >= 0.5:  # a field of zeros would hide what matters; nan compares false
+                    colour = "white" if value > 55 else INK
+                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def class_bars(series: Mapping[str, Scores], share: Mapping[str, float], tail: Sequence[str], path: Path) -> None:
+    """Draw one bar a class and series (teacher and student, or precision and coverage), side by side.
+
+    share: each class's fraction of the labelled pixels; it orders the classes, most frequent on top. Classes in
+    `tail` stand on a tinted band.
+    """
+    classes = sorted(share, key=lambda name: -share[name])
+    thick = 0.78 / len(series)
+    with canvas(path, WIDTH, 0.95 + len(classes) * (0.16 + 0.15 * len(series))) as figure:
+        axes = figure.add_subplot()
+        for row, name in enumerate(classes):
+            if name in tail:
+                axes.axhspan(row - 0.5, row + 0.5, color=TAIL, linewidth=0, zorder=0)
+            for offset, scores in enumerate(series.values()):
+                value = scores.get(name)
+                middle = row - 0.39 + thick * (offset + 0.5)
+                axes.text(_percentage(value) + 0.8, middle, percent(value), va="center", fontsize=8, color=GREY)
+        for offset, (label, scores) in enumerate(series.items()):
+            at = np.arange(len(classes)) - 0.39 + thick * (offset + 0.5)
+            values = [_percentage(scores.get(name)) for name in classes]
+            axes.barh(at, values, thick * 0.9, color=_colour(label, offset), label=label)
+        if tail:
+            axes.bar(0, 0, color=TAIL, label="tail class", edgecolor="#E8D5A3", linewidth=0.8)
+        axes.set_yticks(range(len(classes)), [f"{name}  {_share(share[name])}" for name in classes])
+        axes.set_ylim(len(classes) - 0.5, -0.5)
+        _percent_axis(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series) + 1, borderaxespad=0.3)
+
+
+def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draw each group's mean of each score with its standard deviation (n - 1) and every run as a dot.
+
+    groups: label -> score name -> the fractions of its runs.
+    """
+    names = list(next(iter(groups.values())))
+    thick = 0.76 / len(names)
+    with canvas(path, WIDTH, 1.0 + len(groups) * (0.2 + 0.24 * len(names))) as figure:
+        axes = figure.add_subplot()
+        for offset, name in enumerate(names):
+            for row, scores in enumerate(groups.values()):
+                every = 100 * np.array(scores[name], dtype=float)
+                values, at = every[~np.isnan(every)], row - 0.38 + thick * (offset + 0.5)
+                if not len(values):
+                    continue
+                spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+                label = name if row == 0 else None
+                axes.barh(at, values.mean(), thick * 0.9, color=_colour(name, offset), label=label)
+                axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec=INK, mew=0.9, zorder=4)
+                if spread:
+                    axes.errorbar(values.mean(), at, xerr=spread, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
+                text = f"{values.mean():.2f}" + (f" ± {spread:.2f}" if spread else "")
+                right = max(values.max(), values.mean() + spread)
+                axes.text(right + 1.2, at, text, va="center", fontsize=8.5, color=GREY)
+        axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 36)) for label in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        _percent_axis(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
+
+
+@contextmanager
+def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Lend a figure of the given size in inches, drawn in the house style, and write it to `path` as PNG."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.savefig(path, format="png")
+
+
+def _line_panels(panels: Mapping[str, Mapping[str, tuple[list[float], list[float]]]], path: Path) -> None:
+    """Draw panels two in a row, each a title and its lines: name -> (steps, values)."""
+    if not panels:
+        raise ValueError("no values to draw")
+    rows = math.ceil(len(panels) / 2)
+    with canvas(path, WIDTH, 3.1 * rows) as figure:
+        for place, (title, lines) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(rows, min(2, len(panels)), place)
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.set_xlim(0, 1.02 * max(max(steps, default=1) for steps, _ in lines.values()))
+            few = len(lines) <= 6
+            for i, (name, (steps, values)) in enumerate(lines.items()):
+                base = name.removesuffix(" (tail classes)")
+                colour = _colour(base, i)
+                if len(values) > 40 and name != "lr":  # training is noisy: the running mean is what one reads
+                    if few:
+                        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.9)
+                    values = _running_mean(values)
+                style = "--" if base != name else ("-", "-.", ":")[i // len(CYCLE) % 3]
+                marker = "o" if len(values) <= 40 else None
+                axes.plot(steps, values, style, color=colour, label=name, marker=marker, ms=3.5)
+            if title.endswith("%"):
+                axes.set_ylim(0, None)
+            if len(lines) > 1:
+                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 4, "fontsize": 7.5}
+                axes.legend(**({} if few else below))
+
+
+def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
+    """List the keys that match, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in metrics for key in row if re.fullmatch(pattern, key)))
+
+
+def _stat_keys(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        key
+        for key in _keys(metrics, r"(?!loss/|val/|pseudo/).+")
+        if key not in _NO_STATS and all(isinstance(row.get(key, 0), int | float | list | None) for row in metrics)
+    ]
+
+
+def _series(metrics: Sequence[Mapping[str, Any]], key: str, scale: float = 1) -> tuple[list[float], list[float]]:
+    """Return the steps and the scaled values of the lines that hold `key`."""
+    rows = [row for row in metrics if key in row]
+    return [float(row["step"]) for row in rows], [scale * _number(row[key]) for row in rows]
+
+
+def _class_mean(metrics: Sequence[Mapping[str, Any]], prefix: str) -> tuple[list[float], list[float]]:
+    """Return the steps and the mean percentage over all keys with `prefix`, of the lines that hold one."""
+    steps, means = [], []
+    for row in metrics:
+        if values := [v for key, v in row.items() if key.startswith(prefix) and not math.isnan(_number(v))]:
+            steps.append(float(row["step"]))
+            means.append(100 * sum(values) / len(values))
+    return steps, means
+
+
+def _running_mean(values: list[float]) -> list[float]:
+    """Average each value with its neighbours, over a window of about a twentieth of the series, shorter at its ends."""
+    half = max(1, len(values) // 40)
+    filled = np.array(values)
+    return [float(filled[max(0, i - half) : i + half + 1].mean()) for i in range(len(filled))]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _percentage(value: float | None) -> float:
+    """Return the length of a bar: 0 for what does not occur, since its dash stands at the axis."""
+    return 0.0 if value is None or math.isnan(value) else 100 * value
+
+
+def _share(value: float) -> str:
+    """Write a pixel share so that a rare class does not read as 0."""
+    return f"{100 * value:.1f} %" if value >= 0.001 or value == 0 else "< 0.1 %"
+
+
+def _colour(name: str, index: int) -> str:
+    return FIXED.get(name, CYCLE[index % len(CYCLE)])
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_xlim(0, 106)
+    axes.set_xticks(range(0, 101, 20), [f"{x} %" for x in range(0, 101, 20)])
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
