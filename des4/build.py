@@ -21,48 +21,49 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, Loader, pixel_counts
-from des4.data.lists import content_hash
-from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser
-from des4.engine.trainer import choose_device
+from des4.data import DATASETS, Folder, Loader, Scenes, content_hash, pixel_counts
+from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device
 from des4.methods import METHODS, Method
 from des4.metrics import tail_classes
-from des4.models import ModelConfig, PrototypeClassifier, Segmenter, build_segmenter
+from des4.models import HeadName, ModelConfig, PrototypeClassifier, Segmenter, build_segmenter
 from des4.runlog import RunFolder
-from des4.types import Config, ConfigError, DataError, Dataset, WeightsError
+from des4.types import Config, ConfigError, Dataset, WeightsError
 
 
 @dataclass(frozen=True)
 class Training:
     """What a training is made of, built and checked; no file has been written yet.
 
-    counts: (C,) pixels of each class in the labelled list. steps: of the whole schedule.
+    counts: (C,) pixels of each class in the labelled list.
     """
 
     config: RunConfig
     dataset: Dataset
     counts: Tensor
     method: Method
-    steps: int
+    loader: Loader
+    optimiser: Optimizer
+    schedule: PolySchedule
+    evaluator: Evaluator
     device: torch.device
 
     def trainer(self, run: RunFolder) -> Trainer:
         """Return the trainer that fills an open run folder."""
-        train, optim = self.config.train, self.config.optim
         return Trainer(
             self.method,
-            loader(self.config, self.dataset, self.method),
-            build_optimiser(self.method, optim, train.batch_size),
-            PolySchedule(self.steps, optim.power, optim.warmup_steps),
+            self.loader,
+            self.optimiser,
+            self.schedule,
             run,
-            train,
+            self.config.train,
             device=self.device,
             save_weights=self._save,
-            evaluator=Evaluator(self.dataset, self.dataset.val, self.config.eval, self.device, tail_classes(self.counts)),
-            clip=optim.clip,
+            evaluator=self.evaluator,
+            clip=self.config.optim.clip,
             about=self._about(),
         )
 
@@ -73,14 +74,11 @@ class Training:
             head="prototype" if isinstance(segmenter.head, PrototypeClassifier) else "linear",
             classes=self.dataset.classes,
             palette=self.dataset.palette,
-            tail=self._tail(),
+            tail=self.evaluator.tail,
             eval=self.config.eval,
             method=self.config.method.name,
         )
         save_weights(path, segmenter, info)
-
-    def _tail(self) -> tuple[str, ...]:
-        return tuple(self.dataset.classes[index] for index in tail_classes(self.counts))
 
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
@@ -88,7 +86,7 @@ class Training:
         share = self.counts.double() / self.counts.sum()
         return {
             "method": self.config.method.name,
-            "tail_classes": list(self._tail()),
+            "tail_classes": list(self.evaluator.tail),
             "pixel_share": dict(zip(self.dataset.classes, share.tolist(), strict=True)),
             "data": {
                 "name": self.config.data.name,
@@ -99,32 +97,51 @@ class Training:
 
 
 def training(config: RunConfig) -> Training:
-    """Build everything a run needs. Raises ConfigError, DataError or WeightsError; nothing is written before that."""
+    """Build everything a run needs. Raises ConfigError, DataError or WeightsError."""
     device = choose_device(config.train.device)
     data = dataset(config)
-    spec = METHODS[config.method.name].VIEWS
-    if spec.strong and not data.unlabelled:
-        raise DataError(f"method {config.method.name} learns from unlabelled images, and there is none; add some, or "
-                        "train with method=supervised")  # fmt: skip
-    steps = config.train.total_steps(len(data.labelled), len(data.unlabelled) if spec.strong else 0)
-    config.train.micro_batches()
+    num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
+    schedule = PolySchedule(
+        config.train.total_steps(len(data.labelled), num_unlabelled), config.optim.power, config.optim.warmup_steps
+    )
     counts = pixel_counts(data, data.labelled)
-    return Training(config, data, counts, method(config, data, counts).to(device), steps, device)
+    net = method(config, data, counts).to(device)
+    return Training(
+        config,
+        data,
+        counts,
+        net,
+        loader(config, data, net),
+        build_optimiser(net, config.optim, config.train.batch_size),
+        schedule,
+        Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
+        device,
+    )
 
 
-def dataset(config: RunConfig) -> Dataset:
-    """Build the data set. Raises DataError."""
-    return DATASETS[config.data.name](config.data)
+def dataset(config: RunConfig) -> Folder | Scenes:
+    """Build the data set and look at its files' headers. Raises DataError."""
+    cls: Any = DATASETS[config.data.name]
+    data: Folder | Scenes = cls(config.data)
+    data.check_labelled()
+    return data
+
+
+def notes(data: Dataset) -> tuple[str, ...]:
+    """Return what the data set decided beyond what its files say."""
+    return data.notes if isinstance(data, Folder) else ()
 
 
 def method(config: RunConfig, dataset: Dataset, counts: Tensor) -> Method:
     """Build the method and its networks, from the seed. Raises ConfigError and WeightsError."""
     torch.manual_seed(config.train.seed)
 
-    def make_segmenter(head: Literal["linear", "prototype"]) -> Segmenter:
+    def make_segmenter(head: HeadName) -> Segmenter:
         return build_segmenter(config.model, len(dataset.classes), head)
 
-    return METHODS[config.method.name](config.method, make_segmenter, counts, config.train.seed)
+    cls: Any = METHODS[config.method.name]  # each method's constructor takes its own Config
+    built: Method = cls(config.method, make_segmenter, counts, config.train.seed)
+    return built
 
 
 def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
@@ -155,7 +172,7 @@ class WeightsInfo(Config):
 
     version: Literal[1] = 1
     model: ModelConfig
-    head: Literal["linear", "prototype"]
+    head: HeadName
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     tail: tuple[str, ...]
@@ -189,7 +206,8 @@ def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
         segmenter = build_segmenter(info.model, len(info.classes), info.head, pretrained=False)
         segmenter.load_state_dict(tensors)
     except (ConfigError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its tensors do not fit its header ({str(error).splitlines()[-1].strip()})") from None
+        reason = str(error).splitlines()[-1].strip()
+        raise WeightsError(f"{path}: its tensors do not fit its header ({reason})") from None
     return segmenter.eval(), info
 
 
@@ -217,7 +235,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout this package runs from, marked where files have changed; None if it is installed."""
+    """Return the commit of the checkout this package runs from, `-dirty` if files have changed; None without one."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None

@@ -10,6 +10,8 @@ on the command line; three more shorthands exist:
 - `data=scenes` is `data.name=scenes`, and `data=PATH` is `data.name=folder data.root=PATH`;
 - `model=resnet101` is `model.encoder=resnet101`.
 
+Data is a folder unless `data.name` says otherwise.
+
 Another `method.name` or `data.name` starts that section afresh: the settings of one method mean nothing to the next.
 """
 
@@ -32,7 +34,12 @@ from des4.models import ModelConfig
 from des4.types import Config, ConfigError
 
 if TYPE_CHECKING:
-    MethodConfig = Config
+
+    class MethodConfig(Config):
+        """What every method's Config has."""
+
+        name: str
+
 else:
     MethodConfig = Annotated[Union[tuple(cls.Config for cls in METHODS.values())], Field(discriminator="name")]  # noqa: UP007
 
@@ -70,6 +77,8 @@ def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: O
     tree: Tree = {}
     _apply(tree, _read(source).items(), errors)
     _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    if isinstance(data := tree.get("data"), dict):
+        data.setdefault("name", "folder")
     config = None
     try:
         config = RunConfig.model_validate(tree)
@@ -143,13 +152,13 @@ def _yaml(text: str, where: str) -> Any:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-                raise ConfigError(f"{where}: line {event.start_mark.line + 1}: YAML aliases and tags are not accepted")
+                raise ConfigError(f"{where}: YAML aliases and tags are not accepted")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise ConfigError(f"{where}: nested deeper than {MAX_DEPTH} levels")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark: Any = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise ConfigError(f"{where}: {line}not YAML: {getattr(error, 'problem', None) or 'unreadable text'}") from None
     except ValueError as error:  # a date or number that YAML recognises but Python cannot hold
@@ -182,7 +191,7 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
     """Turn one given pair into pairs of full dotted keys and values that are no mappings."""
     if not isinstance(key, str):
         raise ConfigError(f"{key!r}: a key is a word")
-    if isinstance(value, Mapping) and value and all(isinstance(k, str) for k in value) and key.split(".")[0] in SECTIONS:
+    if isinstance(value, Mapping) and value and key.split(".")[0] in SECTIONS:
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(dict(value))]
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
@@ -216,7 +225,7 @@ def _flat(annotation: Any) -> Iterator[Any]:
         yield from _flat(part)
 
 
-KEYS = tuple(dict.fromkeys(key for name, field in RunConfig.model_fields.items() for key in _keys(field.annotation, name)))
+KEYS = tuple(dict.fromkeys(k for name, field in RunConfig.model_fields.items() for k in _keys(field.annotation, name)))
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder"}
 
@@ -230,20 +239,23 @@ def _messages(errors: list[ErrorDetails]) -> list[str]:
     for error in errors:
         key = _key(error["loc"], error["type"])
         match error["type"]:
+            case "extra_forbidden" if key in KEYS:
+                lines.setdefault(key, []).append(f"not a setting of {error['loc'][1]}")
             case "extra_forbidden":
                 lines.setdefault(_unknown(key, KEYS), [])
             case "missing":
                 lines.setdefault(key, []).append(f"missing; {_needed(key)}")
             case "union_tag_not_found":
-                lines.setdefault(f"{key}.name", []).append(f"missing; {_needed(key)}")
+                lines.setdefault(key, []).append(f"missing; {_needed(key)}")
             case "union_tag_invalid":
                 known = DATASETS if key == "data" else METHODS
-                near = _nearest(str(error["ctx"]["tag"]), known)
-                lines.setdefault(f"{key}.name", []).append(f"{error['ctx']['tag']!r} is none of {', '.join(known)}{near}")
+                name = str(error["ctx"]["tag"])
+                said = f"{_short(name)} is none of {', '.join(known)}{_nearest(name, known)}"
+                lines.setdefault(f"{key}.name", []).append(said)
             case _:
-                said = error["msg"].removeprefix("Value error, ")
+                said = error["msg"].removeprefix("Value error, ").partition(", unable to")[0]
                 given = "" if isinstance(error["input"], dict) else f", not {_short(error['input'])}"
-                lines.setdefault(key, []).append(f"{said[0].lower()}{said[1:]}{given}")
+                lines.setdefault(key, []).append(said.replace("Input should", "must") + given)
     return [f"{key}: {'; or '.join(dict.fromkeys(said))}" if said else key for key, said in lines.items()]
 
 
@@ -252,7 +264,7 @@ def _key(loc: tuple[int | str, ...], kind: str) -> str:
     names = [str(part) for part in loc]
     words = {word for key in KEYS for word in key.split(".")}
     last = len(names) - 1
-    tags = {"method": METHODS, "data": DATASETS}.get(names[0], {}) if names else {}
+    tags = {"method": set(METHODS), "data": set(DATASETS)}.get(names[0], set()) if names else set()
     kept = [
         name
         for i, name in enumerate(names)

@@ -1,11 +1,11 @@
 """A folder of images and masks: the format users bring.
 
-`images/…` and `masks/…` hold the same stems, in sub-folders if wanted (`images/train/a.jpg` ↔ `masks/train/a.png`); an id
-is the stem (`train/a`). Masks are single-channel or palette PNGs of class indices, 255 = ignore. An image without a mask
-is unlabelled, and the mask of an unlabelled image is never opened. Nothing is written into the folder.
+`images/…` and `masks/…` hold the same stems, in sub-folders if wanted (`images/train/a.jpg`, `masks/train/a.png`); an
+id is the stem (`train/a`). Masks are single-channel or palette PNGs of class indices, 255 = ignore. An image without a
+mask is unlabelled, and the mask of an unlabelled image is never opened. Nothing is written into the folder.
 
 Who is who, in this order:
-- val: the list; else the images with a mask under a sub-folder `val/`; else a drawn share of the labelled (`val_fraction`).
+- val: the list; else the images with a mask under a sub-folder `val/`; else a drawn share of the labelled.
 - labelled: the list; else every image with a mask that is not val and not on the unlabelled list.
 - unlabelled: the list; else every image that is neither labelled nor val.
 Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -46,9 +46,10 @@ class FolderConfig(Config):
 
 
 class Folder:
-    """The data set of a FolderConfig. `notes` states what was decided beyond the files: a drawn val set, counted classes.
+    """The data set of a FolderConfig.
 
-    Raises DataError if a listed image or mask is missing, or a sample is on two sides (labelled or unlabelled, and val).
+    notes: what was decided beyond the files, one sentence each: a drawn val set, counted classes.
+    Raises DataError if a listed image or mask is missing, or a val image is a training image as well.
     """
 
     Config = FolderConfig
@@ -91,7 +92,9 @@ class Folder:
     def _check(self, sample_id: str) -> None:
         """Raise DataError unless the sample's mask fits its image, going by their headers."""
         if sample_id not in self._masks:
-            raise DataError(f"{self.root}: '{sample_id}' is neither a labelled nor a val image, so its mask is not read")
+            raise DataError(
+                f"{self.root}: '{sample_id}' is neither a labelled nor a val image, so its mask is not read"
+            )
         path, mask_path = self._images[sample_id], self._masks[sample_id]
         image, mask = read_header(path), read_header(mask_path)
         check_mask_format(mask_path, mask)
@@ -107,7 +110,7 @@ class Folder:
             )
 
     def _split(self, config: FolderConfig, masks: Mapping[str, Path]) -> dict[str, Path]:
-        """Set `labelled`, `unlabelled`, `val`; return the masks of labelled and val images, the only ones ever opened."""
+        """Set `labelled`, `unlabelled`, `val`; return the only masks ever opened."""
         lists = {
             "labeled": config.labeled or _if_file(config.root / "labeled.txt"),
             "unlabeled": config.unlabeled or _if_file(config.root / "unlabeled.txt"),
@@ -135,7 +138,9 @@ class Folder:
 
         labelled, unlabelled, val = listed("labeled"), listed("unlabeled"), listed("val")
         if not self._images:
-            raise DataError(f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths")
+            raise DataError(
+                f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths"
+            )
         if labelled is None:
             self._check_names(masks)
         with_mask = [sample_id for sample_id in sorted(self._images) if sample_id in masks]
@@ -144,7 +149,9 @@ class Folder:
         if labelled is None:
             labelled = sorted(set(with_mask) - set(val) - set(unlabelled or ()))
         if not labelled:
-            raise DataError(f"{config.root}: no image has a mask for training; put masks in masks/, named as their images")
+            raise DataError(
+                f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
+            )
         known.update({sample_id: masks[sample_id] for sample_id in (*labelled, *val) if sample_id not in known})
         if not val:
             labelled, val = self._draw_val(labelled, config)
@@ -156,7 +163,9 @@ class Folder:
                     f"{config.root}: '{both[0]}' is both {side} and val ({len(both)} such images); "
                     "a score on training images says nothing: take them off one list"
                 )
-        self.labelled, self.unlabelled, self.val = tuple(labelled), tuple(unlabelled), tuple(val)
+        self.labelled: Sequence[str] = tuple(labelled)
+        self.unlabelled: Sequence[str] = tuple(unlabelled)
+        self.val: Sequence[str] = tuple(val)
         return {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
 
     def _locate(self, path: Path, entry: Entry, masks: Mapping[str, Path]) -> tuple[str, Path | None]:
@@ -172,7 +181,7 @@ class Folder:
         return sample_id, self.root / mask
 
     def _check_names(self, masks: Mapping[str, Path]) -> None:
-        """Without a labelled list, file names alone say who is labelled; so a mask that no image claims is a mistake."""
+        """Without a labelled list, names alone say who is labelled; then a mask that no image claims is a mistake."""
         if orphans := sorted(set(masks) - set(self._images)):
             raise DataError(
                 f"{masks[orphans[0]]}: no image {self.root / 'images' / orphans[0]}.* belongs to this mask "
@@ -198,7 +207,9 @@ class Folder:
         if count is None:
             count = 1 + max(_largest_label(self._masks[sample_id]) for sample_id in (*self.labelled, *self.val))
             if count < 2:
-                raise DataError(f"{config.root}: the masks hold no class but 0 ({IGNORE} = ignore); number classes 0, 1, …")
+                raise DataError(
+                    f"{config.root}: the masks hold no class but 0 ({IGNORE} = ignore); number classes 0, 1, …"
+                )
             self.notes += (f"classes: {count}, counted in the labelled and val masks; name them in classes.txt",)
         return tuple(f"class_{c}" for c in range(count))
 
@@ -214,7 +225,7 @@ def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _scan(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Map the stem of each image file under `folder`, in order, to its path. Raises DataError if two files share a stem."""
+    """Map the stem of each image file under `folder`, to its path. Raises DataError if two files share a stem."""
     found: dict[str, Path] = {}
     for place, _, names in os.walk(folder, followlinks=True):  # Path.rglob would not enter linked sub-folders
         for name in names:

@@ -1,13 +1,15 @@
 """Reading image and mask files: the header first, then the pixels.
 
-Sizes are checked in the header, before anything is decoded. An EXIF rotation is applied to images, so that every picture
-stands upright; a mask says nothing about rotation, so `read_header` reports it and a labelled image that has one is
-refused by the data set, rather than guessed about.
+Sizes are checked in the header, before anything is decoded. An EXIF rotation is applied to images, so that every
+picture stands upright. A mask cannot say whether it follows the rotation, so `read_header` reports one and the data set
+refuses a labelled image that has it, rather than guess. Pillow decodes everything: torchvision's decoders are twice as
+fast on JPEG, but deprecated since 0.29.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,6 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from des4.types import DataError
 
@@ -23,7 +24,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding: at 3 bytes a pixel this is 300 MB."""
 
-_FAILURES = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, Image.DecompressionBombError)  # what decoders raise
+_FAILURES = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+"""What decoders raise on damaged files."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of an image or a mask. Raises DataError if there is none, or if the image is too large or animated."""
+    """Read the header of an image or a mask. Raises DataError if it is broken, too large or animated."""
     with _opened(path) as image:
         return _header(path, image)
 
@@ -49,21 +51,15 @@ def read_image(path: Path) -> Tensor:
         if header.mode.startswith(("I", "F")):
             raise DataError(f"{path}: holds more than 8 bits a channel (mode {header.mode}); convert it to 8 bits")
         try:
-            if header.format in ("JPEG", "PNG") and header.mode in ("L", "RGB", "RGBA"):
-                data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-                pixels: Tensor = decode_image(data, ImageReadMode.RGB, apply_exif_orientation=header.rotated)
-            else:
-                array = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-                pixels = torch.from_numpy(array).permute(2, 0, 1).contiguous()
+            upright = ImageOps.exif_transpose(image) if header.rotated else image
+            array = np.array(upright.convert("RGB"))
         except _FAILURES as error:
             raise _broken(path, error) from error
-    if pixels.dtype != torch.uint8:
-        raise DataError(f"{path}: holds more than 8 bits a channel; convert it to 8 bits")
-    return pixels
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def read_mask(path: Path) -> Tensor:
-    """Read a mask of class indices, (H, W) uint8. Raises DataError if it is broken, in colour or has values above 255."""
+    """Read a mask of class indices, (H, W) uint8. Raises DataError if it is broken, in colour or beyond 255."""
     with _opened(path) as image:
         check_mask_format(path, _header(path, image))
         try:
@@ -100,7 +96,15 @@ def _header(path: Path, image: Image.Image) -> Header:
         raise DataError(f"{path}: {width}×{height} pixels exceed the limit of {MAX_PIXELS}; cut it into tiles")
     if getattr(image, "is_animated", False):
         raise DataError(f"{path}: holds several frames; save the one you want as a picture of its own")
-    return Header((height, width), str(image.format), image.mode, image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    return Header((height, width), str(image.format), image.mode, _rotated(image))
+
+
+def _rotated(image: Image.Image) -> bool:
+    try:
+        exif = Image.Image.getexif(image)  # the base class's: a PNG's own would decode the pixels first
+    except (SyntaxError, ValueError, struct.error):  # an EXIF block that nobody can read asks for nothing
+        return False
+    return bool(exif.get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def _broken(path: Path, error: Exception) -> DataError:

@@ -18,11 +18,13 @@ Entry = tuple[str, str | None]
 
 
 def read_list(path: Path) -> tuple[Entry, ...]:
-    """Read a list in its own order; blank lines are skipped. Raises DataError if it is unreadable, empty or repeats a line."""
+    """Read a list in its own order; blank lines are skipped. Raises DataError if unreadable, empty or repetitive."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list cannot be read ({error}); give a UTF-8 text file, one sample a line") from error
+        raise DataError(
+            f"{path}: the list cannot be read ({error}); give a UTF-8 text file, one sample a line"
+        ) from error
     lines = [line for line in lines if line]
     if not lines:
         raise DataError(f"{path}: the list is empty; write one stem or `image mask` pair a line, or remove the file")
@@ -46,5 +48,5 @@ def _split(line: str) -> Entry:
 
 
 def content_hash(ids: Iterable[str]) -> str:
-    """SHA-256 (hex) of the sorted ids, one a line. The order of a list is not part of it: training permutes the sorted ids."""
+    """SHA-256 (hex) of the sorted ids, one a line; a list's order does not count, as training permutes the ids."""
     return hashlib.sha256("".join(f"{sample_id}\n" for sample_id in sorted(ids)).encode()).hexdigest()

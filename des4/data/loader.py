@@ -15,7 +15,15 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from des4.data.views import ViewsConfig, draw_crop, draw_photometric, labelled_view, strong_view, valid_pixels, weak_view
+from des4.data.views import (
+    ViewsConfig,
+    draw_crop,
+    draw_photometric,
+    labelled_view,
+    strong_view,
+    valid_pixels,
+    weak_view,
+)
 from des4.ops.mixing import draw_mix
 from des4.types import Batch, DataError, Dataset, Labelled, Unlabelled, UserError, ViewSpec
 
@@ -42,7 +50,9 @@ class Loader:
         if not dataset.labelled:
             raise DataError("The data set has no labelled images; training needs some masks")
         if spec.strong and not dataset.unlabelled:
-            raise DataError("The data set has no unlabelled images, which this method needs; add some or use method=supervised")
+            raise DataError(
+                "The data set has no unlabelled images, which this method needs; add some or use method=supervised"
+            )
         self.dataset, self.config, self.spec = dataset, views_config, spec
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
         self.seed, self.workers = seed, workers
@@ -57,7 +67,7 @@ class Loader:
         stream: DataLoader[Batch | UserError] = DataLoader(
             _Attempt(self),
             batch_size=None,
-            sampler=itertools.count(start),  # type: ignore[arg-type]  # any iterable serves; it has no length
+            sampler=itertools.count(start),  # any iterable serves
             num_workers=self.workers,
             generator=torch.Generator(),  # else the DataLoader would draw from the global one, which a resume restores
         )
@@ -75,7 +85,8 @@ class Loader:
         views = []
         for epoch, sample_id in drawn:
             image, label = self.dataset.image(sample_id), self.dataset.label(sample_id)
-            box = draw_crop(self.config, *image.shape[1:], self._rng(epoch, sample_id))
+            _, height, width = image.shape
+            box = draw_crop(self.config, height, width, self._rng(epoch, sample_id))
             views.append(labelled_view(image, label, box, self.config, self.fill))
         images, labels = zip(*views, strict=True)
         return Labelled(torch.stack(images), torch.stack(labels), tuple(sample_id for _, sample_id in drawn))
@@ -85,7 +96,8 @@ class Loader:
         views, valids = [], []
         for epoch, sample_id in drawn:
             image = self.dataset.image(sample_id)
-            box = draw_crop(self.config, *image.shape[1:], self._rng(epoch, sample_id))
+            _, height, width = image.shape
+            box = draw_crop(self.config, height, width, self._rng(epoch, sample_id))
             views.append(weak_view(image, box, self.config, self.fill))
             valids.append(valid_pixels(box, self.config))
         weak = torch.stack(views)

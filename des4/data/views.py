@@ -1,9 +1,9 @@
 """Views of a sample: the weak one (scale, crop, flip) and what makes a view strong (colour, blur).
 
 Everything drawn comes from a `random.Random` that the loader keys by (seed, epoch, id); nothing here owns a generator.
-Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et al.,
-BMVC 2020). Differs: the colour operations come in one fixed order and are clamped once, at the end, which lets them be
-one affine map of RGB per image; hue is a rotation of the YIQ colour plane, which keeps the luma, instead of HSV's.
+Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et
+al., BMVC 2020). Differs: the colour operations come in one fixed order and are clamped once, at the end, which lets
+them be one affine map of RGB per image; hue is a rotation of the YIQ colour plane, which keeps the luma, not HSV's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Literal, Self
 
 import torch
@@ -52,8 +52,8 @@ class ViewsConfig(Config):
 class CropBox:
     """A crop: the source rectangle of whole pixels, the size it is resized to, and where that lies in the crop.
 
-    One box serves image and mask, so both are resized by exactly the same factors. The source is rounded to whole pixels,
-    which moves the factor by less than a source pixel a side.
+    One box serves image and mask, so both are resized by exactly the same factors. Rounding the source to whole pixels
+    changes the drawn factor by at most one source pixel a side.
     """
 
     top: int
@@ -67,7 +67,7 @@ class CropBox:
     flip: bool
 
     def place(self, source: Tensor, canvas: Tensor) -> None:
-        """Write the crop of `source` (channels, H, W) over `canvas` (channels, *crop); padding keeps the canvas's values.
+        """Write the crop of `source` (channels, H, W) over `canvas` (channels, *crop); padding stays as it is.
 
         Floating canvas: bilinear with antialias, values 0-255 become 0-1. Integer canvas (labels): nearest.
         """
@@ -79,12 +79,14 @@ class CropBox:
             part = part / 255
         elif part.shape[-2:] != size:
             part = F.interpolate(part, size, mode="nearest-exact")  # its pixel centres are those of "bilinear"
-        target = canvas[:, self.out_top : self.out_top + self.out_height, self.out_left : self.out_left + self.out_width]
+        target = canvas[
+            :, self.out_top : self.out_top + self.out_height, self.out_left : self.out_left + self.out_width
+        ]
         target.copy_(part[0].flip(-1) if self.flip else part[0])
 
 
 def draw_crop(config: ViewsConfig, height: int, width: int, rng: random.Random) -> CropBox:
-    """Draw a crop of an image of height × width pixels; where the scaled image is smaller, it lies anywhere in the crop."""
+    """Draw a crop of an image of height × width pixels; a smaller scaled image lies anywhere in the crop."""
     scale = rng.uniform(*config.scale)
     top, source_height, out_top, out_height = _draw_span(height, config.crop[0], scale, rng)
     left, source_width, out_left, out_width = _draw_span(width, config.crop[1], scale, rng)
@@ -101,7 +103,9 @@ def _draw_span(length: int, crop: int, scale: float, rng: random.Random) -> tupl
     return 0, length, rng.randint(0, crop - out), out
 
 
-def labelled_view(image: Tensor, label: Tensor, box: CropBox, config: ViewsConfig, fill: Tensor) -> tuple[Tensor, Tensor]:
+def labelled_view(
+    image: Tensor, label: Tensor, box: CropBox, config: ViewsConfig, fill: Tensor
+) -> tuple[Tensor, Tensor]:
     """Crop an image (3, H, W) uint8 and its label (H, W) uint8 to (3, *crop) float in [0, 1] and (*crop) int64.
 
     fill: (3,), the colour of padding in [0, 1]; its label is IGNORE.
@@ -153,7 +157,7 @@ _PRESETS: dict[StrongPreset, _Preset] = {"french": _Preset(0.4, 0.1, 0.0), "unim
 
 
 def draw_photometric(preset: StrongPreset, rng: random.Random) -> Photometric:
-    """Draw one image's strong augmentation: colour jitter with probability 0.8, grey with 0.2, blur as the preset says."""
+    """Draw one image's strong augmentation: colour jitter with probability 0.8, grey with 0.2, blur by preset."""
     if preset == "none":
         return Photometric()
     ranges = _PRESETS[preset]
@@ -166,10 +170,10 @@ def draw_photometric(preset: StrongPreset, rng: random.Random) -> Photometric:
 
 
 def strong_view(images: Tensor, draws: Sequence[Photometric]) -> Tensor:
-    """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; `images` itself comes back if nothing changes."""
+    """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; without a change return `images`."""
     if all(draw == Photometric() for draw in draws):
         return images
-    columns = zip(*((getattr(draw, field.name) for field in fields(draw)) for draw in draws), strict=True)
+    columns = zip(*map(astuple, draws), strict=True)
     *colour, sigma = (torch.tensor(column) for column in columns)
     matrix, offset = _colour_map(images, *colour)
     out = torch.baddbmm(offset[..., None], matrix, images.flatten(2)).clamp_(0, 1).view_as(images)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from des4.ops.resize import upsample
@@ -18,7 +18,7 @@ class EvalConfig(Config):
 
     mode: `whole` = the image in one pass, at its own size; `sliding` = overlapping windows, averaged.
     window: side of a square window, in pixels. A side of the image that is shorter is taken as it is.
-    stride: pixels between windows; null = two thirds of the window, rounded up.
+    stride: pixels between windows, at most `window`; null = two thirds of it, rounded up.
     average: what is averaged where windows overlap, `probs` or `logits`.
     """
 
@@ -26,6 +26,12 @@ class EvalConfig(Config):
     window: int = Field(513, ge=1)
     stride: int | None = Field(None, ge=1)
     average: Literal["probs", "logits"] = "probs"
+
+    @model_validator(mode="after")
+    def _windows_touch(self) -> Self:
+        if self.stride is not None and self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is wider than the window {self.window}: pixels would be missed")
+        return self
 
 
 @torch.inference_mode()

@@ -368,10 +368,14 @@ class _Window:
 
 
 class _Signals:
-    """Turns the first SIGINT or SIGTERM into a request to stop; a second one acts as it would without us."""
+    """Turns SIGINT and SIGTERM into a request to stop; another one, seconds later, acts as it would without us.
+
+    Not at once: a launcher such as `timeout` passes on what the whole process group has already received.
+    """
 
     def __init__(self) -> None:
         self.code = 0
+        self._since = 0.0
         self._at_once: tuple[int, RunFolder] | None = None
         self._before: dict[int, Any] = {}
 
@@ -385,10 +389,14 @@ class _Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.code = 128 + number
-        self.__exit__()
+        if self.code and time.monotonic() - self._since > 2:
+            self.__exit__()
+            signal.raise_signal(number)
+        elif not self.code:
+            self.code, self._since = 128 + number, time.monotonic()
         if self._at_once:
-            self.check(*self._at_once)
+            place, self._at_once = self._at_once, None
+            self.check(*place)
 
     @contextmanager
     def at_once(self, step: int, run: RunFolder) -> Iterator[None]:

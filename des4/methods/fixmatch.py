@@ -44,7 +44,7 @@ class FixMatch(SingleNetwork):
         self.student.eval()
         with torch.no_grad():
             pseudo = pseudo_labels(self.student(unlabelled.weak), unlabelled.valid).mixed(unlabelled.mix[0])
-        self.student.train()
+        self.student.train(self.training)
         strong = mix(unlabelled.strong[0], unlabelled.mix[0])
         features = self.student.features(torch.cat([labelled.image, strong]))
         on_labelled, on_strong = features.split([len(labelled.image), len(strong)])

@@ -38,6 +38,7 @@ class Encoder(nn.Module):
                 f"model.encoder: `{name}` yields maps at strides {reduction}, but a map at stride {LOW_STRIDE} and a last one at "
                 f"{output_stride} (model.output_stride) are needed; choose another encoder or output stride"
             )
+        _try(probe, name, channels)
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1
         self.low_channels, self.deep_channels = channels[low], channels[deep]
         # Built again, so that blocks behind the maps in use are not there at all.
@@ -59,3 +60,17 @@ class Encoder(nn.Module):
         renamed = {key: named[key] for key in own if key in named and named[key].shape == own[key].shape}
         self.network.load_state_dict(renamed, strict=False)
         return [key for key in own if key not in renamed and not key.endswith("num_batches_tracked")]
+
+
+@torch.no_grad()
+def _try(network: nn.Module, name: str, channels: list[int]) -> None:
+    """Refuse networks bound to one image size or with channels last, before a training meets them."""
+    try:
+        found = [feature.shape[1] for feature in network.eval()(torch.zeros(1, 3, 65, 97))]
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"model.encoder: `{name}` cannot read an image of 65 × 97 pixels ({reason}); choose one that takes any size"
+        ) from error
+    if found != channels:
+        raise ConfigError(f"model.encoder: `{name}` yields maps with the channels last; choose another encoder")

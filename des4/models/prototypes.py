@@ -49,9 +49,10 @@ class PrototypeClassifier(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             unit = F.normalize(features.float(), dim=1)
+            prototypes = F.normalize(self.prototypes, dim=1)  # an averaged teacher's are shorter
             if features.ndim == 2:
-                return unit @ self.prototypes.T / self.temperature
-            return F.conv2d(unit, self.prototypes[:, :, None, None] / self.temperature)
+                return unit @ prototypes.T / self.temperature
+            return F.conv2d(unit, prototypes[:, :, None, None] / self.temperature)
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:

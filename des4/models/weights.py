@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import pickle  # noqa: S403 - only for the name of the error that torch raises on a refused file
 from collections.abc import Mapping
 from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -58,9 +56,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a refused or damaged pickle fails in any way, from IndexError to struct.error
         raise WeightsError(
-            f"model.weights: {path} cannot be read as plain tensors ({str(error).splitlines()[0][:120]}); files that need code to be "
+            f"model.weights: {path} cannot be read as plain tensors ({_reason(error)}); files that need code to be "
             "executed are refused: convert it to .safetensors where it was made"
         ) from error
     for container in ("state_dict", "model", "model_state_dict", "teacher", "student"):
@@ -75,12 +73,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
 def _from_timm(name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm raises whatever its download library does
         raise WeightsError(
-            f"model.weights: timm could not provide weights for `{name}` ({str(error).splitlines()[0][:120]}); check the connection, or "
+            f"model.weights: timm could not provide weights for `{name}` ({_reason(error)}); check the connection, or "
             "give a local file, `package` or `none`"
         ) from error
     return state

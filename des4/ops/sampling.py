@@ -133,19 +133,16 @@ def _fill_shortage(quota: Tensor, available: Tensor) -> Tensor:
     Nearest pairs trade first and, at equal distance, the harder (higher-entropy) zone gives before the easier one. At a given
     distance and direction each zone is asked by one other only, so all classes and zones trade at once.
     """
-    zones = quota.shape[1]
-    take = torch.minimum(quota, available)
-    lack, spare = quota - take, available - take
-    for distance in range(1, zones):
+    lack, spare = (quota - available).clamp_min(0), (available - quota).clamp_min(0)
+    for distance in range(1, quota.shape[1]):
         for asking, giving in (
-            (slice(None, -distance), slice(distance, None)),  # from the harder zone
-            (slice(distance, None), slice(None, -distance)),  # from the easier zone
+            (lack[:, :-distance], spare[:, distance:]),  # from the harder zone
+            (lack[:, distance:], spare[:, :-distance]),  # from the easier zone
         ):
-            moved = torch.minimum(lack[:, asking], spare[:, giving])
-            lack[:, asking] -= moved
-            spare[:, giving] -= moved
-            take[:, giving] += moved
-    return take
+            moved = torch.minimum(asking, giving)
+            asking -= moved  # views: `lack` and `spare` change
+            giving -= moved
+    return available - spare
 
 
 def _keep_first(group: Tensor, key: Tensor, take: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ from des4.report.plots import group_bars, percent
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
-PROTOCOL = ("encoder", "weights", "batch_size", "labelled_batch", "unlabelled_batch", "crop_size")
-"""Last parts of the keys that runs must share to be compared, beside all of `eval`, the steps and the lists."""
+PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabelled_batch_size", "views.crop_size")
+"""Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _protocol(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str
     kinds = ("labelled", "unlabelled", "val")
     facts = {f"{kind} list": f"{data[kind + '_hash']} ({data[kind]} images)" for kind in kinds}
     facts["steps"] = str(results["steps"])
-    shared = {k: str(v) for k, v in config.items() if k.startswith("eval.") or k.rsplit(".", 1)[-1] in PROTOCOL}
+    shared = {k: str(v) for k, v in config.items() if k.startswith("eval.") or k in PROTOCOL}
     return facts | shared
 
 

@@ -30,6 +30,7 @@ def write_report(run: RunFolder) -> Path:
     Raises RunError where the run has no results yet.
     """
     results, metrics = run.results(), run.metrics()
+    run.plots.mkdir(exist_ok=True)
     drawn = _draw(results, metrics, run.plots)
     grids = sorted(
         (path for path in run.plots.glob("*.png") if path not in drawn),
@@ -53,21 +54,24 @@ def write_report(run: RunFolder) -> Path:
 
 def _draw(results: Mapping[str, Any], metrics: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Draw every diagram for which the run holds numbers; return the files."""
-    classes = list(results["iou"])
-    share, tail, quality = results["pixel_share"], results["tail_classes"], results.get("pseudo_labels")
-    iou, matrix, learning = folder / "iou.png", folder / "confusion.png", folder / "curves.png"
-    plots.class_bars({name: model["iou"] for name, model in results["models"].items()}, share, tail, iou)
-    plots.confusion(np.array(results["models"][results["evaluated"]]["confusion"]), classes, matrix)
-    drawn = [iou, matrix]
-    if metrics:
-        plots.curves(metrics, learning)
-        drawn.append(learning)
+    share, tail = results["pixel_share"], results["tail_classes"]
+    models, quality = results["models"], results["pseudo_labels"]
+    drawn = []
+
+    def new(name: str) -> Path:
+        drawn.append(folder / f"{name}.png")
+        return drawn[-1]
+
+    if models:
+        plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, new("iou"))
+        plots.confusion(np.array(models[results["evaluated"]]["confusion"]), list(share), new("confusion"))
     if quality:
-        drawn.append(folder / "pseudo_labels.png")
-        plots.class_bars({key: quality[key] for key in ("precision", "coverage")}, share, tail, drawn[-1])
+        bars = {key: quality[key] for key in ("precision", "coverage")}
+        plots.class_bars(bars, share, tail, new("pseudo_labels"))
+    if metrics:
+        plots.curves(metrics, new("curves"))
     if plots.has_stats(metrics):
-        drawn.append(folder / "stats.png")
-        plots.stats(metrics, classes, drawn[-1])
+        plots.stats(metrics, list(share), new("stats"))
     return drawn
 
 

@@ -40,7 +40,7 @@ WIDTH = 9.6
 """Width of a full-width figure in inches; the page shows an inch as 100 CSS pixels, so 10 points are 14 pixels."""
 
 STYLE: dict[Any, Any] = {
-    "savefig.dpi": 180,
+    "savefig.dpi": 160,
     "savefig.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so a report looks the same everywhere
     "font.size": 9.5,
@@ -116,8 +116,9 @@ def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Pa
             continue
         width = len(rows[0][key])
         names = classes if width == len(classes) else [str(i) for i in range(width)]
-        steps = [float(row["step"]) for row in rows]
-        panels[key] = {n: (steps, [_number(row[key][i]) for row in rows]) for i, n in enumerate(names)}
+        panels[key] = {
+            n: _series([{"step": row["step"], n: row[key][i]} for row in rows], n) for i, n in enumerate(names)
+        }
     titles = {key: f"{key}/{next(iter(lines))}" if len(lines) == 1 and [*lines] != [key] else key
               for key, lines in panels.items()}  # fmt: skip
     _line_panels({titles[key].replace("_", " "): lines for key, lines in panels.items()}, path)
@@ -238,7 +239,7 @@ def _line_panels(panels: Mapping[str, Mapping[str, tuple[list[float], list[float
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.set_xlim(0, 1.02 * max(max(steps, default=1) for steps, _ in lines.values()))
+            axes.set_xlim(0, 1.02 * max(1, *(step for steps, _ in lines.values() for step in steps)))
             few = len(lines) <= 6
             for i, (name, (steps, values)) in enumerate(lines.items()):
                 base = name.removesuffix(" (tail classes)")
@@ -271,16 +272,16 @@ def _stat_keys(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str, scale: float = 1) -> tuple[list[float], list[float]]:
-    """Return the steps and the scaled values of the lines that hold `key`."""
-    rows = [row for row in metrics if key in row]
-    return [float(row["step"]) for row in rows], [scale * _number(row[key]) for row in rows]
+    """Return the steps and the scaled values of the lines that hold a number under `key`."""
+    points = [(float(row["step"]), scale * row[key]) for row in metrics if row.get(key) is not None]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _class_mean(metrics: Sequence[Mapping[str, Any]], prefix: str) -> tuple[list[float], list[float]]:
     """Return the steps and the mean percentage over all keys with `prefix`, of the lines that hold one."""
     steps, means = [], []
     for row in metrics:
-        if values := [v for key, v in row.items() if key.startswith(prefix) and not math.isnan(_number(v))]:
+        if values := [v for key, v in row.items() if key.startswith(prefix) and v is not None]:
             steps.append(float(row["step"]))
             means.append(100 * sum(values) / len(values))
     return steps, means
@@ -289,12 +290,8 @@ def _class_mean(metrics: Sequence[Mapping[str, Any]], prefix: str) -> tuple[list
 def _running_mean(values: list[float]) -> list[float]:
     """Average each value with its neighbours, over a window of about a twentieth of the series, shorter at its ends."""
     half = max(1, len(values) // 40)
-    filled = np.array(values)
-    return [float(filled[max(0, i - half) : i + half + 1].mean()) for i in range(len(filled))]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def _percentage(value: float | None) -> float:

@@ -1,0 +1,163 @@
+"""The Python interface: `train`, `resume`, `load`, `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from des4 import build
+from des4.config import Overrides, RunConfig, differences, dump, load_config
+from des4.engine import Evaluator, segment
+from des4.metrics import Results, confusion_matrix
+from des4.models import Segmenter
+from des4.predict import Predictor, weights_file
+from des4.report.page import write_report
+from des4.report.pictures import grid
+from des4.runlog import RunFolder
+from des4.types import ConfigError, DataError, RunError
+
+NUM_SAMPLES = 6
+"""Images in the grid of samples: the first of the validation list, so that runs can be laid side by side."""
+NUM_WORST = 20
+"""Images in the grid of worst predictions."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training. dir: its folder. results: what its results.json holds."""
+
+    dir: Path
+    results: dict[str, Any]
+
+
+def train(config: str | Path | Mapping[str, Any] | RunConfig, *, overwrite: bool = False, **overrides: Any) -> Run:
+    """Train a model into a new run folder, `out` or else the next free `runs/<method>-<n>`.
+
+    config: a YAML file, a mapping of the same shape, or a RunConfig. overrides: `steps=100`, or
+    `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
+    overwrite: replace an earlier run in `out`.
+    Raises ConfigError, DataError or WeightsError before anything is written; RunError.
+    """
+    settings = load_config(config, overrides)
+    training = build.training(settings)
+    run = RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite)
+    run.write_config(dump(settings))
+    return _fit(training, run)
+
+
+def resume(run_dir: str | Path, config: RunConfig | None = None, overrides: Overrides = ()) -> Run:
+    """Continue a run from its newest checkpoint; one that has finished is only reported again.
+
+    config, overrides: what the caller thinks the run's settings are. Raises RunError, with the differences, where they
+    are not.
+    """
+    run = RunFolder.open(run_dir)
+    own = load_config(run.config())
+    wanted = load_config(config or own, overrides)
+    if changed := [line for line in differences(own, wanted) if not line.startswith("out:")]:
+        raise RunError(f"{run.path} cannot be continued with other settings; train into a new folder, or keep: "
+                       + "; ".join(changed))  # fmt: skip
+    return _fit(build.training(own), run)
+
+
+def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
+    """Load a trained network: the last weights of a run folder, or a weights file. Raises WeightsError or RunError."""
+    return Predictor(run_or_weights, device)
+
+
+def evaluate(
+    run_or_weights: str | Path,
+    data: str | Path | Mapping[str, Any] | None = None,
+    *,
+    overrides: Overrides = (),
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> Results:
+    """Score a model on a validation list.
+
+    data: a data folder, `scenes`, or the `data` section of a config; by default what the run was trained with.
+    overrides: of `data` and `eval` settings. progress: walks over the image ids, and may show how far it is.
+    Raises ConfigError, DataError, RunError or WeightsError.
+    """
+    predictor = Predictor(run_or_weights)
+    config = _evaluation_config(predictor, run_or_weights, data, overrides)
+    dataset = build.dataset(config)
+    if tuple(dataset.classes) != predictor.classes:
+        theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
+        raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")
+    tail = [predictor.classes.index(name) for name in predictor.info.tail]
+    evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
+    return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]
+
+
+def _evaluation_config(
+    predictor: Predictor, source: str | Path, data: str | Path | Mapping[str, Any] | None, overrides: Overrides
+) -> RunConfig:
+    """Return the run's config, or for a lone weights file a default one, with other data and overrides put in."""
+    weights = weights_file(source)
+    folder = Path(source) if Path(source).is_dir() else weights.parent.parent
+    if weights.parent.name == "weights" and (folder / "config.yaml").is_file():
+        base = RunFolder.open(folder).config()
+    else:
+        base = {"method": predictor.info.method, "eval": predictor.eval}
+    if data is not None:
+        base = {**base, "data": data}
+    config = load_config(base, overrides)
+    plain = {"data": "scenes"}
+    unread = differences(load_config({**base, **plain}), load_config({**dump(config), **plain}))
+    if unread := [line.partition(":")[0] for line in unread if not line.startswith("eval.")]:
+        raise ConfigError(f"{', '.join(unread)}: an evaluation reads data.* and eval.* alone")
+    return config
+
+
+def _free_folder(method: str) -> Path:
+    return next(path for n in count(1) if not (path := Path("runs", f"{method}-{n}")).exists())
+
+
+def _fit(training: build.Training, run: RunFolder) -> Run:
+    """Train to the end, then draw the pictures and the report."""
+    run.write_env(build.environment(training.device))
+    data = training.dataset
+    run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
+            f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
+    for note in build.notes(data):
+        run.say(note)
+    results = training.trainer(run).fit()
+    _draw_samples(training, run)
+    write_report(run)
+    return Run(run.path, results)
+
+
+def _draw_samples(training: build.Training, run: RunFolder) -> None:
+    """Draw `plots/samples.png` and `plots/worst.png`: image, truth and the prediction of each model."""
+    models = training.method.eval().predictors()
+    headline = next(iter(models.values()))
+    names = training.dataset.classes
+
+    def predict(model: Segmenter, image: Tensor) -> Tensor:
+        return segment(model, image.to(training.device).float() / 255, training.config.eval).argmax(0).cpu()
+
+    def miou(sample_id: str) -> float:
+        prediction = predict(headline, training.dataset.image(sample_id))
+        return Results(confusion_matrix(training.dataset.label(sample_id), prediction, len(names)), names).miou
+
+    def draw(name: str, ids: Sequence[str], captions: Sequence[str]) -> None:
+        rows: list[list[NDArray[Any]]] = []
+        for sample_id in ids:
+            image = training.dataset.image(sample_id)
+            predictions = [predict(model, image).numpy() for model in models.values()]
+            rows.append([image.permute(1, 2, 0).numpy(), training.dataset.label(sample_id).numpy(), *predictions])
+        grid(rows, ["image", "truth", *models], training.dataset.palette, names, run.plots / f"{name}.png", captions)
+
+    scores = {sample_id: miou(sample_id) for sample_id in training.dataset.val}
+    samples = list(scores)[:NUM_SAMPLES]
+    worst = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
+    for name, ids in (("samples", samples), ("worst", worst)):
+        if ids:
+            draw(name, ids, [f"{i}   mIoU {100 * scores[i]:.1f} %" for i in ids])

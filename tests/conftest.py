@@ -1,0 +1,87 @@
+"""What all tests share: one thread, a tiny network, and a tiny batch that can be learnt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from des4.methods import METHODS, Method
+from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
+from des4.ops.mixing import draw_mix
+from des4.types import IGNORE, Batch, CutMixPreset, Labelled, Unlabelled
+
+NUM_CLASSES = 4
+PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
+
+MakeMethod = Callable[..., Method]
+MakeBatch = Callable[..., Batch]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden", action="store_true", help="write the golden curves anew instead of comparing"
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Float sums depend on the number of threads, and denormal floats of fresh networks make a CPU crawl."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny_model() -> ModelConfig:
+    """A network of 0.1 million parameters with maps at strides 4 and 16."""
+    return ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8, embedding_dim=12)
+
+
+@pytest.fixture
+def make_method(tiny_model: ModelConfig) -> MakeMethod:
+    """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
+
+    def make(name: str, *, seed: int = 0, model: dict[str, object] | None = None, **settings: object) -> Method:
+        torch.manual_seed(seed)
+        config = ModelConfig.model_validate({**tiny_model.model_dump(), **(model or {})})
+
+        def make_segmenter(head: HeadName) -> Segmenter:
+            return build_segmenter(config, NUM_CLASSES, head)
+
+        cls = METHODS[name]
+        return cls(cls.Config(**settings), make_segmenter, PIXEL_COUNTS, seed).train()  # type: ignore[call-arg]
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> MakeBatch:
+    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding on the right."""
+    palette = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
+
+    def make(seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french") -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+
+        def scene() -> tuple[Tensor, Tensor]:
+            blocks = torch.randint(NUM_CLASSES, (images, 3, 3), generator=generator)
+            label = blocks.repeat_interleave(size // 3 + 1, 1).repeat_interleave(size // 3 + 1, 2)[:, :size, :size]
+            image = palette[label].movedim(-1, 1)
+            return (image + 0.05 * torch.randn(image.shape, generator=generator)).clamp(0, 1), label
+
+        image, label = scene()
+        label = label.clone()
+        label[:, : size // 4, : size // 4] = IGNORE
+        weak, _ = scene()
+        valid = torch.ones(images, size, size, dtype=torch.bool)
+        valid[:, :, -size // 6 :] = False
+        strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
+        boxes = draw_mix(cutmix, images, size, size, random.Random(seed))
+        return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))
+
+    return make

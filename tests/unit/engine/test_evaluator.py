@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from des4.engine.evaluator import Evaluator
+from des4.engine.inference import EvalConfig
+from des4.types import DataError
+
+CPU = torch.device("cpu")
+
+
+class Pictures:
+    """Images whose red, green or blue pixels are class 0, 1, 2; `b` has an ignored column, and is of another size."""
+
+    classes = ("red", "green", "blue")
+    labels = {  # noqa: RUF012
+        "a": torch.tensor([[0, 0, 1], [1, 1, 0]], dtype=torch.uint8),
+        "b": torch.tensor([[255, 1, 1, 1], [255, 0, 1, 1]], dtype=torch.uint8),
+    }
+
+    def __init__(self):
+        self.reads = []
+
+    def image(self, sample_id):
+        self.reads.append(sample_id)
+        return nn.functional.one_hot(self.labels[sample_id].long() % 3, 3).permute(2, 0, 1).to(torch.uint8) * 255
+
+    def label(self, sample_id):
+        return self.labels[sample_id]
+
+
+class Perfect(nn.Module):
+    def forward(self, image):
+        return image * 4
+
+
+class AlwaysRed(nn.Module):
+    def forward(self, image):
+        return torch.tensor([1.0, 0, 0])[None, :, None, None].expand(image.shape)
+
+
+@pytest.mark.parametrize("mode", ["whole", "sliding"])
+def test_all_models_are_scored_on_one_reading_of_each_image(mode):
+    pictures = Pictures()
+    evaluator = Evaluator(pictures, ("a", "b"), EvalConfig(mode=mode, window=2), CPU, tail=[1])
+    evaluation = evaluator({"teacher": Perfect(), "student": AlwaysRed()})
+    assert pictures.reads == ["a", "b"]
+    assert evaluation.headline == "teacher"
+    teacher, student = evaluation.results["teacher"], evaluation.results["student"]
+    assert torch.equal(teacher.confusion, torch.diag(torch.tensor([4, 8, 0])))
+    assert (teacher.miou, teacher.pixel_accuracy) == (1, 1)
+    assert student.confusion[:, 0].tolist() == [4, 8, 0]
+    assert student.tail == ("green",) and student.tail_miou == 0
+    assert student.iou["red"] == 4 / 12
+
+
+def test_pseudo_labels_are_those_of_the_headline_above_the_threshold():
+    evaluator = Evaluator(Pictures(), ["a", "b"], EvalConfig(), CPU)
+    everything = evaluator({"student": AlwaysRed(), "teacher": Perfect()}, threshold=0.0).pseudo_labels
+    assert everything.precision["red"] == 4 / 12
+    assert everything.coverage["red"] == everything.coverage["green"] == 1
+    nothing = evaluator({"student": AlwaysRed()}, threshold=0.9).pseudo_labels  # its confidence is 0.58
+    assert nothing.threshold == 0.9
+    assert nothing.coverage["red"] == nothing.coverage["green"] == 0
+
+
+def test_training_flags_are_given_back_even_after_an_error():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3).eval(), nn.Dropout())
+    before = [module.training for module in model.modules()]
+    running = model[1].running_mean.clone()
+    Evaluator(Pictures(), ["a"], EvalConfig(), CPU)({"student": model})
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(model[1].running_mean, running)
+    with pytest.raises(KeyError):
+        Evaluator(Pictures(), ["missing"], EvalConfig(), CPU)({"student": model})
+    assert [module.training for module in model.modules()] == before
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(DataError, match="val"):
+        Evaluator(Pictures(), [], EvalConfig(), CPU)
+
+
+def test_progress_walks_over_the_ids():
+    seen = []
+
+    def walk(ids):
+        for sample_id in ids:
+            seen.append(sample_id)
+            yield sample_id
+
+    Evaluator(Pictures(), ["b", "a"], EvalConfig(), CPU)({"student": Perfect()}, progress=walk)
+    assert seen == ["b", "a"]

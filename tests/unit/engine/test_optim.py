@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser, scaled_lr
+from des4.types import ConfigError
+
+
+class TwoNetworks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.student = nn.ModuleDict({"encoder": block(), "decoder": block(), "encoder_like": block()})
+        self.teacher = nn.ModuleDict({"encoder": block(), "decoder": block()})
+        self.teacher["encoder"].requires_grad_(False)
+
+
+def block():
+    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+
+
+def names(group):
+    return {name.rpartition(".")[0].rpartition(".")[0] for name in group["param_names"]}
+
+
+def test_encoders_use_the_rate_and_all_else_a_multiple_of_it():
+    optimiser = build_optimiser(TwoNetworks(), OptimConfig(lr=0.5, decoder_lr_multiplier=4, weight_decay=0.1), 8)
+    encoder, rest = optimiser.param_groups
+    assert (encoder["lr"], rest["lr"]) == (0.5, 2.0)
+    assert names(encoder) == {"student.encoder"}  # the frozen encoder of the teacher is in no group
+    assert names(rest) == {"student.decoder", "student.encoder_like", "teacher.decoder"}
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0.1}
+    assert optimiser.defaults["momentum"] == 0.9
+
+
+def test_norms_and_biases_can_be_exempt_from_decay():
+    optimiser = build_optimiser(TwoNetworks(), OptimConfig(decay_norms=False, weight_decay=0.1), 8)
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimiser.param_groups] == [
+        (1, 0.1),
+        (3, 0),
+        (3, 0.1),
+        (9, 0),
+    ]
+    for group in optimiser.param_groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_adamw_is_built_by_name():
+    assert isinstance(build_optimiser(TwoNetworks(), OptimConfig(name="adamw"), 8), torch.optim.AdamW)
+    with pytest.raises(ValidationError):
+        OptimConfig(name="lion")
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ConfigError, match="no parameter"):
+        build_optimiser(nn.Conv2d(1, 1, 1).requires_grad_(False), OptimConfig(), 8)
+
+
+def test_the_rate_is_scaled_to_the_batch_only_when_a_reference_is_given():
+    assert scaled_lr(OptimConfig(lr=0.1), 4) == 0.1
+    assert scaled_lr(OptimConfig(lr=0.1, reference_batch=16), 4) == 0.025
+    assert scaled_lr(OptimConfig(name="adamw", lr=0.1, reference_batch=16), 4) == 0.05
+
+
+def test_poly_values():
+    poly = PolySchedule(100)
+    assert poly.factor(0) == 1
+    assert poly.factor(50) == pytest.approx(math.pow(0.5, 0.9))
+    assert 0 < poly.factor(99) < 0.02
+    assert poly.factor(100) == 0
+    assert PolySchedule(100, power=0).factor(99) == 1
+    warm = PolySchedule(100, power=1, warmup_steps=4)
+    assert [warm.factor(step) for step in (0, 3, 4)] == [0.25, 0.97, 0.96]
+
+
+def test_the_schedule_depends_on_the_step_alone():
+    optimiser = build_optimiser(TwoNetworks(), OptimConfig(lr=0.5, decoder_lr_multiplier=4), 8)
+    poly = PolySchedule(10, power=1)
+    for step in (9, 2, 5):
+        poly.apply(optimiser, step)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 1.0]

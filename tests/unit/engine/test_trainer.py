@@ -1,0 +1,341 @@
+import itertools
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from des4.engine import (
+    EvalConfig,
+    Evaluator,
+    Interrupted,
+    OptimConfig,
+    PolySchedule,
+    TrainConfig,
+    Trainer,
+    build_optimiser,
+    choose_device,
+)  # fmt: skip
+from des4.runlog import RunFolder
+from des4.types import Batch, ConfigError, Labelled, RunError
+
+CPU = torch.device("cpu")
+
+
+class Toy(nn.Module):
+    """A pointwise student, an EMA teacher, dropout from the global generator, and a step in the state."""
+
+    threshold = 0.0
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.student = nn.Conv2d(3, 2, 1)
+        self.teacher = nn.Conv2d(3, 2, 1).requires_grad_(False)
+        self.register_buffer("step", torch.tensor(0))
+
+    def forward(self, batch):
+        logits = self.student(nn.functional.dropout(batch.labelled.image, 0.3))
+        loss = nn.functional.cross_entropy(logits, batch.labelled.label)
+        return {"labelled": loss, "weights": 0.1 * self.student.weight.square().sum()}
+
+    def after_step(self):
+        with torch.no_grad():
+            self.teacher.weight.lerp_(self.student.weight, 0.1)
+        self.step += 1
+
+    def predictors(self):
+        return {"teacher": self.teacher, "student": self.student}
+
+    def stats(self):
+        return {"step_of_method": self.step, "one": 1.0, "per_class": torch.tensor([1.0, torch.nan])}
+
+
+class Numbered:
+    """Micro-batch m is a function of m; `bad` is the number of one with a NaN. Disturbs the global generator."""
+
+    def __init__(self, bad=-1, on_batch=lambda m: None):
+        self.bad, self.on_batch = bad, on_batch
+
+    def batches(self, start):
+        for m in itertools.count(start):
+            torch.rand(m % 3 + 1 if m > start else 50)
+            self.on_batch(m)
+            generator = torch.Generator().manual_seed(m)
+            image = torch.rand(2, 3, 4, 4, generator=generator)
+            image[0, 0, 0, 0] = torch.nan if m == self.bad else 0.5
+            yield Batch(Labelled(image, (image[:, 0] > 0.5).long(), (f"left-{m}", f"right-{m}")))
+
+
+DATASET = SimpleNamespace(
+    classes=("dark", "light"),
+    image=lambda i: torch.full((3, 4, 4), 200, dtype=torch.uint8),
+    label=lambda i: torch.ones(4, 4, dtype=torch.uint8),
+)
+
+
+def save_weights(path, network):
+    save_file(network.state_dict(), path)
+
+
+def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, **config):
+    method, optim = method or Toy(), optim or OptimConfig(lr=0.1)
+    config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
+    return Trainer(
+        method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
+        device=CPU, save_weights=save_weights, clip=optim.clip, about={"method": "toy", "tail_classes": ["dark"]},
+        evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    def make(name="run"):
+        run = RunFolder.create(tmp_path / name)
+        run.write_config({})
+        return run
+
+    return make
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def comparable(run):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.metrics()]
+
+
+def signal_at(last, number):
+    return lambda m: m == last and os.kill(os.getpid(), number)
+
+
+def test_a_run_folder_is_filled_as_promised(new_run):
+    run = new_run()
+    results = trainer(run, eval_every=4).fit()
+    assert results == run.results()
+    assert (results["step"], results["steps"], results["seed"]) == (10, 10, 0)
+    assert (results["evaluated"], results["method"], results["tail_classes"]) == ("teacher", "toy", ["dark"])
+    assert list(results["models"]) == ["teacher", "student"]
+    assert results["miou"] == results["models"]["teacher"]["miou"]
+    assert sum(map(sum, results["models"]["student"]["confusion"])) == 32
+    assert results["iou"].keys() == {"dark", "light"}
+    assert results["pseudo_labels"]["threshold"] == 0 and results["pseudo_labels"]["coverage"]["light"] == 1
+    assert results["best"]["step"] in (4, 8, 10) and results["best"]["chosen_on"] == "val"
+    rows = run.metrics()
+    training, validation = [r for r in rows if "loss" in r], [r for r in rows if "loss" not in r]
+    assert [row["step"] for row in training] == list(range(1, 11))
+    assert [row["step"] for row in validation] == [4, 8, 10]
+    assert training[0]["loss"] == pytest.approx(training[0]["loss/labelled"] + training[0]["loss/weights"])
+    assert (training[4]["step_of_method"], training[4]["one"], training[4]["per_class"]) == (5, 1, [1, None])
+    assert training[0]["lr"] == pytest.approx(1.0) and training[0]["images_per_second"] > 0
+    keys = {"val/teacher/miou", "val/student/tail_miou", "val/student/iou/dark", "pseudo/precision/light"}
+    assert keys <= validation[0].keys()
+    assert {path.name for path in run.weights.iterdir()} == {"last.safetensors", "best.safetensors"}
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-10", "step-8"]
+
+
+def test_the_loss_falls_and_last_holds_the_headline(new_run):
+    run, method = new_run(), Toy()
+    trainer(run, 60, method).fit()
+    losses = [row["loss"] for row in run.metrics() if "loss" in row]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    assert same(load_file(run.weights / "last.safetensors"), method.teacher.state_dict())
+
+
+@pytest.mark.parametrize("optim", [OptimConfig(lr=0.1, clip=0.5), OptimConfig(name="adamw", lr=0.1)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
+    class Killed(BaseException):
+        pass
+
+    def kill(m):
+        if m == 7 * accumulate:
+            raise Killed
+
+    options = {"steps": 10, "optim": optim, "accumulate": accumulate, "batch_size": 2, "eval_every": 3}
+    straight, resumed = Toy(), Toy()
+    trainer(whole := new_run("whole"), method=straight, **options).fit()
+    with pytest.raises(Killed):
+        trainer(halves := new_run("halves"), loader=Numbered(on_batch=kill), **options).fit()
+    assert max(row["step"] for row in halves.metrics()) == 7
+    torch.manual_seed(99)
+    trainer(halves, method=resumed, **options).fit()
+    assert same(straight.state_dict(), resumed.state_dict())
+    states = [load_file(run.checkpoints / "step-10" / "state.safetensors") for run in (whole, halves)]
+    assert same(*states)  # momentum and generator as well
+    assert comparable(whole) == comparable(halves)
+    results = [{**run.results(), "seconds": 0} for run in (whole, halves)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, code):
+    run, straight, resumed = new_run(), Toy(), Toy()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"step 4; continue with: des4 train --resume .*run") as stopped:
+        trainer(run, loader=Numbered(on_batch=signal_at(3, number))).fit()
+    assert stopped.value.code == code
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-4"]
+    trainer(run, method=resumed).fit()
+    trainer(new_run("straight"), method=straight).fit()
+    assert same(straight.state_dict(), resumed.state_dict())
+
+
+def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("des4.engine.trainer.time.monotonic", lambda: clock[0])
+
+    def twice(seconds):
+        def kill(m):
+            if m == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                clock[0] += seconds
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return kill
+
+    with pytest.raises(Interrupted, match="step 4"):
+        trainer(new_run("echo"), loader=Numbered(on_batch=twice(0.1))).fit()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(new_run("insist"), loader=Numbered(on_batch=twice(5))).fit()
+
+
+def test_a_signal_in_the_evaluation_stops_it_and_resuming_makes_up_for_it(new_run):
+    run = new_run()
+    stopped = trainer(run, eval_every=4)
+    stopped.method.teacher.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="step 4"):
+        stopped.fit()
+    assert not [row for row in run.metrics() if "loss" not in row]
+    trainer(run, eval_every=4).fit()
+    assert [row["step"] for row in run.metrics() if "loss" not in row] == [4, 8, 10]
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_reaches_nothing(new_run):
+    run, method = new_run(), Toy()
+    with pytest.raises(RunError, match=r"step 4 .*left-3, right-3"):
+        trainer(run, 10, method, Numbered(bad=3)).fit()
+    with pytest.raises(Interrupted, match="step 3"):
+        trainer(new_run("clean"), 10, clean := Toy(), Numbered(on_batch=signal_at(2, signal.SIGTERM))).fit()
+    assert same(method.state_dict(), clean.state_dict())  # the weights are those after step 3
+    assert run.metrics()[-1]["step"] == 3
+    assert not list(run.checkpoints.iterdir())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_too(new_run):
+    method = Toy()
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    method.student.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(RunError, match=r"gradient norm (inf|nan)"):
+        trainer(new_run(), method=method).fit()
+    assert same(before, method.state_dict())
+
+
+def test_accumulation_is_the_mean_over_micro_batches(new_run):
+    class Pairs:
+        """The two micro-batches of a step as one batch."""
+
+        def batches(self, start):
+            small = Numbered().batches(2 * start)
+            for one, two in zip(small, small, strict=False):
+                yield Batch(Labelled(*(torch.cat(pair) for pair in zip(parts(one), parts(two), strict=True))))
+
+    def parts(batch):
+        return batch.labelled.image, batch.labelled.label
+
+    class NoDropout(Toy):
+        def forward(self, batch):
+            return {"labelled": nn.functional.cross_entropy(self.student(batch.labelled.image), batch.labelled.label)}
+
+    halves, whole = NoDropout(), NoDropout()
+    trainer(new_run("halves"), method=halves, accumulate=2).fit()
+    trainer(new_run("whole"), method=whole, loader=Pairs()).fit()
+    for one, other in zip(halves.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_clipping_bounds_the_step(new_run):
+    method = Toy()
+    before = method.student.weight.detach().clone()
+    trainer(new_run(), 1, method, optim=OptimConfig(lr=0.1, clip=1e-4, weight_decay=0)).fit()
+    assert 0 < (method.student.weight - before).norm() <= 1e-4 * 1.001  # the multiplier 10 makes the rate 1
+
+
+def test_bf16_keeps_the_loss_in_full_precision(new_run):
+    run = new_run()
+    trainer(run, 3, precision="bf16").fit()
+    assert all(row["loss"] > 0 for row in run.metrics() if "loss" in row)
+
+
+def test_without_an_evaluator_there_is_no_figure(new_run):
+    run = new_run()
+    results = trainer(run, 2, evaluate=False).fit()
+    assert results["miou"] is None and results["best"] is None and results["models"] == {}
+    assert [path.name for path in run.weights.iterdir()] == ["last.safetensors"]
+
+
+def test_a_finished_run_can_be_fitted_again(new_run):
+    run = new_run()
+    first = trainer(run).fit()
+    rows = run.metrics()
+    again = trainer(run, method=(method := Toy()))
+    assert {**again.fit(), "seconds": 0} == {**first, "seconds": 0}
+    assert run.metrics() == rows and method.step == 10
+
+
+def test_a_schedule_shorter_than_what_is_done_is_refused(new_run):
+    run = new_run()
+    trainer(run).fit()
+    with pytest.raises(RunError, match="step 10"):
+        trainer(run, 5).fit()
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(new_run):
+    run, other = new_run(), Toy()
+    trainer(run).fit()
+    other.student = nn.Conv2d(3, 2, 3)
+    with pytest.raises(RunError, match="does not fit") as error:
+        trainer(run, method=other).fit()
+    assert "\n" not in str(error.value)
+
+
+def test_lines_of_the_log_stand_for_the_steps_since_the_last(new_run):
+    fine, coarse = new_run("fine"), new_run("coarse")
+    trainer(fine, evaluate=False).fit()
+    trainer(coarse, evaluate=False, log_every=4).fit()
+    losses = [row["loss"] for row in fine.metrics()]
+    assert [row["step"] for row in coarse.metrics()] == [4, 8, 10]
+    assert coarse.metrics()[1]["loss"] == pytest.approx(sum(losses[4:8]) / 4)
+    assert json.dumps(coarse.metrics())  # plain values
+
+
+def test_the_length_of_a_training():
+    assert TrainConfig(steps=7).total_steps(10, 100) == 7
+    assert TrainConfig(epochs=1.5, batch_size=4).total_steps(10, 100) == 38
+    assert TrainConfig(epochs=2, batch_size=4, unlabelled_batch_size=10).total_steps(10, 100) == 20
+    assert TrainConfig(epochs=2, batch_size=4).total_steps(10, 0) == 5
+    for config in (TrainConfig(), TrainConfig(steps=1, epochs=1)):
+        with pytest.raises(ConfigError, match=r"train\.steps"):
+            config.total_steps(10, 100)
+
+
+def test_micro_batches_divide_the_batch():
+    assert TrainConfig(batch_size=8, accumulate=2).micro_batches() == (4, 4)
+    assert TrainConfig(batch_size=8, unlabelled_batch_size=12, accumulate=4).micro_batches() == (2, 3)
+    for config in (TrainConfig(batch_size=8, accumulate=3), TrainConfig(unlabelled_batch_size=3, accumulate=2)):
+        with pytest.raises(ConfigError, match="accumulate"):
+            config.micro_batches()
+
+
+def test_choosing_a_device():
+    assert choose_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == CPU
+        with pytest.raises(ConfigError, match="no GPU"):
+            choose_device("cuda")

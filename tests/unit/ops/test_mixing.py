@@ -1,0 +1,126 @@
+import random
+from typing import get_args
+
+import pytest
+import torch
+
+from des4.ops.mixing import draw_mix, mix
+from des4.types import CutMixPreset, Mix
+
+PRESETS = get_args(CutMixPreset)
+
+
+def draws(preset: CutMixPreset, count: int, height: int = 64, width: int = 80, batch: int = 4) -> list[Mix]:
+    rng = random.Random(0)
+    return [draw_mix(preset, batch, height, width, rng) for _ in range(count)]
+
+
+def areas(preset: CutMixPreset, count: int = 200) -> torch.Tensor:
+    """Share of the crop that each sample's box covers."""
+    return torch.cat([m.box.float().mean((1, 2)) for m in draws(preset, count)])
+
+
+def sides(box: torch.Tensor) -> tuple[int, int]:
+    """Height and width of one rectangle."""
+    rows, columns = box.any(1).nonzero()[:, 0], box.any(0).nonzero()[:, 0]
+    height, width = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+    assert box.sum() == height * width
+    return height, width
+
+
+def test_mix_takes_the_partners_pixels_inside_the_box_alone() -> None:
+    image = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4)
+    box = torch.zeros(3, 4, 4, dtype=torch.bool)
+    box[0, :2] = True
+    mixed = mix(image, Mix(torch.tensor([1, 2, 0]), box))
+    assert (mixed[0, :, :2] == 1).all()
+    assert (mixed[0, :, 2:] == 0).all()
+    assert torch.equal(mixed[1:], image[1:])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_box_mixes_images_labels_confidence_and_masks_alike(preset: CutMixPreset) -> None:
+    label = torch.randint(0, 9, (4, 20, 24))
+    image = label[:, None].expand(-1, 3, -1, -1).float()
+    boxes = draw_mix(preset, 4, 20, 24, random.Random(3))
+    mixed = mix(label, boxes)
+    assert torch.equal(mix(image, boxes), mixed[:, None].expand(-1, 3, -1, -1).float())
+    assert torch.equal(mix(label > 4, boxes), mixed > 4)
+    assert mix(label.to(torch.uint8), boxes).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_batch_of_one_is_not_mixed(preset: CutMixPreset) -> None:
+    for seed in range(5):
+        tensor = torch.rand(1, 3, 16, 16)
+        assert torch.equal(mix(tensor, draw_mix(preset, 1, 16, 16, random.Random(seed))), tensor)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_boxes_follow_the_generator_alone(preset: CutMixPreset) -> None:
+    one, two = (draw_mix(preset, 3, 33, 47, random.Random(8)) for _ in range(2))
+    assert torch.equal(one.box, two.box)
+    assert torch.equal(one.partner, two.partner)
+    assert one.box.shape == (3, 33, 47)
+
+
+def test_none_has_no_box() -> None:
+    assert not areas("none").any()
+
+
+def test_french_covers_half_of_every_crop() -> None:
+    assert ((areas("french") - 0.5).abs() < 0.02).all()  # both sides are rounded to pixels
+
+
+def test_reco_covers_half_of_a_wide_part_in_half_of_the_batches() -> None:
+    mixes = draws("reco", 400)
+    used = [m for m in mixes if m.box.any()]
+    assert 160 < len(used) < 240
+    widths = []
+    for m in used:
+        for box in m.box:
+            height, width = sides(box)
+            assert width >= 40
+            assert height * width == pytest.approx(0.5 * 64 * 80, rel=0.03)
+            widths.append(width)
+    assert 58 < sum(widths) / len(widths) < 62  # uniform on 40..80
+
+
+def test_cps_covers_at_most_half_by_three_boxes() -> None:
+    covered = areas("cps")
+    assert covered.max() <= 0.51
+    assert covered.min() > 0.02
+    assert 0.15 < covered.mean() < 0.375
+
+
+def test_unimatch_covers_2_to_40_percent_of_every_second_sample() -> None:
+    covered = areas("unimatch", 300)
+    used = covered[covered > 0]
+    assert 0.44 < len(used) / len(covered) < 0.56
+    assert used.min() > 0.018
+    assert used.max() < 0.41
+    ratios = [
+        height / width for m in draws("unimatch", 100) for box in m.box if box.any() for height, width in [sides(box)]
+    ]
+    assert min(ratios) > 0.25
+    assert max(ratios) < 4
+
+
+def test_augseg_draws_around_half_and_clips_at_the_border() -> None:
+    covered = areas("augseg", 300)
+    assert 0.2 < covered.mean() < 0.45  # half the crop, less what lies outside
+    assert covered.max() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("preset", "partners"),
+    [("french", [1, 2, 3, 0]), ("reco", [1, 2, 3, 0]), ("cps", [1, 2, 3, 0]), ("unimatch", [3, 2, 1, 0])],
+)
+def test_partners(preset: CutMixPreset, partners: list[int]) -> None:
+    assert draw_mix(preset, 4, 16, 16, random.Random(0)).partner.tolist() == partners
+
+
+def test_augseg_permutes_the_batch() -> None:
+    orders = {tuple(m.partner.tolist()) for m in draws("augseg", 100)}
+    assert len(orders) > 10
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)

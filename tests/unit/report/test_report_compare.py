@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from des4.report.compare import Score, compare
+from des4.runlog import RunFolder
+
+MakeRun = Callable[..., RunFolder]
+
+
+def test_mean_and_sd_of_three_seeds_by_hand(make_run: MakeRun) -> None:
+    result = compare([make_run(f"r{s}", seed=s, miou=m) for s, m in enumerate((0.50, 0.56, 0.53))])
+    (group,) = result.groups
+    assert (group.label, group.model, group.seeds) == ("des4", "teacher", (0, 1, 2))
+    assert group.miou.mean == pytest.approx(0.53)
+    assert group.miou.sd == pytest.approx(0.03)  # sqrt((0.03² + 0.03² + 0) / 2)
+    assert str(group.tail_miou) == "33.00 ± 3.00"
+    assert group.iou["road"].mean == pytest.approx(80 / 110)
+    assert str(group.iou["$5 [bold]|note"]) == "–"
+    assert result.warnings == ()
+
+
+def test_a_class_missing_in_one_run_is_averaged_over_the_others() -> None:
+    assert str(Score((0.5, math.nan, 0.7))) == "60.00 ± 14.14"
+    assert str(Score((0.5, math.nan))) == "50.00"
+
+
+def test_groups_are_labelled_by_method_and_by_what_differs(make_run: MakeRun) -> None:
+    runs = [
+        make_run("a"),
+        make_run("b", method__sampling="quantity"),
+        make_run("c", method__name="fixmatch", method__threshold=0.95),
+        make_run("d", method__sampling="quantity", seed=1),
+    ]
+    groups = compare(runs).groups
+    assert [g.label for g in groups] == ["des4 · sampling=multi_entropy", "des4 · sampling=quantity", "fixmatch"]
+    assert [g.seeds for g in groups] == [(0,), (0, 1), (0,)]
+
+
+def test_every_breach_of_the_protocol_is_named(make_run: MakeRun) -> None:
+    other = make_run(
+        "b", seed=1, train__steps=200, train__batch_size=16, views__crop_size=513, model__encoder="resnet101",
+        eval__mode="sliding", data={"labelled": 5, "labelled_hash": "other"},
+    )  # fmt: skip
+    result = compare([make_run("a"), other])
+    named = [w for w in result.warnings if w.startswith("not one protocol: ")]
+    assert [w.split(": ")[1].removesuffix(" differs") for w in named] == [
+        "labelled list", "steps", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
+    ]  # fmt: skip
+    assert "labelled-hash (4 images), other (5 images)" in named[0]
+    assert result.groups[0].label.startswith("des4 · crop_size=321 · encoder=resnet50 · steps=100")
+
+
+def test_the_same_lists_with_other_content_are_noticed_inside_a_group(make_run: MakeRun) -> None:
+    result = compare([make_run("a"), make_run("b", seed=1, data={"val_hash": "other"})])
+    assert len(result.groups) == 1
+    assert any("val list" in warning for warning in result.warnings)
+
+
+def test_one_seed_a_repeated_seed_and_an_unfinished_run_are_warned_of(make_run: MakeRun) -> None:
+    assert "one seed only" in compare([make_run("a")]).warnings[0]
+    assert "seed 0 occurs more than once" in compare([make_run("b"), make_run("c")]).warnings[0]
+    run = make_run("d")
+    run.write_results({**run.results(), "step": 7})
+    assert "stopped at step 7 of 100" in compare([run]).warnings[0]
+
+
+def test_it_renders_as_text_markdown_and_picture(make_run: MakeRun, tmp_path: Path) -> None:
+    result = compare(
+        [make_run("a", miou=0.5), make_run("b", seed=1, miou=0.6), make_run("c", scored=False, eval__mode="x")]
+    )
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(result)
+    text = console.export_text()
+    assert "55.00 ± 7.07" in text and "<b>sign</b>" in text and "$5 [bold]|note" in text and "one seed only" in text
+    markdown = result.markdown()
+    assert "| des4 · mode=whole | teacher | 2 | 55.00 ± 7.07 | 35.00 ± 7.07 |" in markdown
+    assert r"$5 [bold]\|note" in markdown and "&lt;b&gt;sign" in markdown and "- Warning: " in markdown
+    result.plot(tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").stat().st_size > 5000
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no runs"):
+        compare([])

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from des4.report import plots
+
+TRAINING = [
+    {
+        "step": i,
+        "loss": 3 / i,
+        "loss/a": 2 / i,
+        "lr": 0.1 / i,
+        "entropy/low": 0.1,
+        "entropy/high": 0.9,
+        "counts": [i, None],
+    }
+    for i in range(1, 50)
+]
+VALIDATION = [
+    {"step": 40, "val/teacher/miou": 0.5, "val/teacher/tail_miou": None, "val/teacher/iou/x": 0.5,
+     "pseudo/precision/x": None}
+]  # fmt: skip
+
+
+def is_picture(path: Path) -> bool:
+    with Image.open(path) as image:
+        return image.format == "PNG" and min(image.size) > 200 and len(set(image.convert("L").tobytes())) > 5
+
+
+def test_each_plot_is_written_without_a_warning(tmp_path: Path) -> None:
+    scores = {"a": 0.5, "$x$": None, "<b>": math.nan}
+    share = {"a": 0.5, "$x$": 0.4, "<b>": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.curves(TRAINING + VALIDATION, tmp_path / "curves.png")
+        plots.stats(TRAINING, ["a", "b"], tmp_path / "stats.png")
+        plots.class_bars({"teacher": scores, "student": scores}, share, ["<b>"], tmp_path / "bars.png")
+        plots.group_bars({"g": {"mIoU": [0.5, 0.6], "tail mIoU": [math.nan]}}, tmp_path / "groups.png")
+    assert all(is_picture(tmp_path / f"{name}.png") for name in ("curves", "stats", "bars", "groups"))
+
+
+@pytest.mark.parametrize("count", [2, 21, 30])
+def test_confusion_is_drawn_for_few_and_many_classes(tmp_path: Path, count: int) -> None:
+    matrix = np.eye(count, dtype=np.int64)
+    matrix[0] = 0  # a class without a pixel
+    plots.confusion(matrix, [f"class {i}" for i in range(count)], tmp_path / "confusion.png")
+    assert is_picture(tmp_path / "confusion.png")
+
+
+def test_stats_are_what_no_other_panel_shows() -> None:
+    assert plots.has_stats(TRAINING)
+    bare = [{"step": 1, "loss": 1.0, "loss/a": 1.0, "lr": 0.1, "seconds": 1.0, "images_per_second": 2.0}]
+    assert not plots.has_stats(bare + VALIDATION)
+
+
+def test_curves_without_a_value_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no values"):
+        plots.curves([{"step": 1}], tmp_path / "curves.png")
+
+
+def test_percent_writes_a_dash_for_what_does_not_occur() -> None:
+    assert [plots.percent(x) for x in (0.1234, None, math.nan)] == ["12.3", "–", "–"]
+
+
+def test_the_report_room_knows_no_torch_and_leaves_pyplot_alone() -> None:
+    code = """
+import sys
+import des4.report.compare, des4.report.page, des4.report.pictures, des4.report.plots
+print([name for name in ("torch", "matplotlib.pyplot") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert found.stdout.strip() == "[]"
