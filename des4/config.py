@@ -4,11 +4,12 @@ A config is data: YAML is read with `yaml.safe_load`, names are looked up in the
 Relative paths inside a config are relative to the current working directory, as on a command line.
 
 Keys are dotted (`train.steps`). A name that only one section knows may stand alone (`steps`), in a file's top level as
-on the command line; three more shorthands exist:
+on the command line; these shorthands exist too:
 
 - `method=des4` is `method.name=des4`;
 - `data=scenes` is `data.name=scenes`, and `data=PATH` is `data.name=folder data.root=PATH`;
-- `model=resnet101` is `model.encoder=resnet101`.
+- `model=resnet101` is `model.encoder=resnet101`;
+- `seed=1` is `train.seed=1`, though data sets have seeds of their own.
 
 Data is a folder unless `data.name` says otherwise.
 
@@ -101,12 +102,12 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield f"{prefix}{key}", value
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +193,7 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(key, str):
         raise ConfigError(f"{key!r}: a key is a word")
     if isinstance(value, Mapping) and value and key.split(".")[0] in SECTIONS:
-        return [(f"{key}.{name}", leaf) for name, leaf in _leaves(dict(value))]
+        return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value)]
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
     if key == "data" and isinstance(value, str | Path):
@@ -227,7 +228,7 @@ def _flat(annotation: Any) -> Iterator[Any]:
 
 KEYS = tuple(dict.fromkeys(k for name, field in RunConfig.model_fields.items() for k in _keys(field.annotation, name)))
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
-SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder"}
+SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder", "seed": "train.seed"}
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,7 +243,7 @@ def _messages(errors: list[ErrorDetails]) -> list[str]:
             case "extra_forbidden" if key in KEYS:
                 lines.setdefault(key, []).append(f"not a setting of {error['loc'][1]}")
             case "extra_forbidden":
-                lines.setdefault(_unknown(key, KEYS), [])
+                lines.setdefault(_unknown(key, (*KEYS, *RunConfig.model_fields)), [])
             case "missing":
                 lines.setdefault(key, []).append(f"missing; {_needed(key)}")
             case "union_tag_not_found":

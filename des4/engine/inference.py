@@ -6,6 +6,7 @@ import math
 from typing import Literal, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -20,12 +21,15 @@ class EvalConfig(Config):
     window: side of a square window, in pixels. A side of the image that is shorter is taken as it is.
     stride: pixels between windows, at most `window`; null = two thirds of it, rounded up.
     average: what is averaged where windows overlap, `probs` or `logits`.
+    scale: factor by which an image is resized before the network sees it; what comes out has the image's own size. For
+        models that were trained on smaller images than they are scored on.
     """
 
     mode: Literal["whole", "sliding"] = "whole"
     window: int = Field(513, ge=1)
     stride: int | None = Field(None, ge=1)
     average: Literal["probs", "logits"] = "probs"
+    scale: float = Field(1.0, gt=0, le=4)
 
     @model_validator(mode="after")
     def _windows_touch(self) -> Self:
@@ -40,31 +44,41 @@ def segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
 
     model: maps (1, 3, H, W) to logits (1, C, h, w) of any resolution, and is in eval mode. It is on the image's device.
     """
+    size = (image.shape[1], image.shape[2])
+    seen = image[None]
+    if config.scale != 1:
+        seen = F.interpolate(seen, size=[max(1, round(side * config.scale)) for side in size], mode="bilinear", antialias=True)
     if config.mode == "whole":
-        return _logits(model, image).softmax(0)
+        return _logits(model, seen, size).softmax(1)[0]
+    scores = _slide(model, seen, config)
+    mean = upsample(scores, size)[0]
+    return mean if config.average == "probs" else mean.softmax(0)
 
-    height, width = image.shape[1:]
+
+def _slide(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
+    """Mean over the windows that see a pixel, (1, C, H, W): of probabilities or of logits."""
+    height, width = image.shape[2:]
     stride = config.stride or math.ceil(config.window * 2 / 3)
     total, visits = None, image.new_zeros(height, width)
     for top in _starts(height, config.window, stride):
         for left in _starts(width, config.window, stride):
-            area = (slice(top, top + config.window), slice(left, left + config.window))
-            scores = _logits(model, image[:, *area])
+            area = (..., slice(top, top + config.window), slice(left, left + config.window))
+            window = image[area]
+            scores = _logits(model, window, (window.shape[2], window.shape[3]))
             if config.average == "probs":
-                scores = scores.softmax(0)
+                scores = scores.softmax(1)
             if total is None:
-                total = scores.new_zeros(len(scores), height, width)
-            total[:, *area] += scores
+                total = scores.new_zeros(1, scores.shape[1], height, width)
+            total[area] += scores
             visits[area] += 1
     assert total is not None  # noqa: S101  # an image has at least one window
-    mean = total.div_(visits)
-    return mean if config.average == "probs" else mean.softmax(0)
+    return total.div_(visits)
 
 
-def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    """Logits at the image's size, (C, H, W) float32."""
-    logits: Tensor = model(image[None])
-    return upsample(logits.float(), (image.shape[1], image.shape[2]))[0]
+def _logits(model: nn.Module, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits of an image (1, 3, H, W) at another size, (1, C, *size) float32."""
+    logits: Tensor = model(image)
+    return upsample(logits.float(), size)
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -22,6 +21,7 @@ from torch.optim import Optimizer
 from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser, restore_rng, rng_state
 from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.optim import PolySchedule
+from des4.engine.process import prepare_process
 from des4.metrics import Results
 from des4.runlog import RunFolder
 from des4.types import Batch, Config, ConfigError, RunError
@@ -152,7 +152,7 @@ class Trainer:
         Raises RunError on a loss or gradient that is not finite, with the weights as they were before that step;
         Interrupted on Ctrl-C and SIGTERM, with a checkpoint of the last full step written.
         """
-        torch.set_flush_denormal(True)  # denormal floats of a fresh network make a CPU run up to ten times slower
+        prepare_process()
         steps, start = self.schedule.steps, self._restore()
         self.method.train()
         self._progress.disable = not self._progress.console.is_terminal
@@ -227,9 +227,7 @@ class Trainer:
     def _evaluate(self, step: int, signals: _Signals) -> None:
         assert self.evaluator  # noqa: S101  # callers asked `_evaluation_due`
         with signals.at_once(step, self.run):  # the checkpoint of this step is written: nothing can be lost
-            evaluation = self._evaluation = self.evaluator(
-                self.method.predictors(), self.method.threshold, partial(self._progress.track, description="validation")
-            )
+            evaluation = self._evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
         headline = evaluation.results[evaluation.headline]
         if step in self._validated:  # a finished run, fitted once more: everything is written already
             return
@@ -238,6 +236,15 @@ class Trainer:
         self._validated[step] = _or_lowest(headline.miou)
         self.run.log(step, validation_line(evaluation))  # after the weights: a line says that they are there
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
+
+    def _watch(self, ids: Iterable[str]) -> Iterator[str]:
+        """Walk over the ids under a progress bar of their own, which goes with the last."""
+        ids = list(ids)
+        bar = self._progress.add_task("validation", total=len(ids))
+        for sample_id in ids:
+            yield sample_id
+            self._progress.advance(bar)
+        self._progress.remove_task(bar)
 
     def _checkpoint(self, step: int) -> None:
         moments, numbers = optimiser_state(self.optimiser)

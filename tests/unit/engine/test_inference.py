@@ -56,3 +56,14 @@ def test_windows_that_leave_gaps_are_refused():
 
 def test_no_graph_is_kept():
     assert not segment(pointwise(), torch.rand(3, 4, 4), EvalConfig()).requires_grad
+
+
+@pytest.mark.parametrize("mode", ["whole", "sliding"])
+def test_a_scaled_image_is_seen_smaller_and_answered_in_full(mode):
+    seen = []
+    model = pointwise()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    image = torch.tensor([0.2, 0.5, 0.9])[:, None, None].expand(3, 20, 30)
+    probs = segment(model, image, EvalConfig(mode=mode, window=64, scale=0.5))
+    assert seen == [(10, 15)]
+    torch.testing.assert_close(probs, segment(model, image, EvalConfig()))

@@ -80,7 +80,7 @@ def reference_counts(
     return counts
 
 
-def counts_of(mask: Tensor, entropy: list[float], labels: list[int], num_classes: int, zones: int) -> list[list[int]]:
+def counts_of(mask: Tensor, entropy: list[float], labels: list[int], num_classes: int, zones: int) -> Counts:
     counts = [[0] * zones for _ in range(num_classes)]
     for c in range(num_classes):
         mine = [e for e, label in zip(entropy, labels, strict=True) if label == c]
@@ -247,7 +247,7 @@ def test_every_pixel_of_a_zone_is_as_likely() -> None:
     draws, kept = 2000, torch.zeros(20)
     for _ in range(draws):
         kept += multi_entropy_sample(entropy, labels, torch.tensor([6]), generator=generator)
-    # Zone 0 weighs 1/0.1, zone 4 1/1.1: 6 · 0.9167 = 5.5 and 0.5. Which of the two tied remainders wins does not matter here.
+    # Zone 0 weighs 1/0.1, zone 4 1/1.1: 5.5 and 0.5 of 6. Which of the two tied remainders wins does not matter here.
     for zone in (kept[:10], kept[10:]):
         share = zone.sum() / draws / 10
         deviation = math.sqrt(draws * share * (1 - share)) + 1e-9
@@ -268,10 +268,8 @@ def test_the_generator_decides_alone() -> None:
 
 def test_a_large_alpha_moves_the_budget_to_uncertain_pixels() -> None:
     entropy, labels = torch.linspace(0, 3, 1001), torch.zeros(1001, dtype=torch.int64)
-    easy, fair = (
-        entropy[multi_entropy_sample(entropy, labels, torch.tensor([100]), alpha=alpha)].mean()
-        for alpha in (0.1, 100.0)
-    )
+    quota = torch.tensor([100])
+    easy, fair = (entropy[multi_entropy_sample(entropy, labels, quota, alpha=alpha)].mean() for alpha in (0.1, 100.0))
     assert fair > easy + 0.2
 
 
@@ -364,5 +362,5 @@ def test_sampling_costs_the_same_for_any_number_of_classes_and_waits_for_nothing
 def test_the_counter_sees_what_waits() -> None:
     labels = torch.tensor([0, 1, 1])
     with Operations() as operations:
-        labels[labels > 0], labels.bincount(), labels.sum().item()  # noqa: B018
+        labels[labels > 0], labels.bincount(), labels.sum().item()
     assert operations.waits >= {"index", "bincount", "_local_scalar_dense"}

@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy
+from des4.ops.resize import upsample
+from des4.types import IGNORE
+
+
+def logits_of(*probs: list[float]) -> Tensor:
+    """One image, one row, one pixel a distribution."""
+    return torch.tensor(probs).log().T[None, :, None, :]
+
+
+TWO_PIXELS = logits_of([0.5, 0.5], [0.2, 0.8])
+LABEL = torch.tensor([[[0, 0]]])
+
+
+# ── plain ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_plain_cross_entropy_by_hand() -> None:
+    assert cross_entropy(TWO_PIXELS, LABEL).item() == pytest.approx((-math.log(0.5) - math.log(0.2)) / 2)
+
+
+def test_ignored_pixels_leave_sum_and_denominator() -> None:
+    label = torch.tensor([[[0, IGNORE]]])
+    assert cross_entropy(TWO_PIXELS, label).item() == pytest.approx(-math.log(0.5))
+
+
+def test_kept_pixels_are_divided_by_valid_ones() -> None:
+    logits = logits_of([0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [0.3, 0.7])
+    pseudo = torch.zeros(1, 1, 4, dtype=torch.int64)
+    keep = torch.tensor([[[True, False, True, True]]])
+    valid = torch.tensor([[[True, True, True, False]]])
+    expected = (-math.log(0.5) - math.log(0.9)) / 3
+    assert kept_cross_entropy(logits, pseudo, keep, valid).item() == pytest.approx(expected)
+    assert kept_cross_entropy(logits, pseudo, valid, valid).item() == pytest.approx(
+        cross_entropy(logits, pseudo.masked_fill(~valid, IGNORE)).item()
+    )
+
+
+def test_pixels_outside_valid_or_keep_change_nothing() -> None:
+    logits = torch.randn(2, 5, 8, 8)
+    pseudo, keep, valid = torch.randint(0, 5, (2, 8, 8)), torch.rand(2, 8, 8) > 0.3, torch.rand(2, 8, 8) > 0.3
+    unread = ~(keep & valid)
+    other = torch.where(unread[:, None], torch.randn_like(logits) * 9, logits)
+    pseudo_2 = torch.where(unread, torch.randint(0, 5, (2, 8, 8)), pseudo)
+    assert torch.equal(
+        kept_cross_entropy(logits, pseudo, keep, valid), kept_cross_entropy(other, pseudo_2, keep, valid)
+    )
+
+
+# ── re-weighted, eqs. 7-8 ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_reweighted_by_hand() -> None:
+    # q = 0.5 and 0.8: (1 - q)² = 0.25 and 0.04, W = 0.25/0.29 and 0.04/0.29
+    expected = -0.25 / 0.29 * math.log(0.5) - 0.04 / 0.29 * math.log(0.2)
+    assert reweighted_cross_entropy(TWO_PIXELS, LABEL).item() == pytest.approx(expected)
+
+
+def test_weights_of_each_image_sum_to_one() -> None:
+    logits, label = torch.randn(3, 5, 9, 9), torch.randint(0, 5, (3, 9, 9))
+    label[torch.rand(3, 9, 9) < 0.2] = IGNORE
+    logits.requires_grad_()
+    reweighted_cross_entropy(logits, label).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    # d loss / d logit of the true class = -W (1 - p_true) / B, hence the weights from the gradient:
+    valid, truth = label != IGNORE, label.masked_fill(label == IGNORE, 0)[:, None]
+    weight = -logits.grad.gather(1, truth)[:, 0] / (1 - logits.detach().softmax(1).gather(1, truth)[:, 0])
+    torch.testing.assert_close((3 * weight * valid).sum((1, 2)), torch.ones(3))
+
+
+def test_equal_uncertainty_is_plain_cross_entropy() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0])[None, :, None, None].expand(2, 3, 4, 4)
+    label = torch.randint(0, 3, (2, 4, 4))
+    torch.testing.assert_close(reweighted_cross_entropy(logits, label), cross_entropy(logits, label))
+
+
+def test_an_image_without_labels_contributes_nothing_but_counts() -> None:
+    logits, label = torch.randn(2, 4, 6, 6, requires_grad=True), torch.randint(0, 4, (2, 6, 6))
+    alone = reweighted_cross_entropy(logits[:1], label[:1])
+    label[1] = IGNORE
+    loss = reweighted_cross_entropy(logits, label)
+    torch.testing.assert_close(loss, alone / 2)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad[1].any()
+
+
+def test_a_sure_pixel_weighs_nothing() -> None:
+    logits = torch.tensor([[0.0, 200.0], [0.0, 0.0]]).T[None, :, None, :]  # the first is sure, and wrong
+    assert reweighted_cross_entropy(logits, LABEL).item() == pytest.approx(math.log(2))
+    assert reweighted_cross_entropy(logits[..., :1], LABEL[..., :1]).item() == 0
+
+
+def test_no_gradient_runs_through_the_weights() -> None:
+    logits, label = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randint(0, 4, (2, 5, 5))
+    weight = (1 - logits.detach().softmax(1).amax(1)) ** 2
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    by_hand = (weight * F.cross_entropy(logits, label, reduction="none")).sum((1, 2)).mean()
+    (expected,) = torch.autograd.grad(by_hand, logits)
+    (found,) = torch.autograd.grad(reweighted_cross_entropy(logits, label), logits)
+    torch.testing.assert_close(found, expected)
+
+
+# ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kept(logits: Tensor, label: Tensor) -> Tensor:
+    valid = label != IGNORE
+    return kept_cross_entropy(logits, label.masked_fill(~valid, 0), valid, valid)
+
+
+LOSSES = pytest.mark.parametrize("loss", [cross_entropy, kept, reweighted_cross_entropy])
+
+
+@LOSSES
+def test_nothing_labelled_gives_zero_with_a_zero_gradient(loss) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    value = loss(logits, torch.full((2, 4, 4), IGNORE))
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@LOSSES
+def test_small_logits_are_resized_to_the_label(loss) -> None:
+    logits, label = torch.randn(2, 3, 9, 9), torch.randint(0, 3, (2, 33, 33))
+    torch.testing.assert_close(loss(logits, label), loss(upsample(logits, (33, 33)), label))
+
+
+@LOSSES
+def test_float32_under_autocast(loss) -> None:
+    logits, label = torch.randn(2, 3, 5, 5), torch.randint(0, 3, (2, 9, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(logits.bfloat16(), label).dtype == torch.float32
+        under = loss(logits, label)
+    assert torch.equal(under, loss(logits, label))
+
+
+@LOSSES
+def test_ignored_pixels_change_nothing(loss) -> None:
+    logits, label = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    label[:, :2] = IGNORE
+    other = logits.clone()
+    other[:, :, :2] = 50 * torch.randn(2, 3, 2, 6)
+    assert torch.equal(loss(logits, label), loss(other, label))

@@ -1,0 +1,180 @@
+"""RunConfig: reading, short names, overrides, and messages. Whatever the text, the outcome is a config or a ConfigError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from des4.config import KEYS, MAX_BYTES, RunConfig, differences, dump, load_config
+from des4.types import ConfigError
+
+BASE: dict[str, Any] = {"method": "des4", "data": "scenes"}
+
+
+def message(source: Any, overrides: Any = ()) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(source, overrides)
+    return str(error.value)
+
+
+def test_shorthands_say_the_same_as_sections() -> None:
+    long = {"method": {"name": "des4"}, "data": {"name": "scenes"}, "model": {"encoder": "resnet101"}, "train": {"steps": 7, "seed": 3}}
+    assert load_config({**BASE, "model": "resnet101", "steps": 7, "seed": 3}) == load_config(long)
+    assert load_config({}, ["method=des4", "data=scenes", "model=resnet101", "steps=7", "seed=3"]) == load_config(long)
+
+
+def test_data_is_a_folder_unless_named() -> None:
+    assert load_config(BASE, {"data": "pictures"}).data.root == Path("pictures")
+    assert load_config(BASE, {"data": Path("pictures")}).data.name == "folder"
+    assert load_config({"method": "des4", "data": {"root": "pictures"}}).data.name == "folder"
+    assert load_config(BASE, ["data=pictures", "val=lists/val.txt"]).data.val == Path("lists/val.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "name", "value"),
+    [
+        ("sampling=quantity", "method", "sampling", "quantity"),
+        ("crop_size=[64, 96]", "views", "crop_size", (64, 96)),
+        ("lr=1e-4", "optim", "lr", 1e-4),  # YAML 1.1 reads this as text
+        ("train.epochs=null", "train", "epochs", None),
+        ("decay_norms=false", "optim", "decay_norms", False),
+        ("eval.mode=sliding", "eval", "mode", "sliding"),
+    ],
+)
+def test_command_line_values_are_yaml(text: str, section: str, name: str, value: object) -> None:
+    assert getattr(getattr(load_config(BASE, [text]), section), name) == value
+
+
+def test_later_overrides_win_and_keep_their_neighbours() -> None:
+    config = load_config({**BASE, "train": {"steps": 5, "batch_size": 4}}, ["steps=6", "train.steps=7"])
+    assert (config.train.steps, config.train.batch_size) == (7, 4)
+
+
+def test_another_method_starts_its_section_afresh() -> None:
+    source = {"method": {"name": "des4", "decoupled": False}, "data": "scenes"}
+    assert load_config(source, ["method=des4"]).method.decoupled is False  # type: ignore[attr-defined]
+    assert load_config(source, ["method=supervised"]).method.name == "supervised"
+    swapped = load_config(source, ["method.threshold=0.9", "method=fixmatch"])  # the order of arguments is free
+    assert (swapped.method.name, swapped.method.threshold) == ("fixmatch", 0.9)  # type: ignore[attr-defined]
+
+
+def test_a_file_reads_as_its_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("method: {name: des4, alpha: 0.2}\ndata: scenes\nsteps: 3\ntrain.batch_size: 2\n")
+    config = load_config(path, {"seed": 4})
+    assert (config.method.alpha, config.train.steps, config.train.batch_size, config.train.seed) == (0.2, 3, 2, 4)  # type: ignore[attr-defined]
+
+
+def test_dump_is_plain_and_complete() -> None:
+    config = load_config(BASE, {"out": Path("runs/x"), "crop_size": [32, 48]})
+    tree = yaml.safe_load(yaml.safe_dump(dump(config)))
+    assert set(tree) == set(RunConfig.model_fields)
+    assert load_config(tree) == load_config(config) == config
+
+
+def test_differences_name_the_keys() -> None:
+    config = load_config(BASE)
+    assert differences(config, config) == []
+    assert differences(config, load_config(config, ["lr=0.5", "seed=1"])) == ["optim.lr: 0.001 -> 0.5", "train.seed: 0 -> 1"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("stesp=3", "stesp: unknown key; did you mean steps?"),
+        ("method.decopled=true", "method.decopled: unknown key; did you mean method.decoupled?"),
+        ("trian.steps=3", "trian: unknown key; did you mean train?"),
+        ("xyzzy=3", "xyzzy: unknown key"),
+        ("train.batch_size=x", "train.batch_size: must be a valid integer, not 'x'"),
+        ("lr=-1", "optim.lr: must be greater than 0, not -1"),
+        ("eval.mode=hole", "eval.mode: must be 'whole' or 'sliding', not 'hole'"),
+        ("method=des5", "did you mean des4?"),
+        ("data.root=x", "data.root: not a setting of scenes"),
+        ("momentum=0.9", "momentum: several sections have this key; write method.momentum or optim.momentum"),
+        ("steps", "steps: not of the form key=value"),
+        ("steps=[", "steps: line 1: not YAML"),
+        ("views=3", "views: must be a valid dictionary"),
+        ("crop_size=0", "views.crop_size: must be"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_key(override: str, expected: str) -> None:
+    text = message(BASE, [override])
+    assert expected in text
+    assert "\n" not in text
+
+
+def test_all_mistakes_are_listed() -> None:
+    lines = message({"method": "des4", "lr": -1, "train": {"stepz": 2}}, ["nope=1"]).split("\n")
+    assert sorted(line.partition(":")[0] for line in lines) == ["data", "nope", "optim.lr", "train.stepz"]
+
+
+def test_missing_sections_say_what_to_write() -> None:
+    assert message({}).split("\n")[0].startswith("method: missing; say method=NAME, NAME being one of supervised")
+    assert "data=scenes" in message({"method": "des4"})
+    assert message({"method": {"alpha": 1}, "data": "scenes"}).startswith("method: missing")
+    assert message({"method": "des4", "data": {}}) == "data.root: missing; say data.root=…"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- a\n- b", "a config is a mapping"),
+        ("", "a config is a mapping"),
+        ("a: [", "not YAML"),
+        ("method: !!python/object/apply:os.system [ls]", "aliases and tags are not accepted"),
+        ("a: &x 1\nb: *x", "aliases and tags are not accepted"),
+        ("a: " + "[" * 50 + "]" * 50, "nested deeper"),
+        ("a: 2001-99-99", "not YAML"),
+        ("#" * (MAX_BYTES + 1), "at most"),
+    ],
+)
+def test_hostile_files(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert expected in message(path)
+    assert str(path) in message(path)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    assert "No such file" in message(tmp_path / "none.yaml")
+    assert "cannot read" in message(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xff")
+    assert "not UTF-8" in message(tmp_path / "binary.yaml")
+
+
+def test_every_key_is_known_by_its_full_name() -> None:
+    """A key that no resolution rule reaches could be listed, suggested and yet refused."""
+    for key in KEYS:
+        with pytest.raises(ConfigError) as error:
+            load_config({}, {key: object()})
+        assert f"{key}: unknown" not in str(error.value)
+
+
+yaml_text = st.one_of(
+    st.text(max_size=60),
+    st.text("ab:-[]{}#&*!|>'\"%@,?0123456789.=<~_ \n\t", max_size=60),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=8) | st.dates(),
+        lambda child: st.lists(child, max_size=3) | st.dictionaries(st.sampled_from([*KEYS, "method", "data", "a"]), child, max_size=3),
+        max_leaves=8,
+    ).map(lambda tree: yaml.safe_dump(tree, allow_unicode=True)),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(yaml_text, st.sampled_from([*KEYS, "method", "data", "steps", "", ".", "a.b"]))
+def test_any_text_ends_in_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str, key: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    for source, overrides in ((path, ()), (BASE, [f"{key}={text}"])):
+        try:
+            config = load_config(source, overrides)
+        except ConfigError as error:
+            assert str(error).strip()
+        else:
+            assert load_config(dump(config)) == config
