@@ -184,7 +184,7 @@ def save_weights(path: Path, segmenter: Segmenter, info: WeightsInfo) -> None:
     """Write a weights file as a whole: a crash leaves the old one or the new one."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in segmenter.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, {"format": "pt", "des4": info.model_dump_json()})
+    save_file(tensors, partial, {"des4": info.model_dump_json()})
     partial.replace(path)
 
 

@@ -1,4 +1,4 @@
-"""The command line: one verb a task. torch and pydantic are imported inside the verbs, so that --help is quick."""
+"""The command line: one verb a task. torch is imported inside the verbs, so that --help is quick."""
 
 from __future__ import annotations
 

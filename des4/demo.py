@@ -29,7 +29,7 @@ def demo(overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> t
     overrides: `key=value` settings for all three. `comparison.png` shows the validation scenes with most pixels of rare
     classes. Raises WeightsError without the pip package that holds the encoder's weights.
     """
-    folder = _free_folder()
+    folder = free_folder()
     configs = {name: load_config(SETTINGS, [*own, *overrides, f"out={folder / name}"]) for name, own in RUNS.items()}
     runs = {}
     for number, (name, config) in enumerate(configs.items(), 1):
@@ -39,7 +39,8 @@ def demo(overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> t
     return folder, runs
 
 
-def _free_folder() -> Path:
+def free_folder() -> Path:
+    """Return `runs/demo`, or the first `runs/demo-<n>` that does not exist."""
     names = (Path("runs", "demo" if n == 1 else f"demo-{n}") for n in count(1))
     return next(path for path in names if not path.exists())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -124,7 +125,9 @@ def _collect(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
             found.append((path, Path(path.name)))
         elif path.is_dir():
             inside = Path(path.resolve().name) if len(paths) > 1 else Path()
-            images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            # Path.rglob would not enter linked sub-folders
+            files = (Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+            images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
             found += [(image, inside / image.relative_to(path)) for image in images]
         else:
             raise DataError(f"{path}: no such file or folder")

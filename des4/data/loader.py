@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -69,6 +70,7 @@ class Loader:
             batch_size=None,
             sampler=itertools.count(start),  # any iterable serves
             num_workers=self.workers,
+            worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # else the DataLoader would draw from the global one, which a resume restores
         )
         for item in stream:
@@ -114,6 +116,12 @@ class Loader:
     def _rng(self, *key: int | str) -> random.Random:
         """Return the generator of this key; Python seeds from a string by SHA-512, alike in every process."""
         return random.Random("/".join(map(str, (self.seed, *key))))  # noqa: S311
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Let Ctrl-C reach the training process alone: it still needs its workers for the step it finishes before it saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Order:

@@ -1,7 +1,7 @@
 """Painted landscapes with exact masks: the data set inside the package, so that everything runs without a download.
 
 Every scene is a function of (seed, split, index): simple shapes drawn at three times its size, reduced, textured, lit.
-It is built to be a small honest case of the problem. Pixels are long-tailed (meadow to sheep: about 85 to 1). Colour
+It is built to be a small honest case of the problem. Pixels are long-tailed (meadow to boats: about 70 to 1). Colour
 does not name the class: water mirrors the sky and the mountains; snow, rocks, clouds and foam are as white as sheep and
 sails; hay and paths look like house walls; trees and meadows share their greens; season and time of day change every
 colour. So a network needs texture, shape and place, which a few labelled scenes do not show in full.
@@ -432,7 +432,7 @@ class _Painter:
 
     def _sheep(self, x: float, y: float, scale: float) -> None:
         rng = self.rng
-        size, way = 0.034 * scale * rng.uniform(0.85, 1.2), rng.choice((-1, 1))
+        size, way = 0.042 * scale * rng.uniform(0.85, 1.2), rng.choice((-1, 1))
         wool = self._faded(self._any(_WOOL), y)
         head = _DARK if rng.random() < 0.6 else 0.85 * wool
         self._shadow(x, y, 0.9 * size, self._faded(self.grass, y))

@@ -75,6 +75,9 @@ class CropBox:
         size = (self.out_height, self.out_width)
         if canvas.is_floating_point():
             if part.shape[-2:] != size:
+                part = part.contiguous(
+                    memory_format=torch.channels_last
+                )  # the fast layout; torch 2.15 fails on 1×1 else
                 part = F.interpolate(part, size, mode="bilinear", antialias=True)
             part = part / 255
         elif part.shape[-2:] != size:

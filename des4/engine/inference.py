@@ -21,7 +21,7 @@ class EvalConfig(Config):
     window: side of a square window, in pixels. A side of the image that is shorter is taken as it is.
     stride: pixels between windows, at most `window`; null = two thirds of it, rounded up.
     average: what is averaged where windows overlap, `probs` or `logits`.
-    scale: factor by which an image is resized before the network sees it; what comes out has the image's own size. For
+    resize: factor by which an image is resized before the network sees it; what comes out has the image's own size. For
         models that were trained on smaller images than they are scored on.
     """
 
@@ -29,7 +29,7 @@ class EvalConfig(Config):
     window: int = Field(513, ge=1)
     stride: int | None = Field(None, ge=1)
     average: Literal["probs", "logits"] = "probs"
-    scale: float = Field(1.0, gt=0, le=4)
+    resize: float = Field(1.0, gt=0, le=4)
 
     @model_validator(mode="after")
     def _windows_touch(self) -> Self:
@@ -46,8 +46,8 @@ def segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
     """
     size = (image.shape[1], image.shape[2])
     seen = image[None]
-    if config.scale != 1:
-        seen = F.interpolate(seen, size=[max(1, round(side * config.scale)) for side in size], mode="bilinear", antialias=True)
+    if config.resize != 1:
+        seen = F.interpolate(seen, size=[max(1, round(side * config.resize)) for side in size], mode="bilinear", antialias=True)
     if config.mode == "whole":
         return _logits(model, seen, size).softmax(1)[0]
     scores = _slide(model, seen, config)

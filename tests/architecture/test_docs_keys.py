@@ -1,4 +1,4 @@
-"""The documentation against the code: config keys with their defaults and choices, links, and the functions it names."""
+"""The documentation against the code: config keys with defaults and choices, settings, links, functions it names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pytest
 import yaml
 from pydantic_core import to_jsonable_python
 
-from des4.config import RunConfig
+from des4.config import KEYS, SHORTHANDS, RunConfig, load_config
 from des4.types import Config
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
+SETTINGS = [
+    p for p in PAGES if p.name not in ("architecture.md", "CONTRIBUTING.md") and p.parent.name in ("docs", "methods")
+]
 NAMES = re.compile(r"\]\(([^)]+\.py)\): (`[\w.]+`(?:, `[\w.]+`)*)")
 
 
@@ -45,7 +48,8 @@ def _rows(config: type[Config]) -> dict[str, list[str]]:
     for section in (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("\n## "):
         heading, _, text = section.partition("\n")
         if f"`{config.__name__}`" in heading:
-            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+            lines = [line for line in text.splitlines() if line.startswith("| `")]
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
             return {row[0].strip("`"): row[1:] for row in rows}
     raise AssertionError(f"docs/configuration.md has no heading with `{config.__name__}`")
 
@@ -63,6 +67,23 @@ def test_configuration_page_states_keys_defaults_and_choices(config: type[Config
         else:
             assert yaml.safe_load(default.strip("`")) == to_jsonable_python(field.default), key
         assert _choices(field.annotation) <= set(re.findall(r"`([^`]+)`", f"{default} {meaning}")), key
+
+
+def test_configuration_page_names_the_keys_that_have_no_short_form() -> None:
+    leaves = [key.split(".")[-1] for key in KEYS]
+    ambiguous = {leaf for leaf in leaves if leaves.count(leaf) > 1} - SHORTHANDS.keys()
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"written in full: (.*)\.", text)
+    assert set(re.findall(r"`(\w+)`", sentence)) == ambiguous
+
+
+@pytest.mark.parametrize("page", SETTINGS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_that_pages_show_are_accepted(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    commands = [" ".join(re.findall(r"\S+=\S+", line)) for line in text.splitlines() if line.startswith("des4 train ")]
+    shown = re.findall(r"`((?:[\w.]+=[^\s`]+ ?)+)`", text)
+    for settings in {*commands, *shown} - {"key=value"}:
+        load_config({"method": "des4", "data": "scenes"}, settings.split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -90,5 +111,5 @@ def _defined(path: Path) -> set[str]:
 def test_site_navigation_has_every_page() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     listed = set(re.findall(r"[\w/-]+\.md", str(nav)))
-    adrs_and_methods = {page.relative_to(ROOT / "docs").as_posix() for name in ("adr", "methods") for page in (ROOT / "docs" / name).glob("*.md")}
-    assert adrs_and_methods <= listed
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")}
+    assert sorted(pages - listed) == []

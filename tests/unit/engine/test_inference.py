@@ -64,6 +64,6 @@ def test_a_scaled_image_is_seen_smaller_and_answered_in_full(mode):
     model = pointwise()
     model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
     image = torch.tensor([0.2, 0.5, 0.9])[:, None, None].expand(3, 20, 30)
-    probs = segment(model, image, EvalConfig(mode=mode, window=64, scale=0.5))
+    probs = segment(model, image, EvalConfig(mode=mode, window=64, resize=0.5))
     assert seen == [(10, 15)]
     torch.testing.assert_close(probs, segment(model, image, EvalConfig()))

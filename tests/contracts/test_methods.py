@@ -1,0 +1,426 @@
+"""What every method promises, over the METHODS table: a new method is covered by being in it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from des4.losses import cross_entropy
+from des4.methods import METHODS, Method
+from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
+from des4.models.ema import warm_momentum
+from des4.ops.mixing import mix
+from des4.types import IGNORE, Batch, ConfigError
+
+NAMES = list(METHODS)
+HEADED = [case for case in product(METHODS, ("auto", "linear", "prototype")) if case != ("des4", "linear")]
+PREDICTORS = {
+    "supervised": ["student"],
+    "mean_teacher": ["teacher", "student"],
+    "cutmixseg": ["teacher", "student"],
+    "fixmatch": ["student"],
+    "des4": ["teacher", "student"],
+}
+
+Make = Callable[..., Any]
+Step = Callable[[Method, torch.optim.Optimizer, Batch], dict[str, Tensor]]
+
+
+def unthresholded(name: str) -> dict[str, float]:
+    """Settings under which a fresh network's pseudo-labels count."""
+    return {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
+
+
+def optimiser_of(method: Method) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+
+
+def train_step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
+    terms = method(batch)
+    torch.stack(list(terms.values())).sum().backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    method.after_step()
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def snapshot(method: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def nowhere_labelled(batch: Batch) -> Batch:
+    assert batch.unlabelled
+    return Batch(
+        dataclasses.replace(batch.labelled, label=torch.full_like(batch.labelled.label, IGNORE)),
+        dataclasses.replace(batch.unlabelled, valid=torch.zeros_like(batch.unlabelled.valid)),
+    )
+
+
+# ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_terms_are_finite_scalars_and_steps_keep_all_state_finite(
+    name: str, head: str, make_method: Make, make_batch: Make
+) -> None:
+    method = make_method(name, model={"head": head}, **unthresholded(name))
+    kind = {"linear": LinearClassifier, "prototype": PrototypeClassifier}.get(head)
+    assert kind is None or all(isinstance(s.head, kind) for s in method.predictors().values())
+    optimiser = optimiser_of(method)
+    for seed in range(2):
+        terms = train_step(method, optimiser, make_batch(seed))
+        assert terms
+        assert all(t.shape == () and t.dtype == torch.float32 and t.isfinite() and t > 0 for t in terms.values())
+    assert [key for key, value in method.state_dict().items() if not value.isfinite().all()] == []
+    assert method.step == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_term_alone_moves_something_and_the_student_unless_it_is_the_teachers(
+    name: str, make_method: Make, make_batch: Make
+) -> None:
+    method = make_method(name, **unthresholded(name))
+    train_step(method, optimiser_of(method), make_batch(1))  # past the first step, where teacher = student
+    trainable = {key: p for key, p in method.named_parameters() if p.requires_grad}
+    for term, value in method.losses(make_batch()).items():
+        gradients = torch.autograd.grad(value, list(trainable.values()), retain_graph=True, allow_unused=True)
+        moved = [key for key, g in zip(trainable, gradients, strict=True) if g is not None and g.any()]
+        assert moved, term
+        assert term.startswith("teacher") or any(key.startswith("student.") for key in moved), term
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_trainable_parameters_all_get_a_gradient_and_frozen_ones_none(
+    name: str, head: str, make_method: Make, make_batch: Make
+) -> None:
+    method = make_method(name, model={"head": head}, **unthresholded(name))
+    torch.stack(list(method.losses(make_batch()).values())).sum().backward()
+    trainable = {key: p for key, p in method.named_parameters() if p.requires_grad}
+    assert [key for key, p in trainable.items() if p.grad is None or not p.grad.any()] == []
+    for frozen in method.FROZEN:
+        module = method.get_submodule(frozen)
+        assert all(not p.requires_grad and p.grad is None for p in module.parameters())
+        assert not any(m.training for m in module.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_repeatable_and_draw_nothing(name: str, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method(name, **unthresholded(name)), make_batch()
+    train_step(method, optimiser_of(method), make_batch(1))
+    state = snapshot(method)
+    torch.manual_seed(1)
+    first = method.losses(batch)
+    method.load_state_dict(state)
+    torch.manual_seed(2)
+    generator_state = torch.get_rng_state()
+    assert_same(first, method.losses(batch))
+    assert torch.equal(torch.get_rng_state(), generator_state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_only_read(name: str, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method(name), make_batch()
+    before = copy.deepcopy(batch)
+    train_step(method, optimiser_of(method), batch)
+    for part in ("labelled", "unlabelled"):
+        for field in dataclasses.fields(getattr(batch, part)):
+            torch.testing.assert_close(
+                getattr(getattr(batch, part), field.name), getattr(getattr(before, part), field.name), atol=0, rtol=0
+            ) if field.name in ("image", "label", "weak", "strong", "valid") else None
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_a_batch_without_any_label_or_valid_pixel_moves_no_weight(
+    name: str, head: str, make_method: Make, make_batch: Make
+) -> None:
+    method, batch = make_method(name, model={"head": head}, **unthresholded(name)), nowhere_labelled(make_batch())
+    parameters = {key: p.clone() for key, p in method.named_parameters()}
+    terms = train_step(method, optimiser_of(method), batch)
+    assert all(term == 0 for term in terms.values())
+    assert_same(parameters, {key: p.detach() for key, p in method.named_parameters()})
+    assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_leave_eval_mode_alone(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name).eval()
+    state = snapshot(method)
+    method.losses(make_batch())
+    assert not any(module.training for module in method.modules())
+    assert_same(state, snapshot(method))  # no BatchNorm statistic moved either
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_bfloat16_gives_nearly_the_same_float32_terms(
+    name: str, head: str, make_method: Make, make_batch: Make
+) -> None:
+    method, batch = make_method(name, model={"head": head}, **unthresholded(name)), make_batch()
+    state = snapshot(method)
+    plain = method.losses(batch)
+    method.load_state_dict(state)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method.losses(batch)
+    method.after_step()
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    for key, term in terms.items():
+        torch.testing.assert_close(term, plain[key], atol=0.05, rtol=0.1)
+    assert all(b.dtype == torch.float32 for key, b in method.named_buffers() if key.endswith("prototypes"))
+
+
+# ── what no loss may see ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PixelEncoder(nn.Module):
+    """Sees every pixel on its own, at full resolution."""
+
+    mean = std = (0.5, 0.5, 0.5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.layer(image).relu()
+        return maps, maps
+
+
+class PixelDecoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 8, 1)
+
+    def forward(self, maps: tuple[Tensor, Tensor]) -> Tensor:
+        return self.layer(maps[1])
+
+
+@pytest.mark.parametrize(("name", "head"), [case for case in HEADED if case[1] != "auto"])
+def test_pixels_without_label_and_padding_change_nothing(name: str, head: HeadName, make_batch: Make) -> None:
+    def make_segmenter(_: HeadName) -> Segmenter:
+        classifier = LinearClassifier(4, 8) if head == "linear" else PrototypeClassifier(4, 8)
+        return Segmenter(PixelEncoder(), PixelDecoder(), classifier)  # type: ignore[arg-type]
+
+    torch.manual_seed(0)
+    cls = METHODS[name]
+    counts = torch.tensor([900, 90, 50, 10])
+    method = cls(cls.Config(**unthresholded(name)), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+    train_step(method, optimiser_of(method), make_batch(1))
+    twin = copy.deepcopy(method)
+
+    batch = make_batch()
+    un = batch.unlabelled
+    assert un.mix[0].box.any()
+    unlabelled_pixel = (batch.labelled.label == IGNORE)[:, None]
+    padding = ~un.valid[:, None]
+
+    def spoil(image: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where, torch.rand_like(image), image)
+
+    spoilt = Batch(
+        dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, unlabelled_pixel)),
+        dataclasses.replace(un, weak=spoil(un.weak, padding), strong=(spoil(un.strong[0], padding),)),
+    )
+    terms = train_step(method, optimiser_of(method), batch)
+    others = train_step(twin, optimiser_of(twin), spoilt)
+    torch.testing.assert_close(others, terms, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(twin.state_dict(), method.state_dict(), atol=1e-6, rtol=1e-5)
+    # … whereas a visible pixel does count
+    visible = dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, ~unlabelled_pixel))
+    assert not torch.equal(method.losses(Batch(visible, un))[next(iter(terms))], terms[next(iter(terms))])
+
+
+# ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    name: str, head: str, make_method: Make, make_batch: Make
+) -> None:
+    settings = {"model": {"head": head}, **unthresholded(name)}
+    method, other = make_method(name, **settings), make_method(name, **settings)
+    assert_same(snapshot(method), snapshot(other))
+    whole = optimiser_of(method)
+    curve = [train_step(method, whole, make_batch(m)) for m in range(6)]
+
+    first = optimiser_of(other)
+    for m in range(3):
+        assert_same(train_step(other, first, make_batch(m)), curve[m])
+    resumed = make_method(name, seed=7, **settings)  # other weights, which the state replaces
+    resumed.seed = other.seed  # of the config, hence the same in a resumed run
+    resumed.load_state_dict(snapshot(other))
+    second = optimiser_of(resumed)
+    second.load_state_dict(first.state_dict())
+    for m in range(3, 6):
+        assert_same(train_step(resumed, second, make_batch(m)), curve[m])
+    assert_same(snapshot(method), snapshot(resumed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_holds_tensors_alone_and_counts_the_steps(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name)
+    train_step(method, optimiser_of(method), make_batch())
+    state = method.state_dict()
+    assert all(isinstance(value, Tensor) for value in state.values())
+    other = make_method(name)
+    other.load_state_dict(state)
+    assert other.step == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].FROZEN or name == "des4"])
+def test_what_follows_the_student_is_its_exact_average(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, **unthresholded(name))
+    method.step = 5
+    optimiser = optimiser_of(method)
+    torch.stack(list(method(make_batch()).values())).sum().backward()
+    optimiser.step()
+    before = snapshot(method)
+    method.after_step()
+    after, momentum = method.state_dict(), warm_momentum(0.99, 5)
+    assert momentum == 1 - 1 / 6
+    followed = [key for key in after if key.startswith(tuple(f"{frozen}." for frozen in method.FROZEN))]
+    assert followed
+    for key in followed:
+        mine, student = before[key], before[key.replace("teacher", "student", 1)]
+        if "head" in key and key not in dict(method.named_parameters()):
+            continue  # prototypes move by their own rule
+        expected = momentum * mine + (1 - momentum) * student if mine.is_floating_point() else student
+        torch.testing.assert_close(after[key], expected)
+    assert any(not torch.equal(after[key], before[key]) for key in followed)
+
+
+# ── what is reported ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictors_are_the_methods_own_segmenters_headline_first(
+    name: str, make_method: Make, make_batch: Make
+) -> None:
+    method = make_method(name)
+    predictors = method.predictors()
+    assert list(predictors) == PREDICTORS.get(name, list(predictors))
+    modules = set(method.modules())
+    for segmenter in predictors.values():
+        assert isinstance(segmenter, Segmenter)
+        assert segmenter in modules
+        assert segmenter(make_batch().labelled.image).shape == (2, 4, 9, 9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stats_are_detached_numbers(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name)
+    train_step(method, optimiser_of(method), make_batch())
+    for value in method.stats().values():
+        assert value.shape == ()
+        assert value.isfinite()
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_declaration_is_complete(name: str, make_method: Make, make_batch: Make) -> None:
+    cls, method = METHODS[name], make_method(name)
+    assert cls.Config.model_fields["name"].default == name
+    assert 0 <= method.threshold <= 1
+    assert cls.VIEWS.strong == 0 or cls.VIEWS.strong == len(make_batch().unlabelled.strong)
+    for frozen in method.FROZEN:
+        method.get_submodule(frozen)
+    if cls.VIEWS.strong == 0:
+        assert method.losses(Batch(make_batch().labelled))
+    assert cls.__module__ == f"des4.methods.{name}"
+    assert cls.__doc__
+    with pytest.raises(ValueError, match="no_such_setting"):
+        cls.Config(no_such_setting=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_the_loss_falls_on_eight_images(name: str, head: str, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method(name, model={"head": head}, **unthresholded(name)), make_batch(images=8)
+    optimiser = optimiser_of(method)
+
+    def scores() -> dict[str, float]:
+        method.eval()
+        with torch.no_grad():
+            found = {
+                key: cross_entropy(segmenter(batch.labelled.image), batch.labelled.label).item()
+                for key, segmenter in method.predictors().items()
+            }
+        method.train()
+        return found
+
+    before = scores()
+    for _ in range(30):
+        train_step(method, optimiser, batch)
+    after = scores()
+    assert all(after[key] < 0.7 * before[key] for key in before), (before, after)
+
+
+# ── the baselines' equations, written out ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["supervised", "mean_teacher", "cutmixseg", "fixmatch"])
+def test_the_terms_are_those_of_the_equations(name: str, make_method: Make, make_batch: Make) -> None:
+    settings = {"supervised": {}, "mean_teacher": {}, "cutmixseg": {"threshold": 0.27}, "fixmatch": {"threshold": 0.27}}
+    method, batch = make_method(name, **settings[name]), make_batch()
+    train_step(method, optimiser_of(method), make_batch(1))
+    twin = copy.deepcopy(method)
+    found = method.losses(batch)
+    lab, un = batch.labelled, batch.unlabelled
+    (strong,), (boxes,) = un.strong, un.mix
+
+    def up(logits: Tensor) -> Tensor:
+        return nn.functional.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+    images = lab.image if name == "supervised" else torch.cat([lab.image, mix(strong, boxes)])
+    teacher = twin.student if name == "fixmatch" else getattr(twin, "teacher", None)
+    if teacher is not None:
+        with torch.no_grad():
+            target = up(teacher.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
+            on_images, on_weak = target[:2], target[2:]
+            mixed, valid = mix(on_weak, boxes), mix(un.valid, boxes)
+    logits = up(twin.student.train()(images))
+    probs, labelled = logits.softmax(1), nn.functional.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
+    if name == "supervised":
+        expected = {"labelled": labelled}
+    elif name == "mean_teacher":
+        gap = (probs - torch.cat([on_images, mixed])).square().mean(1)
+        where = torch.cat([lab.label != IGNORE, valid])
+        expected = {"labelled": labelled, "consistency": 100 * gap[where].mean()}
+    elif name == "cutmixseg":
+        sure = (mixed.amax(1) >= 0.27)[valid].float().mean()
+        assert 0 < sure < 1
+        gap = (probs[2:] - mixed).square().sum(1)
+        expected = {"labelled": labelled, "consistency": sure * gap[valid].mean()}
+    else:
+        confidence, pseudo = mixed.max(1)
+        keep = confidence >= 0.27
+        assert 0 < keep[valid].float().mean() < 1
+        loss = nn.functional.cross_entropy(logits[2:], pseudo, reduction="none")
+        expected = {"labelled": labelled / 2, "unlabelled": (loss * keep)[valid].mean() / 2}
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmixseg"])
+def test_an_averaged_teacher_classifies_by_directions(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, model={"head": "prototype"})
+    optimiser = optimiser_of(method)
+    for m in range(3):
+        train_step(method, optimiser, make_batch(m))
+    head = method.teacher.head
+    head.prototypes.mul_(0.5)  # what averaging does to the length of vectors that disagree
+    best = head(nn.functional.normalize(head.prototypes, dim=1)).diagonal() * head.temperature
+    torch.testing.assert_close(best, torch.ones(4))
+
+
+def test_des4_refuses_a_linear_classifier(make_method: Make) -> None:
+    with pytest.raises(ConfigError, match=r"model\.head: des4 classifies by prototypes"):
+        make_method("des4", model={"head": "linear"})

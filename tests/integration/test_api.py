@@ -1,0 +1,270 @@
+"""The Python interface, end to end on a tiny network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import des4
+from des4 import api, build
+from des4.config import load_config
+from des4.predict import Predictor, predict_folder
+from des4.types import ConfigError, DataError, RunError, WeightsError
+
+Settings = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def predictor(trained: Path) -> Predictor:
+    return des4.load(trained)
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    code = "import sys, des4; assert not {'torch', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
+
+
+def test_the_package_knows_its_version_and_no_other_name() -> None:
+    pyproject = (Path(des4.__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'version = "{des4.__version__}"' in pyproject
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        des4.trian  # noqa: B018
+
+
+def test_a_run_folder_holds_what_was_promised(trained: Path) -> None:
+    for name in ("env.json", "train.log", "metrics.jsonl", "report.html", "weights/last.safetensors",
+                 "weights/best.safetensors", "plots/samples.png", "plots/worst.png", "checkpoints/step-4"):  # fmt: skip
+        assert (trained / name).exists(), name
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["train"]["steps"] == 4
+    assert config["optim"]["lr"] == 1e-3  # defaults too
+    results = json.loads((trained / "results.json").read_text())
+    assert results["evaluated"] == "teacher"
+    assert set(results["models"]) == {"teacher", "student"}
+    assert results["data"]["val"] == 3
+    assert len(results["data"]["val_hash"]) == 64
+    assert sum(results["pixel_share"].values()) == pytest.approx(1)
+    env = json.loads((trained / "env.json").read_text())
+    assert env["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_overrides_and_the_next_free_folder(tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [des4.train(tiny, method="supervised", steps=1, **{"model.head": "prototype"}) for _ in range(2)]
+    assert [run.dir for run in runs] == [Path("runs/supervised-1"), Path("runs/supervised-2")]
+    assert runs[0].results["method"] == "supervised"
+    assert runs[0].results["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        ({"train.steps": None}, ConfigError),
+        ({"epochs": 1}, ConfigError),
+        ({"accumulate": 3}, ConfigError),
+        ({"encoder": "resnet0"}, ConfigError),
+        ({"model.weights": "none.pth"}, WeightsError),
+        ({"data": "nowhere"}, DataError),
+        ({"data.unlabeled": 0}, DataError),
+        ({"model.head": "linear"}, ConfigError),
+    ],
+)
+def test_nothing_is_written_before_everything_is_checked(
+    tiny: Settings, tmp_path: Path, overrides: Settings, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        des4.train(tiny, out=tmp_path / "run", **overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten_unasked(tiny: Settings, trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="--overwrite"):
+        des4.train(tiny, out=copy)
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert des4.train(tiny, out=copy, overwrite=True, steps=1).results["steps"] == 1
+
+
+def test_resume_continues_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints" / "step-4")
+    shutil.rmtree(copy / "weights")
+    (copy / "weights").mkdir()
+    (copy / "results.json").unlink()
+    run = api.resume(copy)
+    assert "continuing from step 2" in (copy / "train.log").read_text()
+    old, new = load_file(trained / "weights" / "last.safetensors"), load_file(copy / "weights" / "last.safetensors")
+    assert old.keys() == new.keys()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert run.results["miou"] == json.loads((trained / "results.json").read_text())["miou"]
+
+
+def test_resume_refuses_other_settings_and_lists_them(trained: Path) -> None:
+    with pytest.raises(RunError, match=r"optim\.lr: 0\.001 -> 0\.5; train\.steps: 4 -> 8") as error:
+        api.resume(trained, overrides=["steps=8", "lr=0.5"])
+    assert "\n" not in str(error.value)
+
+
+def test_evaluate_repeats_the_run_s_figures(trained: Path) -> None:
+    results = json.loads((trained / "results.json").read_text())
+    again = des4.evaluate(trained)
+    assert again.confusion.tolist() == results["models"]["teacher"]["confusion"]
+    assert again.confusion.dtype == torch.int64
+    assert (again.miou, again.tail_miou) == (results["miou"], results["tail_miou"])
+    assert list(again.iou) == list(results["iou"])
+
+
+def test_evaluate_weights_alone_on_named_data(tiny: Settings, trained: Path, tmp_path: Path) -> None:
+    lone = Path(shutil.copy(trained / "weights" / "last.safetensors", tmp_path))
+    assert des4.evaluate(lone, tiny["data"]).miou == des4.evaluate(trained).miou
+    assert des4.evaluate(trained / "weights" / "best.safetensors", overrides=["val=2"]).confusion.sum() == 2 * 48 * 48
+    with pytest.raises(ConfigError, match="data: missing"):
+        des4.evaluate(lone)
+
+
+def test_evaluate_refuses_what_it_would_not_read(trained: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.steps: an evaluation reads data\.\* and eval\.\* alone"):
+        des4.evaluate(trained, overrides=["steps=8"])
+    with pytest.raises(DataError, match="the data has the classes sky, land, sea, the model sky, mountain"):
+        des4.evaluate(trained, folder)
+
+
+def test_all_kinds_of_images_give_one_label_map(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    maps = [
+        predictor.predict(kind)
+        for kind in (pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png"))
+    ]
+    assert maps[0].shape == (33, 47)
+    assert maps[0].dtype == np.uint8
+    assert maps[0].max() < len(predictor.classes)
+    assert all((label == maps[0]).all() for label in maps)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), [[1]]]
+)
+def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
+    with pytest.raises(DataError, match="uint8 RGB array, not"):
+        predictor.predict(image)  # type: ignore[arg-type]
+
+
+def test_predict_folder_keeps_tree_and_sizes_and_goes_on(predictor: Predictor, tmp_path: Path) -> None:
+    source, out = tmp_path / "photos", tmp_path / "out"
+    (source / "trip").mkdir(parents=True)
+    for name, size in (("a.png", (20, 30)), ("trip/b.jpg", (31, 17))):
+        Image.new("RGB", size, "green").save(source / name)
+    (source / "trip" / "broken.jpg").write_bytes(b"no image")
+    (source / "notes.txt").write_text("no image either, and nobody says it is")
+    before = sorted(source.rglob("*"))
+
+    failures = predict_folder(predictor, [source], out)
+    assert len(failures) == 1
+    assert "broken.jpg" in failures[0]
+    assert sorted(source.rglob("*")) == before
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert written == ["masks/a.png", "masks/trip/b.png", "overlays/a.jpg", "overlays/trip/b.jpg", "predictions.csv"]
+    with Image.open(out / "masks" / "trip" / "b.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (31, 17)
+        assert mask.getpalette()[:3] == list(predictor.palette[0])  # type: ignore[index]
+        assert (np.array(mask) == predictor.predict(source / "trip" / "b.jpg")).all()
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == [str(source / "a.png"), str(source / "trip" / "b.jpg")]
+    assert sum(float(rows[0][f"share/{name}"]) for name in predictor.classes) == pytest.approx(1, abs=1e-5)
+    assert 0 < float(rows[0]["confidence"]) <= 1
+
+
+def test_predict_folder_overwrites_only_its_own(predictor: Predictor, tmp_path: Path) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (8, 8)).save(image)
+    (out / "masks").mkdir(parents=True)
+    (out / "masks" / "truth.png").write_bytes(b"precious")
+    for overwrite, reason in ((False, "--overwrite"), (True, "leaves it alone")):
+        with pytest.raises(RunError, match=reason):
+            predict_folder(predictor, [image], out, overwrite=overwrite)
+    assert [path.name for path in out.rglob("*.*")] == ["truth.png"]
+    predict_folder(predictor, [image], tmp_path / "new")
+    (tmp_path / "new" / "masks" / "stale.png").write_bytes(b"")
+    predict_folder(predictor, [image], tmp_path / "new", overwrite=True)
+    assert [path.name for path in (tmp_path / "new" / "masks").iterdir()] == ["a.png"]
+
+
+def test_predict_folder_refuses_bad_places(predictor: Predictor, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    with pytest.raises(DataError, match="no image there"):
+        predict_folder(predictor, [source], tmp_path / "out")
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (8, 8)).save(source / name)
+    with pytest.raises(DataError, match=r"would both become masks/a\.png"):
+        predict_folder(predictor, [source], tmp_path / "out")
+    (source / "a.jpg").unlink()
+    with pytest.raises(RunError, match="inside the input folder"):
+        predict_folder(predictor, [source], source / "out")
+    with pytest.raises(DataError, match="no such file or folder"):
+        predict_folder(predictor, [tmp_path / "none"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in source.iterdir()] == ["a.png"]
+
+
+def test_several_folders_are_told_apart_by_name(predictor: Predictor, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    predict_folder(predictor, [tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert (tmp_path / "out" / "masks" / "two" / "a.png").is_file()
+
+
+def test_a_weights_file_loads_alone_and_exactly(trained: Path, tmp_path: Path) -> None:
+    lone = Path(shutil.copy(trained / "weights" / "last.safetensors", tmp_path / "w.safetensors"))
+    segmenter, info = build.load_weights(lone)
+    assert info.method == "des4"
+    assert info.head == "prototype"
+    assert not segmenter.training
+    build.save_weights(tmp_path / "again.safetensors", segmenter, info)
+    assert (tmp_path / "again.safetensors").read_bytes() == lone.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_damaged_and_foreign_weights_are_named(trained: Path, tmp_path: Path) -> None:
+    good = trained / "weights" / "last.safetensors"
+    path = tmp_path / "w.safetensors"
+    segmenter, info = build.load_weights(good)
+
+    path.write_bytes(good.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="cannot be read as a weights file"):
+        build.load_weights(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="was not written by des4"):
+        build.load_weights(path)
+    save_file({"a": torch.zeros(1)}, path, {"des4": "{}"})
+    with pytest.raises(WeightsError, match="does not fit this version"):
+        build.load_weights(path)
+    build.save_weights(path, segmenter, info.model_copy(update={"classes": ("one", "two")}))
+    with pytest.raises(WeightsError, match="do not fit its header"):
+        build.load_weights(path)
+    for missing in (tmp_path / "none", tmp_path):
+        with pytest.raises((WeightsError, RunError)):
+            des4.load(missing)
+
+
+def test_building_twice_from_one_seed_gives_one_network(tiny: Settings) -> None:
+    first, second = (build.training(load_config(tiny)).method.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = build.training(load_config(tiny, ["seed=1"])).method.state_dict()
+    assert any(not torch.equal(first[name], other[name]) for name in first)
