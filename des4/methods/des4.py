@@ -45,6 +45,9 @@ class DeS4Config(Config):
     """λ1 of eq. 4 [paper]."""
     unlabelled_weight: float = Field(1.5, ge=0)
     """λ2 of eq. 4 [paper]."""
+    unlabelled_ramp_steps: int = Field(0, ge=0)
+    """λ2 rises linearly from 0 over these first steps, while a teacher that has learnt nothing would teach noise; the paper names
+    no ramp [ours]."""
     encoder_momentum: float = Field(0.99, ge=0, lt=1)
     """τ1 of eq. 5 [paper]."""
     encoder_warm_start: bool = True
@@ -100,9 +103,11 @@ class DeS4(Method):
         pseudo, teacher_logits = self._teach(labelled, unlabelled)
         student_logits, mixed_logits = self._study(labelled, unlabelled)
         keep = pseudo.confidence >= config.threshold
+        ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
         terms = {
             "student/labelled": config.labelled_weight * cross_entropy(student_logits, labelled.label),  # eq. 1
-            "student/unlabelled": config.unlabelled_weight
+            "student/unlabelled": ramp
+            * config.unlabelled_weight
             * kept_cross_entropy(mixed_logits, pseudo.label, keep, pseudo.valid),  # eq. 3
         }
         if config.decoupled:
