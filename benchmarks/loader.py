@@ -2,8 +2,8 @@
 
 python benchmarks/loader.py [--size WIDTH HEIGHT] [--crop N] [--images N] [--repeats N]
 
-Writes JPEG images and PNG masks of the embedded scenes, enlarged, into a temporary folder, and reads them as a user's data set: random
-scale 0.5-2.0, crop, flip; one labelled view each. Single process on both sides.
+Writes JPEG images and PNG masks of the embedded scenes, enlarged, into a temporary folder, and reads them as a
+user's data set: random scale 0.5-2.0, crop, flip; one labelled view each. Single process on both sides.
 """
 
 from __future__ import annotations
@@ -71,11 +71,19 @@ def main() -> None:
         names = [Path(sample).name for sample in dataset.labelled]
         views = ViewsConfig(crop_size=args.crop)
         loader = Loader(
-            dataset, views, ViewSpec(), labelled_batch=len(names), unlabelled_batch=1, seed=0, workers=0, fill=(0.5, 0.5, 0.5)
+            dataset,
+            views,
+            ViewSpec(),
+            labelled_batch=len(names),
+            unlabelled_batch=1,
+            seed=0,
+            workers=0,
+            fill=(0.5, 0.5, 0.5),
         )
         turn, rng = iter(range(10**6)), random.Random(0)
         seconds = medians(
-            {"des4": lambda: loader[next(turn)], "pillow + numpy": lambda: plain(root, names, args.crop, rng)}, args.repeats
+            {"des4": lambda: loader[next(turn)], "pillow + numpy": lambda: plain(root, names, args.crop, rng)},
+            args.repeats,
         )
     print(f"{machine()}; JPEG {args.size[0]} × {args.size[1]} → {args.crop}² crops, labelled views")
     for name, value in seconds.items():

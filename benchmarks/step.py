@@ -2,8 +2,9 @@
 
 python benchmarks/step.py [--encoder NAME] [--crop N] [--batch N] [--repeats N] [--threads N]
 
-FLOPs are counted on one forward pass of each module and multiplied by how often the step runs it; a backward pass counts as
-two forward passes (torch's counter over-counts the backward of grouped convolutions). The mean teacher here is CutMixSeg
+FLOPs are counted on one forward pass of each module and multiplied by how often the step runs it; a backward pass
+counts as two forward passes (torch's counter over-counts the backward of grouped convolutions). The mean teacher
+here is CutMixSeg
 with the same prototype classifier: the teacher on the weak view, the student on labelled and mixed images.
 """
 
@@ -123,13 +124,18 @@ def main() -> None:
         "mean teacher": student + (encoder + decoder),
         "des4": student + 2 * (encoder + decoder) + 2 * decoder,  # the labelled pass, and its decoder's backward
     }
-    print(f"{machine()}; {args.encoder}, {args.batch} + {args.batch} images of {args.crop}², decoder {args.channels} wide")
+    print(
+        f"{machine()}; {args.encoder}, {args.batch} + {args.batch} images of {args.crop}², decoder {args.channels} wide"
+    )
     for name, value in seconds.items():
         gflop = f"{flops[name] * args.batch / 1e9:8.1f} GFLOP" if name in flops else ""
         print(f"{name:20} {value * 1e3:9.1f} ms  × {value / seconds['mean teacher']:.3f} of the mean teacher {gflop}")
     time_ratio = seconds["des4"] / seconds["mean teacher"]
     flop_ratio = flops["des4"] / flops["mean teacher"]
-    print(f"DeS4 / mean teacher: time {time_ratio:.3f}, FLOPs {flop_ratio:.3f}, time over FLOPs {time_ratio / flop_ratio:.3f}")
+    print(
+        f"DeS4 / mean teacher: time {time_ratio:.3f}, FLOPs {flop_ratio:.3f}, "
+        f"time over FLOPs {time_ratio / flop_ratio:.3f}"
+    )
     share = share_of_sampling(methods["des4"], steps["des4"], args.repeats)
     print(f"Multi-Entropy Sampling: {100 * share:.2f} % of the step")
 

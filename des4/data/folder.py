@@ -192,7 +192,7 @@ class Folder:
         if len(labelled) < 2:
             raise DataError(f"{config.root}: one labelled image cannot serve training and validation; add a val list")
         count = min(len(labelled) - 1, max(1, round(config.val_fraction * len(labelled))))
-        val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))  # noqa: S311
+        val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))
         self.notes += (f"val: {count} of the {len(labelled)} labelled images, drawn with val_seed={config.val_seed}",)
         return [sample_id for sample_id in labelled if sample_id not in val], sorted(val)
 

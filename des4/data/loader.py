@@ -115,11 +115,12 @@ class Loader:
 
     def _rng(self, *key: int | str) -> random.Random:
         """Return the generator of this key; Python seeds from a string by SHA-512, alike in every process."""
-        return random.Random("/".join(map(str, (self.seed, *key))))  # noqa: S311
+        return random.Random("/".join(map(str, (self.seed, *key))))
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Let Ctrl-C reach the training process alone: it still needs its workers for the step it finishes before it saves."""
+    """Let Ctrl-C reach the training process alone: it still needs its workers for the step it finishes before it
+    saves."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -140,7 +141,7 @@ class _Order:
         if epoch not in self._epochs:
             self._epochs = {e: ids for e, ids in self._epochs.items() if e == epoch - 1}
             order = self.ids.copy()
-            random.Random(f"{self.key}/{epoch}").shuffle(order)  # noqa: S311
+            random.Random(f"{self.key}/{epoch}").shuffle(order)
             self._epochs[epoch] = order
         return self._epochs[epoch]
 

@@ -47,7 +47,9 @@ def segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
     size = (image.shape[1], image.shape[2])
     seen = image[None]
     if config.resize != 1:
-        seen = F.interpolate(seen, size=[max(1, round(side * config.resize)) for side in size], mode="bilinear", antialias=True)
+        seen = F.interpolate(
+            seen, size=[max(1, round(side * config.resize)) for side in size], mode="bilinear", antialias=True
+        )
     if config.mode == "whole":
         return _logits(model, seen, size).softmax(1)[0]
     scores = _slide(model, seen, config)

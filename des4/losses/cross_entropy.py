@@ -22,10 +22,12 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def kept_cross_entropy(logits: Tensor, pseudo: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
-    """Cross-entropy against pseudo-labels on kept pixels, divided by the number of *valid* ones (FixMatch; DeS4, eq. 3).
+    """Cross-entropy against pseudo-labels on kept pixels, divided by the number of *valid* ones (FixMatch; DeS4, eq.
+    3).
 
     Dividing by all valid pixels lets few confident pixels weigh little; with `keep` = `valid` it is the plain mean.
-    logits: (B, C, h, w). pseudo: (B, H, W) int64 in [0, C). keep, valid: (B, H, W) bool, False on padding. Returns a scalar.
+    logits: (B, C, h, w). pseudo: (B, H, W) int64 in [0, C). keep, valid: (B, H, W) bool, False on padding. Returns a
+    scalar.
     """
     target = pseudo.masked_fill(~(keep & valid), IGNORE)
     return _per_pixel(logits, target).sum() / valid.sum().clamp_min(1)

@@ -1,7 +1,7 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
-A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls seven names: `Config`,
-`VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats`.
+A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls seven
+names: `Config`, `VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ MakeSegmenter = Callable[[HeadName], Segmenter]
 class Method(nn.Module):
     """Base of all methods. All state that a resumed run needs is parameter, buffer or the step in the extra state.
 
-    pixel_counts: (C,) labelled pixels of each class over the labelled list. seed: of what the method draws after a step.
+    pixel_counts: (C,) labelled pixels of each class over the labelled list. seed: of what the method draws after a
+    step.
     """
 
     Config: ClassVar[type[Config]]
@@ -50,7 +51,7 @@ class Method(nn.Module):
         return self.losses(batch)
 
     def after_step(self) -> None:
-        """Move what follows the optimiser: averages, prototypes, queues. Overriders call this last: it counts the step."""
+        """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
         self.step += 1
 
     def predictors(self) -> Mapping[str, Segmenter]:
@@ -91,7 +92,7 @@ class Method(nn.Module):
 
 
 class SingleNetwork(Method):
-    """A method around one trained network, `student`, whose prototypes (if it has any) follow its own labelled features."""
+    """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
 
     def __init__(self, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
         super().__init__(pixel_counts, seed)

@@ -1,9 +1,10 @@
 """CutMixSeg: mean-teacher consistency under CutMix.
 
 French et al., "Semi-supervised semantic segmentation needs strong, high-dimensional perturbations", BMVC 2020,
-github.com/Britefury/cutmix-semisup-seg (MIT, not copied). L = CE(x_l) + λ · c · mean over pixels of Σ_classes (p_S - p_T)², where c is
-the share of the batch's pixels on which the teacher is sure (≥ 0.97); one number, no ramp-up. Differs: the mixing partner is the
-next sample of the batch (there: a second batch), and BatchNorm is trained, not frozen.
+github.com/Britefury/cutmix-semisup-seg (MIT, not copied). L = CE(x_l) + λ · c · mean over pixels of Σ_classes (p_S -
+p_T)², where c is the share of the batch's pixels on which the teacher is sure (≥ 0.97); one number, no ramp-up.
+Differs: the mixing partner is the next sample of the batch (there: a second batch), and BatchNorm is trained, not
+frozen.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class CutMixSeg(TeacherStudent):
             sure = ((target.amax(1) >= self.sure) & valid).sum() / valid.sum().clamp_min(1)
 
         features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
-        from_labels, from_strong = features.split([len(labelled.image), len(unlabelled.weak)])
-        probs = upsample(self.student.head(from_strong).float(), size).softmax(1)
+        count = len(labelled.image)
+        probs = upsample(self.student.head(features[count:]).float(), size).softmax(1)
         self.note(sure=sure)
         return {
-            "labelled": cross_entropy(self.labelled_logits(from_labels, labelled.label), labelled.label),
+            "labelled": cross_entropy(self.labelled_logits(features[:count], labelled.label), labelled.label),
             "consistency": self.weight * sure * squared_gap(probs, target, valid),
         }

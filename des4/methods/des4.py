@@ -1,7 +1,8 @@
 """DeS4: a decoder of the teacher trained alone on labels, and prototypes shared with the student.
 
-Ding et al., "Decoupling with Entropy-based Equalization for Semi-Supervised Semantic Segmentation", IJCAI 2023; no official code was
-found. Equations are cited where they act; docs/paper.md maps all of them and says which decisions are ours.
+Ding et al., "Decoupling with Entropy-based Equalization for Semi-Supervised Semantic Segmentation", IJCAI 2023; no
+official code was found. Equations are cited where they act; docs/paper.md maps all of them and says which decisions
+are ours.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class DeS4Config(Config):
 
     name: Literal["des4"] = "des4"
     decoupled: bool = True
-    """Train the teacher's decoder on labels (table 3, D.T.). False: it follows the student by EMA and L_ub is dropped: mean teacher +
-    CutMix with the prototype classifier, the paper's semi-supervised baseline."""
+    """Train the teacher's decoder on labels (table 3, D.T.). False: it follows the student by EMA and L_ub is
+    dropped: mean teacher + CutMix with the prototype classifier, the paper's semi-supervised baseline."""
     shared_head: bool = True
     """One P for student and teacher (table 3, S.H.). False: one each, the student's fed by student features."""
     pixel_reweighting: bool = True
@@ -46,8 +47,8 @@ class DeS4Config(Config):
     unlabelled_weight: float = Field(1.5, ge=0)
     """λ2 of eq. 4 [paper]."""
     unlabelled_ramp_steps: int = Field(0, ge=0)
-    """λ2 rises linearly from 0 over these first steps, while a teacher that has learnt nothing would teach noise; the paper names
-    no ramp [ours]."""
+    """λ2 rises linearly from 0 over these first steps, while a teacher that has learnt nothing would teach noise;
+    the paper names no ramp [ours]."""
     encoder_momentum: float = Field(0.99, ge=0, lt=1)
     """τ1 of eq. 5 [paper]."""
     encoder_warm_start: bool = True
@@ -84,7 +85,9 @@ class DeS4(Method):
         self.student = make_segmenter("prototype")
         self.teacher = make_segmenter("prototype")
         if not isinstance(self.student.head, PrototypeClassifier):
-            raise ConfigError("model.head: des4 classifies by prototypes; set model.head=auto, or compare with a method that can be linear")
+            raise ConfigError(
+                "model.head: des4 classifies by prototypes; set model.head=auto, or take a method that can be linear"
+            )
         self.teacher.encoder.load_state_dict(self.student.encoder.state_dict())
         self.teacher.head.load_state_dict(self.student.head.state_dict())
         if config.teacher_start == "copy" or not config.decoupled:
@@ -117,7 +120,7 @@ class DeS4(Method):
         return terms
 
     def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[PseudoLabels, Tensor]:
-        """Run the teacher: its pseudo-labels, mixed, and its logits on the labelled images, for L_ub and the prototypes.
+        """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
 
         The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
         """
@@ -149,7 +152,9 @@ class DeS4(Method):
     def after_step(self) -> None:
         """Move the teacher's encoder (eq. 5), or all of it without decoupling; then the prototypes (eq. 12)."""
         config, student, teacher = self.config, self.student, self.teacher
-        momentum = warm_momentum(config.encoder_momentum, self.step) if config.encoder_warm_start else config.encoder_momentum
+        momentum = (
+            warm_momentum(config.encoder_momentum, self.step) if config.encoder_warm_start else config.encoder_momentum
+        )
         follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
         if not config.decoupled:
             follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)

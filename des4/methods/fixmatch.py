@@ -1,7 +1,8 @@
 """FixMatch for segmentation: confident hard labels of the weak view teach the strong view of the same network.
 
-Sohn et al., NeurIPS 2020; in the segmentation form of UniMatch (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not
-copied). L = ½ [CE(x_l) + Σ 1[q ≥ t] CE(x_s, ŷ_w) / Σ valid]. Ours: the weak view is read in eval mode.
+Sohn et al., NeurIPS 2020; in the segmentation form of UniMatch (Yang et al., CVPR 2023,
+github.com/LiheYoung/UniMatch, MIT, not copied). L = ½ [CE(x_l) + Σ 1[q ≥ t] CE(x_s, ŷ_w) / Σ valid]. Ours: the weak
+view is read in eval mode.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class FixMatch(SingleNetwork):
         self.student.train(self.training)
         strong = mix(unlabelled.strong[0], unlabelled.mix[0])
         features = self.student.features(torch.cat([labelled.image, strong]))
-        on_labelled, on_strong = features.split([len(labelled.image), len(strong)])
+        count = len(labelled.image)
         keep = pseudo.confidence >= self.threshold
         self.note(kept=(keep & pseudo.valid).sum() / pseudo.valid.sum().clamp_min(1))
         return {
-            "labelled": 0.5 * cross_entropy(self.labelled_logits(on_labelled, labelled.label), labelled.label),
-            "unlabelled": 0.5 * kept_cross_entropy(self.student.head(on_strong), pseudo.label, keep, pseudo.valid),
+            "labelled": 0.5 * cross_entropy(self.labelled_logits(features[:count], labelled.label), labelled.label),
+            "unlabelled": 0.5
+            * kept_cross_entropy(self.student.head(features[count:]), pseudo.label, keep, pseudo.valid),
         }

@@ -1,9 +1,9 @@
 """Mean teacher: a student learns to agree with the moving average of itself.
 
 Tarvainen & Valpola, NeurIPS 2017, arxiv.org/abs/1703.01780; as re-run for segmentation by CPS (Chen et al., CVPR 2021,
-github.com/charlesCXK/TorchSemiSeg, MIT, not copied): L = CE(x_l) + λ · mean over pixels and classes of (p_S - p_T)², over labelled and
-unlabelled images, λ = 100, no ramp-up. Differs: the average follows the step (there: one step late) with a warm
-start, its BatchNorm statistics follow too, and the teacher predicts in eval mode.
+github.com/charlesCXK/TorchSemiSeg, MIT, not copied): L = CE(x_l) + λ · mean over pixels and classes of (p_S - p_T)²,
+over labelled and unlabelled images, λ = 100, no ramp-up. Differs: the average follows the step (there: one step
+late) with a warm start, its BatchNorm statistics follow too, and the teacher predicts in eval mode.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class MeanTeacher(TeacherStudent):
     Config = MeanTeacherConfig
     VIEWS = ViewSpec(strong=1)
 
-    def __init__(self, config: MeanTeacherConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+    def __init__(
+        self, config: MeanTeacherConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
+    ) -> None:
         super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
         self.weight = config.consistency_weight
 
@@ -74,14 +76,13 @@ class MeanTeacher(TeacherStudent):
         boxes = unlabelled.mix[0]
         with torch.no_grad():
             target = upsample(self.teacher(torch.cat([labelled.image, unlabelled.weak])).float(), size).softmax(1)
-        on_labelled, on_weak = target.split([len(labelled.image), len(unlabelled.weak)])
-        target = torch.cat([on_labelled, mix(on_weak, boxes)])
+        count = len(labelled.image)
+        target = torch.cat([target[:count], mix(target[count:], boxes)])
         valid = torch.cat([labelled.label != IGNORE, mix(unlabelled.valid, boxes)])
 
         features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
-        from_labels, from_strong = features.split([len(labelled.image), len(unlabelled.weak)])
-        logits = self.labelled_logits(from_labels, labelled.label)
-        everywhere = torch.cat([logits, self.student.head(from_strong)])
+        logits = self.labelled_logits(features[:count], labelled.label)
+        everywhere = torch.cat([logits, self.student.head(features[count:])])
         probs = upsample(everywhere.float(), size).softmax(1)
         return {
             "labelled": cross_entropy(logits, labelled.label),

@@ -13,7 +13,7 @@ from des4.types import Mix
 
 
 class PseudoLabels(NamedTuple):
-    """Hard labels of unlabelled pixels. label: (B, H, W) int64. confidence: (B, H, W) in [0, 1]. valid: (B, H, W) bool."""
+    """Hard labels of unlabelled pixels: (B, H, W) each, int64, float in [0, 1], and bool (False on padding)."""
 
     label: Tensor
     confidence: Tensor

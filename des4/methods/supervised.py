@@ -1,7 +1,7 @@
 """Supervised training on the labelled images alone; the row every other method is compared with.
 
-Eq. 1 of DeS4 with the classifier of choice. Protocol: the same number of steps as the semi-supervised runs, weak views only
-(U2PL, Wang et al., CVPR 2022, and the codes that follow it).
+Eq. 1 of DeS4 with the classifier of choice. Protocol: the same number of steps as the semi-supervised runs, weak
+views only (U2PL, Wang et al., CVPR 2022, and the codes that follow it).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Supervised(SingleNetwork):
 
     Config = SupervisedConfig
 
-    def __init__(self, config: SupervisedConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
+    def __init__(
+        self, config: SupervisedConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
+    ) -> None:
         super().__init__(make_segmenter, pixel_counts, seed)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

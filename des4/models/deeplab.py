@@ -1,8 +1,8 @@
 """DeepLabV3+ decoder (Chen et al., ECCV 2018) that takes any image size and ends in one embedding a pixel.
 
-The deep map is resized to the low-level map's own size, never by a fixed factor, so 513, 769 or odd rectangles all work.
-Differs from the original: plain instead of separable convolutions, as in the protocol DeS4 follows, and no BatchNorm on
-the pooled branch, whose statistics would be those of B single pixels (undefined for B = 1).
+The deep map is resized to the low-level map's own size, never by a fixed factor, so 513, 769 or odd rectangles all
+work. Differs from the original: plain instead of separable convolutions, as in the protocol DeS4 follows, and no
+BatchNorm on the pooled branch, whose statistics would be those of B single pixels (undefined for B = 1).
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ class AtrousPyramid(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """Decoder from an encoder's two maps to an embedding (B, D, h, w) at stride 4.
 
-    channels: width of the pyramid and the fusion (256 in the paper's network). low_channels: of the projected low-level map (48).
-    embedding: `none`: D = channels, after a ReLU, as a linear classifier expects. `linear`: a 1×1 convolution to `embedding_dim`,
-    so that cosines can be negative. `norm`: the same, then BatchNorm without scale and shift: every dimension
-    is centred, so class means spread around the origin from the first step on.
+    channels: width of the pyramid and the fusion (256 in the paper's network). low_channels: of the projected
+    low-level map (48).
+    embedding: `none`: D = channels, after a ReLU, as a linear classifier expects. `linear`: a 1×1 convolution to
+    `embedding_dim`, so that cosines can be negative. `norm`: the same, then BatchNorm without scale and shift: every
+    dimension is centred, so class means spread around the origin from the first step on.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import timm
 import torch
-from timm.models import FeatureListNet  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from des4.types import ConfigError
@@ -29,25 +28,25 @@ class Encoder(nn.Module):
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"model.encoder: timm cannot build `{name}` as a feature pyramid at output stride {output_stride} ({reason}); "
-                "choose another encoder, or model.output_stride=32 for networks whose stride is fixed"
+                f"model.encoder: timm cannot build `{name}` as a feature pyramid at output stride {output_stride} "
+                f"({reason}); choose another encoder, or model.output_stride=32 for networks whose stride is fixed"
             ) from error
         reduction, channels = probe.feature_info.reduction(), probe.feature_info.channels()
         if LOW_STRIDE not in reduction or reduction[-1] != output_stride:
             raise ConfigError(
-                f"model.encoder: `{name}` yields maps at strides {reduction}, but a map at stride {LOW_STRIDE} and a last one at "
-                f"{output_stride} (model.output_stride) are needed; choose another encoder or output stride"
+                f"model.encoder: `{name}` yields maps at strides {reduction}, but a map at stride {LOW_STRIDE} "
+                f"and a last one at {output_stride} (model.output_stride) are needed; choose another encoder or output stride"
             )
         _try(probe, name, channels)
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1
         self.low_channels, self.deep_channels = channels[low], channels[deep]
         # Built again, so that blocks behind the maps in use are not there at all.
-        self.network: FeatureListNet = timm.create_model(name, features_only=True, out_indices=(low, deep), **stride)
+        self.network = timm.create_model(name, features_only=True, out_indices=(low, deep), **stride)
         self.mean: tuple[float, float, float] = tuple(self.network.default_cfg["mean"])
         self.std: tuple[float, float, float] = tuple(self.network.default_cfg["std"])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode a normalised image (B, 3, H, W) to its low-level map at stride 4 and its deep map at the output stride."""
+        """Encode a normalised image (B, 3, H, W) to its maps at stride 4 and at the output stride."""
         low, deep = self.network(image)
         return low, deep
 

@@ -1,8 +1,8 @@
 """The non-learnable classifier: one prototype a class, moved by averages of sampled pixels.
 
-DeS4, sections 3.2-3.3, eqs. 6 and 9-12; Zhou et al., "Rethinking semantic segmentation: a prototype view", CVPR 2022 (its case
-K = 1). Ours, because the papers are silent: the temperature (raw cosines cap the largest probability at 0.27 for 21
-classes), normalisation before the average and after the update, and the start at the first-seen class mean.
+DeS4, sections 3.2-3.3, eqs. 6 and 9-12; Zhou et al., "Rethinking semantic segmentation: a prototype view", CVPR 2022
+(its case K = 1). Ours, because the papers are silent: the temperature (raw cosines cap the largest probability at
+0.27 for 21 classes), normalisation before the average and after the update, and the start at the first-seen class mean.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ class PrototypeClassifier(nn.Module):
     """Cosine classifier with prototypes P as a buffer: no gradient ever reaches them.
 
     num_classes: C. dim: D. temperature: divides the cosines; 1 is the paper read literally.
-    momentum: τ2 of eq. 12. start: `first_seen` sets P_c to the class mean when class c is first sampled (a random unit vector
-    until then); `random` keeps the random vector and moves it by EMA from the beginning.
+    momentum: τ2 of eq. 12. start: `first_seen` sets P_c to the class mean when class c is first sampled (a random
+    unit vector until then); `random` keeps the random vector and moves it by EMA from the beginning.
     """
 
     prototypes: Tensor
     seen: Tensor
 
     def __init__(
-        self, num_classes: int, dim: int, *, temperature: float = 0.1, momentum: float = 0.99, start: Start = "first_seen"
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        temperature: float = 0.1,
+        momentum: float = 0.99,
+        start: Start = "first_seen",
     ) -> None:
         super().__init__()
         self.temperature, self.momentum = temperature, momentum
@@ -42,10 +48,11 @@ class PrototypeClassifier(nn.Module):
         self.register_buffer("seen", torch.full((num_classes,), start == "random"))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits `cos(f, P_c) / temperature` (DeS4, eq. 6). features: (N, D) or (B, D, h, w); C replaces D in the result.
+        """Logits `cos(f, P_c) / temperature` (DeS4, eq. 6). features: (N, D) or (B, D, h, w); C replaces D in the
+        result.
 
-        Computed in float32 whatever autocast says. The class is the argmax: the paper prints argmin over a "distance" that it
-        defines as cosine similarity.
+        Computed in float32 whatever autocast says. The class is the argmax: the paper prints argmin over a
+        "distance" that it defines as cosine similarity.
         """
         with torch.autocast(features.device.type, enabled=False):
             unit = F.normalize(features.float(), dim=1)

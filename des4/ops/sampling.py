@@ -1,8 +1,8 @@
 """Which labelled pixels move the prototypes: Multi-Entropy Sampling and its rivals (DeS4, section 3.3 and table 4).
 
-Every sampler answers with a mask over the N pixels, in one vectorised pass: one sort by (group, random key), ranks inside
-the groups, a comparison. No Python loop runs over classes or pixels and nothing waits for the device, so the number
-of operations does not depend on the number of classes.
+Every sampler answers with a mask over the N pixels, in one vectorised pass: one sort by (group, random key), ranks
+inside the groups, a comparison. No Python loop runs over classes or pixels and nothing waits for the device, so the
+number of operations does not depend on the number of classes.
 
 Labels outside [0, C) are ignored pixels: never counted, never sampled. A `generator` must live on the labels' device.
 """
@@ -16,8 +16,9 @@ from torch import Tensor
 def class_ratio(counts: Tensor) -> Tensor:
     """Sampling ratio of each class over the labelled list, `r_c = min_k cnt_k / cnt_c` (DeS4, section 3.3).
 
-    counts: (C,) labelled pixels of each class. Returns (C,) float64 in (0, 1], 1 for the rarest class that occurs and 0 for
-    classes that do not occur. This is the reading under which head classes are under-sampled, as the text wants.
+    counts: (C,) labelled pixels of each class. Returns (C,) float64 in (0, 1], 1 for the rarest class that occurs
+    and 0 for classes that do not occur. This is the reading under which head classes are under-sampled, as the text
+    wants.
     """
     counts = counts.double()
     present = counts > 0
@@ -47,7 +48,8 @@ def multi_entropy_sample(
 ) -> Tensor:
     """Draw pixels in balance over classes and over entropy zones (DeS4, eqs. 10-11).
 
-    entropy: (N,) of the teacher's class distribution. labels: (N,) integers. quota: (C,) int64, pixels wanted of each class.
+    entropy: (N,) of the teacher's class distribution. labels: (N,) integers. quota: (C,) int64, pixels wanted of
+    each class.
     zones: k, equal-width entropy zones of each class. alpha: added to a zone's mean entropy; larger values
     move the budget towards uncertain pixels.
     Returns (N,) bool with exactly `min(quota_c, n_c)` pixels of each class.
@@ -78,10 +80,11 @@ def quantity_sample(labels: Tensor, quota: Tensor, *, generator: torch.Generator
 def confidence_sample(
     confidence: Tensor, labels: Tensor, quota: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw `min(quota_c, n_c)` pixels of each class, without replacement, in proportion to `confidence` (DeS4, table 4).
+    """Draw `min(quota_c, n_c)` pixels of each class, without replacement, in proportion to `confidence` (DeS4, table
+    4).
 
-    confidence: (N,) in [0, 1], the softmax probability. Returns (N,) bool. Keeping the smallest of exponential variables
-    with rates `confidence` is such a draw (Efraimidis & Spirakis 2006).
+    confidence: (N,) in [0, 1], the softmax probability. Returns (N,) bool. Keeping the smallest of exponential
+    variables with rates `confidence` is such a draw (Efraimidis & Spirakis 2006).
     """
     rate = confidence.double().clamp_min(1e-12)
     wait = -torch.rand(labels.shape, generator=generator, device=labels.device, dtype=torch.float64).log() / rate
@@ -130,8 +133,8 @@ def _zone_quota(mean: Tensor, available: Tensor, target: Tensor, alpha: float) -
 def _fill_shortage(quota: Tensor, available: Tensor) -> Tensor:
     """Pixels to take from each zone when zones that lack pixels borrow from the nearest ones that have more.
 
-    Nearest pairs trade first and, at equal distance, the harder (higher-entropy) zone gives before the easier one. At a given
-    distance and direction each zone is asked by one other only, so all classes and zones trade at once.
+    Nearest pairs trade first and, at equal distance, the harder (higher-entropy) zone gives before the easier one.
+    At a given distance and direction each zone is asked by one other only, so all classes and zones trade at once.
     """
     lack, spare = (quota - available).clamp_min(0), (available - quota).clamp_min(0)
     for distance in range(1, quota.shape[1]):
