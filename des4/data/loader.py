@@ -119,8 +119,7 @@ class Loader:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Let Ctrl-C reach the training process alone: it still needs its workers for the step it finishes before it
-    saves."""
+    """Let Ctrl-C reach the training process alone: the step it finishes before it saves needs its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         if LOW_STRIDE not in reduction or reduction[-1] != output_stride:
             raise ConfigError(
                 f"model.encoder: `{name}` yields maps at strides {reduction}, but a map at stride {LOW_STRIDE} "
-                f"and a last one at {output_stride} (model.output_stride) are needed; choose another encoder or output stride"
+                f"and a last one at {output_stride} (model.output_stride) are needed; choose another encoder or stride"
             )
         _try(probe, name, channels)
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1

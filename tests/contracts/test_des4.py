@@ -152,8 +152,7 @@ def test_prototypes_start_at_the_means_of_the_teachers_features(make: Callable[.
     method.losses(batch)
     method.after_step()
     with torch.no_grad():
-        features = twin.teacher.decoder.train()(twin.teacher.eval().encoder((batch.labelled.image - 0.0)))
-        maps = twin.teacher.encode(batch.labelled.image)
+        maps = twin.teacher.eval().encode(batch.labelled.image)
         twin.teacher.decoder.train()
         features = F.normalize(twin.teacher.decoder(maps), dim=1).movedim(1, -1)
     label = batch.labelled.label[:, ::4, ::4]

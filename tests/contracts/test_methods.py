@@ -132,13 +132,9 @@ def test_losses_are_repeatable_and_draw_nothing(name: str, make_method: Make, ma
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_only_read(name: str, make_method: Make, make_batch: Make) -> None:
     method, batch = make_method(name), make_batch()
-    before = copy.deepcopy(batch)
+    before = copy.deepcopy(dataclasses.asdict(batch))
     train_step(method, optimiser_of(method), batch)
-    for part in ("labelled", "unlabelled"):
-        for field in dataclasses.fields(getattr(batch, part)):
-            torch.testing.assert_close(
-                getattr(getattr(batch, part), field.name), getattr(getattr(before, part), field.name), atol=0, rtol=0
-            ) if field.name in ("image", "label", "weak", "strong", "valid") else None
+    torch.testing.assert_close(dataclasses.asdict(batch), before, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "head"), HEADED)
@@ -342,9 +338,9 @@ def test_the_declaration_is_complete(name: str, make_method: Make, make_batch: M
         cls.Config(no_such_setting=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(("name", "head"), HEADED)
-def test_the_loss_falls_on_eight_images(name: str, head: str, make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method(name, model={"head": head}, **unthresholded(name)), make_batch(images=8)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method(name), make_batch(images=8)
     optimiser = optimiser_of(method)
 
     def scores() -> dict[str, float]:
@@ -357,11 +353,12 @@ def test_the_loss_falls_on_eight_images(name: str, head: str, make_method: Make,
         method.train()
         return found
 
-    before = scores()
-    for _ in range(30):
-        train_step(method, optimiser, batch)
+    before, curve = scores(), [train_step(method, optimiser, batch) for _ in range(25)]
     after = scores()
-    assert all(after[key] < 0.7 * before[key] for key in before), (before, after)
+    assert all(after[key] < before[key] for key in before)
+    supervised = [key for key in curve[0] if key.split("/")[-1] == "labelled"]
+    assert supervised
+    assert all(curve[-1][key] < 0.9 * curve[0][key] for key in supervised)
 
 
 # ── the baselines' equations, written out ────────────────────────────────────────────────────────────────────────────
@@ -369,9 +366,12 @@ def test_the_loss_falls_on_eight_images(name: str, head: str, make_method: Make,
 
 @pytest.mark.parametrize("name", ["supervised", "mean_teacher", "cutmixseg", "fixmatch"])
 def test_the_terms_are_those_of_the_equations(name: str, make_method: Make, make_batch: Make) -> None:
-    settings = {"supervised": {}, "mean_teacher": {}, "cutmixseg": {"threshold": 0.27}, "fixmatch": {"threshold": 0.27}}
-    method, batch = make_method(name, **settings[name]), make_batch()
+    threshold = {"threshold": 0.5} if name in ("cutmixseg", "fixmatch") else {}
+    method, batch = make_method(name, **threshold), make_batch()
     train_step(method, optimiser_of(method), make_batch(1))
+    with torch.no_grad():
+        for segmenter in method.predictors().values():
+            segmenter.head.weight.weight.mul_(100)  # fresh networks are unsure of everything
     twin = copy.deepcopy(method)
     found = method.losses(batch)
     lab, un = batch.labelled, batch.unlabelled
@@ -396,13 +396,13 @@ def test_the_terms_are_those_of_the_equations(name: str, make_method: Make, make
         where = torch.cat([lab.label != IGNORE, valid])
         expected = {"labelled": labelled, "consistency": 100 * gap[where].mean()}
     elif name == "cutmixseg":
-        sure = (mixed.amax(1) >= 0.27)[valid].float().mean()
+        sure = (mixed.amax(1) >= 0.5)[valid].float().mean()
         assert 0 < sure < 1
         gap = (probs[2:] - mixed).square().sum(1)
         expected = {"labelled": labelled, "consistency": sure * gap[valid].mean()}
     else:
         confidence, pseudo = mixed.max(1)
-        keep = confidence >= 0.27
+        keep = confidence >= 0.5
         assert 0 < keep[valid].float().mean() < 1
         loss = nn.functional.cross_entropy(logits[2:], pseudo, reduction="none")
         expected = {"labelled": labelled / 2, "unlabelled": (loss * keep)[valid].mean() / 2}
