@@ -6,7 +6,7 @@
     results = des4.evaluate(run.dir)
 
 The command line says the same: `des4 train`, `des4 predict`, `des4 eval`. Importing the package is cheap; torch is
-loaded by the first use of one of these names.
+loaded by the first use of one of these names, or of a sub-package such as `des4.losses`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ __version__ = "0.1.0"
 __all__ = ["Run", "UserError", "__version__", "evaluate", "load", "train"]
 
 _HOMES = {"Run": "des4.api", "UserError": "des4.types", "evaluate": "des4.api", "load": "des4.api", "train": "des4.api"}
+_PACKAGES = ("data", "engine", "losses", "methods", "metrics", "models", "ops", "report")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"des4.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'des4' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

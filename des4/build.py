@@ -10,7 +10,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -239,10 +238,8 @@ def _commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    ask: Callable[..., str] = lambda *words: subprocess.run(  # noqa: E731, S603
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True  # noqa: S607
-    ).stdout.strip()  # fmt: skip
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        return ask("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return None

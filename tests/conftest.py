@@ -79,7 +79,7 @@ def make_batch() -> MakeBatch:
         valid = torch.ones(images, size, size, dtype=torch.bool)
         valid[:, :, -size // 6 :] = False
         strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
-        boxes = draw_mix(cutmix, images, size, size, random.Random(seed))  # noqa: S311
+        boxes = draw_mix(cutmix, images, size, size, random.Random(seed))
         return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))
 
     return make

@@ -35,7 +35,7 @@ class ModelConfig(Config):
     head: Literal["auto", "linear", "prototype"] = "auto"
     """Classifier; `auto` is the method's own."""
     embedding: Literal["auto", "none", "linear", "norm"] = "auto"
-    """Last layer of the decoder: `auto` = `none` before a linear classifier and `linear` before prototypes [ours]."""
+    """Last layer of the decoder: `auto` = `none` before a linear classifier and `norm` before prototypes [ours]."""
     embedding_dim: int = Field(256, ge=2)
     """D, the size of a pixel's embedding where there is one [ours: the paper does not state it]."""
     temperature: float = Field(0.1, gt=0)
@@ -97,7 +97,7 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     """
     name = head if config.head == "auto" else config.head
     embedding: EmbeddingKind = (
-        config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "linear")
+        config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "norm")
     )
     encoder = Encoder(config.encoder, config.output_stride)
     decoder = DeepLabV3Plus(

@@ -34,6 +34,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"pseudo_label_mode": "train"},
     {"encoder_warm_start": False},
     {"threshold": 0.3},
+    {"unlabelled_ramp_steps": 10},
     {"evaluated": "student"},
     {"model": {"prototype_start": "random"}},
     {"model": {"temperature": 1.0}},
@@ -284,6 +285,16 @@ def test_weights_scale_their_terms(make: Callable[..., DeS4], make_batch: Make) 
     scaled = make(labelled_weight=3.0, unlabelled_weight=0.75).losses(make_batch())
     factors = {name: (scaled[name] / plain[name]).item() for name in plain}
     assert factors == pytest.approx({"student/labelled": 3, "student/unlabelled": 0.5, "teacher/labelled": 1})
+
+
+def test_the_ramp_raises_the_unlabelled_term_alone(make: Callable[..., DeS4], make_batch: Make) -> None:
+    plain = make().losses(make_batch())
+    for step, share in ((0, 0.0), (3, 0.75), (4, 1.0), (9, 1.0)):
+        method = make(unlabelled_ramp_steps=4)
+        method.step = step
+        terms = method.losses(make_batch())
+        assert terms["student/unlabelled"].item() == pytest.approx(share * plain["student/unlabelled"].item())
+        assert all(torch.equal(terms[name], plain[name]) for name in ("student/labelled", "teacher/labelled"))
 
 
 def test_a_random_start_moves_by_one_percent(make: Callable[..., DeS4], make_batch: Make) -> None:

@@ -36,6 +36,11 @@ def test_importing_the_package_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
 
 
+def test_sub_packages_are_there_without_an_import_of_their_own() -> None:
+    code = "import des4; des4.losses.cross_entropy; des4.methods.METHODS; des4.models.PrototypeClassifier; des4.ops"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
+
+
 def test_the_package_knows_its_version_and_no_other_name() -> None:
     pyproject = (Path(des4.__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{des4.__version__}"' in pyproject

@@ -118,7 +118,7 @@ def test_truncated_files(tmp_path: Path, state: dict[str, Tensor], suffix: str, 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_damaged_files_end_in_a_weights_error_or_in_tensors(tmp_path: Path, zipped: bool) -> None:
-    path, rng = tmp_path / "damaged.pth", random.Random(0)  # noqa: S311
+    path, rng = tmp_path / "damaged.pth", random.Random(0)
     torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
     whole, refused = path.read_bytes(), 0
     for _ in range(150):

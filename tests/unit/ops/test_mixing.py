@@ -11,7 +11,7 @@ PRESETS = get_args(CutMixPreset)
 
 
 def seeded(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - nothing secret is drawn
+    return random.Random(seed)
 
 
 def draws(preset: CutMixPreset, count: int, height: int = 64, width: int = 80, batch: int = 4) -> list[Mix]:
