@@ -1,6 +1,6 @@
 """Semi-supervised semantic segmentation: many images, few masks, imbalanced classes.
 
-    run = des4.train("configs/scenes/des4.yaml", steps=600)
+    run = des4.train({"method": "des4", "data": "scenes"}, steps=600)
     predictor = des4.load(run.dir)
     label_map = predictor.predict("photo.jpg")        # (H, W), class indices
     results = des4.evaluate(run.dir)

@@ -15,7 +15,7 @@ from torch import Tensor
 from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.engine import Evaluator, segment
-from des4.metrics import Results, confusion_matrix
+from des4.metrics import Results
 from des4.models import Segmenter
 from des4.predict import Predictor, weights_file
 from des4.report.page import write_report
@@ -128,24 +128,24 @@ def _fit(training: build.Training, run: RunFolder) -> Run:
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
     for note in build.notes(data):
         run.say(note)
-    results = training.trainer(run).fit()
-    _draw_samples(training, run)
+    trainer = training.trainer(run)
+    results = trainer.fit()
+    assert trainer.evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
+    _draw_samples(training, run, trainer.evaluation.image_miou)
     write_report(run)
     return Run(run.path, results)
 
 
-def _draw_samples(training: build.Training, run: RunFolder) -> None:
-    """Draw `plots/samples.png` and `plots/worst.png`: image, truth and the prediction of each model."""
+def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
+    """Draw `plots/samples.png` and `plots/worst.png`: image, truth and the prediction of each model.
+
+    scores: mIoU of the headline model on each validation image.
+    """
     models = training.method.eval().predictors()
-    headline = next(iter(models.values()))
     names = training.dataset.classes
 
     def predict(model: Segmenter, image: Tensor) -> Tensor:
         return segment(model, image.to(training.device).float() / 255, training.config.eval).argmax(0).cpu()
-
-    def miou(sample_id: str) -> float:
-        prediction = predict(headline, training.dataset.image(sample_id))
-        return Results(confusion_matrix(training.dataset.label(sample_id), prediction, len(names)), names).miou
 
     def draw(name: str, ids: Sequence[str], captions: Sequence[str]) -> None:
         rows: list[list[NDArray[Any]]] = []
@@ -155,7 +155,6 @@ def _draw_samples(training: build.Training, run: RunFolder) -> None:
             rows.append([image.permute(1, 2, 0).numpy(), training.dataset.label(sample_id).numpy(), *predictions])
         grid(rows, ["image", "truth", *models], training.dataset.palette, names, run.plots / f"{name}.png", captions)
 
-    scores = {sample_id: miou(sample_id) for sample_id in training.dataset.val}
     samples = list(scores)[:NUM_SAMPLES]
     worst = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
     for name, ids in (("samples", samples), ("worst", worst)):

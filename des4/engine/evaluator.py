@@ -15,9 +15,10 @@ from des4.types import DataError, Dataset
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results by model name, the headline first, and the quality of the headline's pseudo-labels."""
+    """Results by model name, the headline first; the headline's mIoU on each image, and its pseudo-labels' quality."""
 
     results: dict[str, Results]
+    image_miou: dict[str, float]
     pseudo_labels: PseudoLabelQuality
 
     @property
@@ -64,6 +65,7 @@ class Evaluator:
         zeros = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=self.device)
         confusions = {name: zeros.clone() for name in predictors}
         kept = zeros.clone()
+        image_miou = {}
         headline = next(iter(predictors))
         training = {module: module.training for model in predictors.values() for module in model.modules()}
         try:
@@ -74,8 +76,10 @@ class Evaluator:
                 label = self.dataset.label(sample_id).to(self.device)
                 for name, model in predictors.items():
                     confidence, prediction = segment(model, image, self.config).max(0)
-                    confusions[name] += confusion_matrix(label, prediction, len(classes))
+                    confusion = confusion_matrix(label, prediction, len(classes))
+                    confusions[name] += confusion
                     if name == headline:
+                        image_miou[sample_id] = Results(confusion.cpu(), classes).miou
                         keep = confidence >= threshold
                         kept += confusion_matrix(label[keep], prediction[keep], len(classes))
         finally:
@@ -84,5 +88,6 @@ class Evaluator:
         confusions = {name: confusion.cpu() for name, confusion in confusions.items()}
         return Evaluation(
             {name: Results(confusion, classes, self.tail) for name, confusion in confusions.items()},
+            image_miou,
             PseudoLabelQuality.from_confusions(kept.cpu(), confusions[headline], classes, threshold),
         )

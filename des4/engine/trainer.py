@@ -140,7 +140,7 @@ class Trainer:
         self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.seconds = 0.0
         self._validated: dict[int, float] = {}  # step → the headline's mIoU there
-        self._evaluation: Evaluation | None = None
+        self.evaluation: Evaluation | None = None  # the newest one
         self._window = _Window()
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -172,7 +172,7 @@ class Trainer:
                 signals.check(step, self.run)
                 if evaluate:
                     self._evaluate(step, signals)
-            if self.evaluator and self._evaluation is None:  # a finished run, fitted once more
+            if self.evaluator and self.evaluation is None:  # a finished run, fitted once more
                 self._evaluate(steps, signals)
         return self._finish()
 
@@ -227,7 +227,7 @@ class Trainer:
     def _evaluate(self, step: int, signals: _Signals) -> None:
         assert self.evaluator  # noqa: S101  # callers asked `_evaluation_due`
         with signals.at_once(step, self.run):  # the checkpoint of this step is written: nothing can be lost
-            evaluation = self._evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
+            evaluation = self.evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
         headline = evaluation.results[evaluation.headline]
         if step in self._validated:  # a finished run, fitted once more: everything is written already
             return
@@ -287,7 +287,7 @@ class Trainer:
         self.save_weights(self.run.weights / "last.safetensors", predictors[headline])
         best = max(self._validated, key=self._validated.__getitem__, default=None)
         results = {
-            **_figures(self._evaluation, headline),
+            **_figures(self.evaluation, headline),
             "step": self.schedule.steps,
             "steps": self.schedule.steps,
             "seconds": self.seconds,

