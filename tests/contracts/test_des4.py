@@ -39,7 +39,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"model": {"prototype_start": "random"}},
     {"model": {"temperature": 1.0}},
     {"model": {"embedding": "none"}},
-    {"model": {"embedding": "norm"}},
+    {"model": {"embedding": "linear"}},
 ]
 
 

@@ -6,7 +6,7 @@ A refactoring leaves the curves as they are; a change of numbers writes them ane
 
 CPUs and library versions round differently, by some parts in a million. That is amplified where a hard decision, a
 pseudo-label or a sampled pixel, falls the other way: so the first ten steps may differ by one part in a thousand, the
-last ten by one in twenty.
+last ten by one in fifty. Four images and a warm temperature keep such events rare.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def curve_of(make_method: Make, make_batch: Make) -> Callable[[str], dict[str, l
     """Train a method for 20 steps; every pseudo-label counts, or the fresh networks would learn from none."""
 
     def curve_of(name: str) -> dict[str, list[float]]:
-        method = make_method(name, **({"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}))
+        settings = {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
+        method = make_method(name, model={"temperature": 0.5}, **settings)
         trainable = [p for p in method.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(trainable, lr=0.003, momentum=0.9, weight_decay=1e-4)
         curve: dict[str, list[float]] = {}
         for m in range(STEPS):
-            terms = method(make_batch(m))
+            terms = method(make_batch(m, images=4))
             torch.stack(list(terms.values())).sum().backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -61,7 +62,7 @@ def test_the_curve_is_the_golden_one(
     assert curve.keys() == golden.keys()
     for term, values in curve.items():
         assert values[:10] == pytest.approx(golden[term][:10], rel=1e-3, abs=1e-6), term
-        assert values[10:] == pytest.approx(golden[term][10:], rel=5e-2, abs=1e-4), term
+        assert values[10:] == pytest.approx(golden[term][10:], rel=2e-2, abs=1e-4), term
 
 
 def test_every_curve_belongs_to_a_method() -> None:

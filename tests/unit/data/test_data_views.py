@@ -24,7 +24,7 @@ FILL = torch.tensor([0.2, 0.4, 0.6])
 
 
 def rng(seed):
-    return random.Random(seed)  # noqa: S311
+    return random.Random(seed)
 
 
 side = st.integers(1, 90)

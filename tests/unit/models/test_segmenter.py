@@ -59,7 +59,7 @@ def test_settings_reach_the_prototypes(tiny_model: ModelConfig) -> None:
 def test_embeddings(tiny_model: ModelConfig, head: str, kind: str) -> None:
     segmenter = build_segmenter(tiny_model.model_copy(update={"embedding": kind}), 3, head)  # type: ignore[arg-type]
     features = segmenter.features(torch.rand(2, 3, 33, 33))
-    resolved = kind if kind != "auto" else {"linear": "none", "prototype": "linear"}[head]
+    resolved = kind if kind != "auto" else {"linear": "none", "prototype": "norm"}[head]
     assert features.shape == (2, 16 if resolved == "none" else 12, 9, 9)
     assert (features.min() >= 0) == (resolved == "none")  # only what follows a ReLU is never negative
     if resolved == "norm":
