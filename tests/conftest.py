@@ -60,7 +60,7 @@ def make_method(tiny_model: ModelConfig) -> MakeMethod:
 
 @pytest.fixture
 def make_batch() -> MakeBatch:
-    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding on the right."""
+    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding."""
     palette = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
 
     def make(seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french") -> Batch:
@@ -77,7 +77,8 @@ def make_batch() -> MakeBatch:
         label[:, : size // 4, : size // 4] = IGNORE
         weak, _ = scene()
         valid = torch.ones(images, size, size, dtype=torch.bool)
-        valid[:, :, -size // 6 :] = False
+        valid[0, :, -size // 6 :] = False
+        valid[1:, -size // 5 :] = False
         strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
         boxes = draw_mix(cutmix, images, size, size, random.Random(seed))
         return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))

@@ -36,6 +36,11 @@ def test_a_shrunken_label_holds_real_labels_and_its_corners(size: tuple[int, int
         assert torch.equal(small[:, -1, -1], label[:, -1, -1])
 
 
+def test_a_shrunken_label_is_that_of_the_nearest_pixel() -> None:
+    label = torch.arange(64).view(1, 1, 64)
+    assert shrink_label(label, (1, 16)).flatten().tolist() == [round(i * 63 / 15) for i in range(16)]
+
+
 def test_sum_over_ranks_is_the_identity_on_one_process() -> None:
     one, two = torch.rand(3), torch.arange(4)
     assert sum_over_ranks(one, two) == (one, two)
