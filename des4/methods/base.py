@@ -6,6 +6,7 @@ names: `Config`, `VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Base of all methods. All state that a resumed run needs is parameter, buffer or the step in the extra state.
 
     pixel_counts: (C,) labelled pixels of each class over the labelled list. seed: of what the method draws after a
@@ -42,9 +43,9 @@ class Method(nn.Module):
         self.step = 0
         self._stats: dict[str, Tensor] = {}
 
+    @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted scalar terms, to be summed by the engine. The same state and batch give the same terms."""
-        raise NotImplementedError  # abstract: every method has its own
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Call `losses`, so that the engine can wrap the method as one module."""
@@ -54,9 +55,9 @@ class Method(nn.Module):
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
         self.step += 1
 
+    @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
         """Networks to evaluate by name; the first is the headline and the source of pseudo-labels."""
-        raise NotImplementedError  # abstract: every method has its own
 
     def stats(self) -> dict[str, Tensor]:
         """Detached numbers of the last step for the log; reading them is what waits for the device."""
