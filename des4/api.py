@@ -126,7 +126,7 @@ def _fit(training: build.Training, run: RunFolder) -> Run:
     data = training.dataset
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
-    for note in build.notes(data):
+    for note in data.notes:
         run.say(note)
     trainer = training.trainer(run)
     results = trainer.fit()

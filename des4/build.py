@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, Folder, Loader, Scenes, content_hash, pixel_counts
+from des4.data import DATASETS, Loader, content_hash, pixel_counts
 from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device
 from des4.methods import METHODS, Method
 from des4.metrics import tail_classes
@@ -118,17 +118,12 @@ def training(config: RunConfig) -> Training:
     )
 
 
-def dataset(config: RunConfig) -> Folder | Scenes:
+def dataset(config: RunConfig) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
     cls: Any = DATASETS[config.data.name]
-    data: Folder | Scenes = cls(config.data)
+    data: Dataset = cls(config.data)
     data.check_labelled()
     return data
-
-
-def notes(data: Dataset) -> tuple[str, ...]:
-    """Return what the data set decided beyond what its files say."""
-    return data.notes if isinstance(data, Folder) else ()
 
 
 def method(config: RunConfig, dataset: Dataset, counts: Tensor) -> Method:

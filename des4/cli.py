@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
+from des4 import cli_data
 
 
 class Verbs(TyperGroup):
@@ -42,6 +43,7 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cli_data.app)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.")]

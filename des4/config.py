@@ -7,11 +7,12 @@ Keys are dotted (`train.steps`). A name that only one section knows may stand al
 on the command line; these shorthands exist too:
 
 - `method=des4` is `method.name=des4`;
-- `data=scenes` is `data.name=scenes`, and `data=PATH` is `data.name=folder data.root=PATH`;
+- `data=scenes` is `data.name=scenes`, and `data=PATH` is `data.root=PATH` with the name of the format that this folder
+  is laid out in, unless `data.name` is given as well;
 - `model=resnet101` is `model.encoder=resnet101`;
 - `seed=1` is `train.seed=1`, though data sets have seeds of their own.
 
-Data is a folder unless `data.name` says otherwise.
+A `data.root` without a name is recognised by its layout too.
 
 Another `method.name` or `data.name` starts that section afresh: the settings of one method mean nothing to the next.
 """
@@ -28,7 +29,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from des4.data import DATASETS, DataConfig, ViewsConfig
+from des4.data import DATASETS, DataConfig, ViewsConfig, recognise
 from des4.engine import EvalConfig, OptimConfig, TrainConfig
 from des4.methods import METHODS
 from des4.models import ModelConfig
@@ -79,7 +80,7 @@ def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: O
     _apply(tree, _read(source).items(), errors)
     _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
     if isinstance(data := tree.get("data"), dict):
-        data.setdefault("name", "folder")
+        data.setdefault("name", recognise(Path(str(data.get("root")))))
     config = None
     try:
         config = RunConfig.model_validate(tree)
@@ -170,9 +171,12 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _apply(tree: Tree, pairs: Iterable[tuple[Any, Any]], errors: list[str]) -> None:
-    """Write each pair into `tree`, names of methods and data sets first, so that the order of arguments is free."""
+    """Write each pair into `tree`, names of methods and data sets first, so that the order of arguments is free.
+
+    `data=PATH` comes before them: the format seen in a folder gives way to a `data.name`.
+    """
     resolved = []
-    for key, value in pairs:
+    for key, value in sorted(pairs, key=lambda pair: pair[0] != "data"):
         try:
             resolved += _resolve(key, value)
         except ConfigError as error:
@@ -197,7 +201,9 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
     if key == "data" and isinstance(value, str | Path):
-        return [("data.name", value)] if value in DATASETS else [("data.name", "folder"), ("data.root", value)]
+        if value in DATASETS:
+            return [("data.name", value)]
+        return [("data.name", recognise(Path(value))), ("data.root", value)]
     if key in SHORTHANDS and not isinstance(value, Mapping):
         return [(SHORTHANDS[key], value)]
     if "." in key or key in RunConfig.model_fields:

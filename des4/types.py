@@ -64,8 +64,10 @@ class Dataset(Protocol):
     """A source of images and masks, whatever their format. It owns the class names, and knows no method.
 
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
+    notes: what the data set decided beyond what its files say, one sentence each.
     """
 
+    notes: tuple[str, ...]
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     labelled: Sequence[str]
@@ -77,6 +79,9 @@ class Dataset(Protocol):
 
     def label(self, sample_id: str) -> Tensor:
         """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
+
+    def check_labelled(self) -> None:
+        """Look at every labelled and val sample without decoding it. Raises DataError before training would."""
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Union
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.data.files import FileDataset
 from des4.data.folder import Folder, FolderConfig
 from des4.data.lists import content_hash
 from des4.data.loader import Loader
 from des4.data.scenes import Scenes, ScenesConfig
 from des4.data.views import ViewsConfig
-from des4.types import Dataset
+from des4.types import Config, Dataset
 
-DataConfig = Annotated[FolderConfig | ScenesConfig, Field(discriminator="name")]
-"""The `data` section of a config: `name` says which data set it describes."""
+FORMATS: dict[str, type[FileDataset]] = {"folder": Folder}
+"""Name → data set in files. Each recognises the layout of its own root; the first that does is the one."""
 
-DATASETS: dict[str, type[Folder] | type[Scenes]] = {"folder": Folder, "scenes": Scenes}
+DATASETS: dict[str, type[FileDataset] | type[Scenes]] = {**FORMATS, "scenes": Scenes}
 """Name → data set, built as `DATASETS[config.name](config)`."""
+
+if TYPE_CHECKING:
+
+    class DataConfig(Config):
+        """What every data set's Config has."""
+
+        name: str
+
+else:
+    DataConfig = Annotated[Union[tuple(cls.Config for cls in DATASETS.values())], Field(discriminator="name")]  # noqa: UP007
+    """The `data` section of a config: `name` says which data set it describes."""
+
+
+def recognise(root: Path) -> str:
+    """Name the format of a data folder by its layout; `folder` where no format claims it."""
+    return next((name for name, cls in FORMATS.items() if cls.recognises(root)), "folder")
 
 
 def pixel_counts(dataset: Dataset, ids: Iterable[str]) -> Tensor:
@@ -34,7 +52,9 @@ def pixel_counts(dataset: Dataset, ids: Iterable[str]) -> Tensor:
 
 __all__ = [
     "DATASETS",
+    "FORMATS",
     "DataConfig",
+    "FileDataset",
     "Folder",
     "FolderConfig",
     "Loader",
@@ -43,4 +63,5 @@ __all__ = [
     "ViewsConfig",
     "content_hash",
     "pixel_counts",
+    "recognise",
 ]

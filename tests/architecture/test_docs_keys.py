@@ -24,8 +24,8 @@ NAMES = re.compile(r"\]\(([^)]+\.py)\): (`[\w.]+`(?:, `[\w.]+`)*)")
 
 
 def _configs(config: type[Config]) -> Iterator[type[Config]]:
-    """Yield a config class and all that its fields may hold."""
-    yield config
+    """Yield a config class, its bases that have settings, and all that its fields may hold."""
+    yield from (cls for cls in config.__mro__ if issubclass(cls, Config) and cls.model_fields)
     for field in config.model_fields.values():
         for part in _parts(field.annotation):
             if isinstance(part, type) and issubclass(part, Config):
@@ -57,8 +57,9 @@ def _rows(config: type[Config]) -> dict[str, list[str]]:
 @pytest.mark.parametrize("config", dict.fromkeys(_configs(RunConfig)), ids=lambda config: config.__name__)
 def test_configuration_page_states_keys_defaults_and_choices(config: type[Config]) -> None:
     rows = _rows(config)
-    assert list(rows) == list(config.model_fields)
-    for key, field in config.model_fields.items():
+    own = {key: field for key, field in config.model_fields.items() if key in config.__annotations__}
+    assert list(rows) == list(own)
+    for key, field in own.items():
         default, meaning = rows[key]
         if field.is_required():
             assert default == "required", key

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from des4.data import Folder, FolderConfig, Loader, ViewsConfig, pixel_counts
-from des4.data.folder import voc_palette
+from des4.data.files import voc_palette
 from des4.types import DataError, ViewSpec
 
 CAMVID = Path(__file__).parents[4] / "shared" / "data"
