@@ -155,7 +155,8 @@ def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str,
             rows.append([image.permute(1, 2, 0).numpy(), training.dataset.label(sample_id).numpy(), *predictions])
         grid(rows, ["image", "truth", *models], training.dataset.palette, names, run.plots / f"{name}.png", captions)
 
-    samples = list(scores)[:NUM_SAMPLES]
+    spacing = max(1, -(-len(scores) // NUM_SAMPLES))  # neighbours in a list are often frames of one street
+    samples = list(scores)[::spacing]
     worst = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
     for name, ids in (("samples", samples), ("worst", worst)):
         if ids:
