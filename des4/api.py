@@ -24,7 +24,7 @@ from des4.runlog import RunFolder
 from des4.types import ConfigError, DataError, RunError
 
 NUM_SAMPLES = 6
-"""Images in the grid of samples: the first of the validation list, so that runs can be laid side by side."""
+"""Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
 NUM_WORST = 20
 """Images in the grid of worst predictions."""
 
