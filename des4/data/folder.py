@@ -48,7 +48,7 @@ class Folder(FileDataset):
             images=scan(root / "images"),
             masks={stem: IndexMask(path) for stem, path in scan(root / "masks").items()},
             classes=_class_names(config),
-            identify=lambda name: stem_of(name).removeprefix("images/"),
+            identify=_identify,
             mask_at=IndexMask,
         )
         super().__init__(config, catalogue)
@@ -57,6 +57,10 @@ class Folder(FileDataset):
     def recognises(root: Path) -> bool:
         """Whether `root` is laid out like this."""
         return (root / "images").is_dir()
+
+
+def _identify(name: str) -> str:
+    return stem_of(name).removeprefix("images/")
 
 
 def _class_names(config: FolderConfig) -> tuple[str, ...] | None:
