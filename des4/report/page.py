@@ -5,17 +5,15 @@ The page stands alone: pictures are inlined, it needs no script, no font and no 
 
 from __future__ import annotations
 
-import base64
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import yaml
 
 from des4.report import plots
+from des4.report.templates import inline, template
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
@@ -37,14 +35,14 @@ def write_report(run: RunFolder) -> Path:
         key=lambda path: (path.stem not in SAMPLE_TITLES, path.stem),
     )
     place = run.path if run.path.name else run.path.resolve()
-    page = _template().render(
+    page = template("page.html").render(
         name=place.resolve().name,
         place=place,
         results=results,
         models=results["models"],
         classes=sorted(results["pixel_share"], key=lambda name: -results["pixel_share"][name]),
-        figures={path.stem: _inline(path) for path in drawn},
-        grids={SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): _inline(path) for path in grids},
+        figures={path.stem: inline(path) for path in drawn},
+        grids={SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): inline(path) for path in grids},
         config=yaml.safe_dump(run.config(), sort_keys=False, allow_unicode=True),
         env=flatten(run.env()),
     )
@@ -73,31 +71,6 @@ def _draw(results: Mapping[str, Any], metrics: list[dict[str, Any]], folder: Pat
     if plots.has_stats(metrics):
         plots.stats(metrics, list(share), new("stats"))
     return drawn
-
-
-def _template() -> jinja2.Template:
-    """Load page.html, which lies beside this file; whatever it shows is escaped."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    env = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    env.filters["percent"] = plots.percent
-    env.filters["duration"] = _duration
-    env.filters["quote"] = lambda value: shlex.quote(str(value))
-    return env.get_template("page.html")
-
-
-def _inline(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration with its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

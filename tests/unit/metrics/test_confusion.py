@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from des4.metrics import PseudoLabelQuality, Results, confusion_matrix, tail_classes
+from des4.metrics import PseudoLabelQuality, Results, confusion_matrix
 
 nan = pytest.approx(math.nan, nan_ok=True)
 
@@ -55,21 +55,6 @@ def test_agrees_with_torchmetrics(num_classes, seed):
     ours = torch.tensor(list(results.iou.values()))
     known = ~ours.isnan()
     torch.testing.assert_close(ours[known], theirs[known])
-
-
-@pytest.mark.parametrize(
-    ("counts", "tail"),
-    [
-        ([100, 10, 1], [2]),
-        ([100, 10, 5, 1], [2, 3]),
-        ([100, 10, 0, 1], [3]),  # the absent class is neither in the median nor in the tail
-        ([5, 5, 5], []),
-        ([7], []),
-        ([0, 0], []),
-    ],
-)
-def test_tail_is_what_lies_below_the_median_share_of_the_classes_present(counts, tail):
-    assert tail_classes(torch.tensor(counts)) == tail
 
 
 def test_pseudo_label_quality_by_hand():

@@ -1,0 +1,22 @@
+"""Which classes are the rare ones."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def tail_classes(pixel_counts: Tensor) -> list[int]:
+    """Return the indices of the rare classes.
+
+    The rule: a class is in the tail if its share of the labelled list's pixels lies below the median share of the
+    classes present (for an even number of them, the mean of the middle two). A class without a labelled pixel is not
+    present: it neither moves the median nor belongs to the tail, for nothing could be learnt about it.
+
+    pixel_counts: (C,) pixels of each class in the labelled list.
+    """
+    counts = pixel_counts.double().cpu()
+    present = counts > 0
+    if not present.any():
+        return []
+    median = counts[present].quantile(0.5)
+    return (present & (counts < median)).nonzero().flatten().tolist()
