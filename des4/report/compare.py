@@ -2,6 +2,9 @@
 
 Runs whose configs differ in nothing but `train.seed` and `out` form a group. Scores are those of the last checkpoint,
 of the model each run is judged by; the best checkpoint was chosen on the reported list and has no place here.
+
+Published lists come in families that share sizes and fractions but not images (docs/protocols.md). Each family has its
+own table, and so have the runs with lists that nobody published; a picture holds one family alone.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import html
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
 
 PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabelled_batch_size", "views.crop_size")
 """Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
+OTHER_LISTS = "unpublished lists"
+"""Title of the runs whose lists belong to no protocol, where others do."""
+
+Finished = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Config and results of a run."""
+Rows = list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,12 @@ class RunGroup:
     """Runs that differ only in their seed.
 
     label: the method and the settings in which this group differs from others. model: the model they are judged by.
+    protocol: of their lists, as `voc/u2pl/1323`; empty for lists that nobody published.
     """
 
     label: str
     model: str
+    protocol: str
     seeds: tuple[int, ...]
     miou: Score
     tail_miou: Score
@@ -72,34 +83,51 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order of their first run, and what the reader must know; `rich` prints it as tables."""
+    """Groups by family of lists, and what the reader must know; `rich` prints a family's groups as two tables."""
 
-    groups: tuple[RunGroup, ...]
+    families: Mapping[str, tuple[RunGroup, ...]]
     warnings: tuple[str, ...]
+
+    @property
+    def groups(self) -> tuple[RunGroup, ...]:
+        """All groups."""
+        return tuple(group for groups in self.families.values() for group in groups)
 
     def markdown(self) -> str:
         """Return the tables and warnings as Markdown."""
-        blocks = ["\n".join(_markdown_rows(rows)) for rows in (self._summary(), self._by_class())]
+        blocks = []
+        for title, *tables in self._sections():
+            blocks += [f"### {_markdown(title)}"] if title else []
+            blocks += ["\n".join(_markdown_rows(rows)) for rows in tables]
         if self.warnings:
             blocks.append("\n".join(f"- Warning: {_markdown(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
 
     def plot(self, path: Path) -> None:
-        """Draw mIoU and tail mIoU of each group, with sd and every run, as PNG."""
+        """Draw mIoU and tail mIoU of each group, with sd and every run, as PNG.
+
+        Raises RunError for several families.
+        """
+        from des4.types import RunError  # imports torch, which a report does without
+
+        if len(self.families) > 1:
+            raise RunError(f"{path}: one picture cannot hold several families of lists "
+                           f"({_and(self.families)}); draw the runs of each by themselves")  # fmt: skip
         group_bars({g.label: {"mIoU": g.miou.values, "tail mIoU": g.tail_miou.values} for g in self.groups}, path)
 
     def __rich__(self) -> RenderableType:
-        warnings = [Text(f"! {text}", style="yellow") for text in self.warnings]
-        return Lines(_table(self._summary()), _table(self._by_class()), *warnings)
+        lines: list[RenderableType] = []
+        for title, *tables in self._sections():
+            lines += [Text(title, style="bold")] if title else []
+            lines += [_table(rows) for rows in tables]
+        return Lines(*lines, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
-    def _summary(self) -> list[list[str]]:
-        head = ["group", "model", "seeds", "mIoU %", "tail mIoU %"]
-        return [head] + [[g.label, g.model, str(len(g.seeds)), str(g.miou), str(g.tail_miou)] for g in self.groups]
-
-    def _by_class(self) -> list[list[str]]:
-        names = dict.fromkeys(name for group in self.groups for name in group.iou)
-        rows = [[name, *(str(g.iou.get(name, Score(()))) for g in self.groups)] for name in names]
-        return [["IoU %", *(g.label for g in self.groups)], *rows]
+    def _sections(self) -> Iterator[tuple[str, Rows, Rows]]:
+        """Yield each family's title and two tables; nameless lists need no title where there are no others."""
+        for family, groups in self.families.items():
+            protocols = dict.fromkeys(group.protocol for group in groups)
+            title = next(iter(protocols)) if len(protocols) == 1 else family
+            yield title or (OTHER_LISTS if len(self.families) > 1 else ""), _summary(groups), _by_class(groups)
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
@@ -109,26 +137,39 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     """
     if not runs:
         raise ValueError("no runs to compare")
-    loaded = [(run.path, flatten(run.config()), run.results()) for run in runs]
-    members: dict[str, list[tuple[dict[str, Any], Mapping[str, Any]]]] = {}
-    for _, config, results in loaded:
-        key = json.dumps({k: v for k, v in config.items() if k not in ("train.seed", "out")}, sort_keys=True)
+    families: dict[str, list[Finished]] = {}
+    warnings = []
+    for run in runs:
+        config, results = flatten(run.config()), run.results()
+        families.setdefault(_protocol_name(results).rpartition("/")[0], []).append((config, results))
+        if results["step"] != results["steps"]:
+            warnings.append(f"{run.path} stopped at step {results['step']} of {results['steps']}")
+    if len(families) > 1:
+        warnings.append(f"{_and(families)} are lists of different images: what stands in one table "
+                        "does not compare with what stands in another")  # fmt: skip
+    groups = {family: _groups(members) for family, members in families.items()}
+    for family, members in families.items():
+        about = [*_seed_warnings(groups[family]), *_protocol_warnings([_protocol(*run) for run in members])]
+        warnings += [f"{family or OTHER_LISTS}: {text}" for text in about] if len(families) > 1 else about
+    return Comparison(groups, tuple(warnings))
+
+
+def _groups(runs: Sequence[Finished]) -> tuple[RunGroup, ...]:
+    """Put runs together that have one protocol, and one config but for the seed and the folder."""
+    members: dict[str, list[Finished]] = {}
+    for config, results in runs:
+        same = {key: value for key, value in config.items() if key not in ("train.seed", "out")}
+        key = json.dumps([_protocol_name(results), same], sort_keys=True)
         members.setdefault(key, []).append((config, results))
     labels = _labels([group[0][0] for group in members.values()])
-    groups = tuple(_group(label, [r for _, r in group]) for label, group in zip(labels, members.values(), strict=True))
-    unfinished = [
-        f"{path} stopped at step {results['step']} of {results['steps']}"
-        for path, _, results in loaded
-        if results["step"] != results["steps"]
-    ]
-    facts = [_protocol(config, results) for _, config, results in loaded]
-    return Comparison(groups, (*unfinished, *_seed_warnings(groups), *_protocol_warnings(facts)))
+    return tuple(_group(label, [r for _, r in group]) for label, group in zip(labels, members.values(), strict=True))
 
 
 def _group(label: str, results: Sequence[Mapping[str, Any]]) -> RunGroup:
     names = dict.fromkeys(name for r in results for name in r["iou"])
     return RunGroup(
         label=label,
+        protocol=_protocol_name(results[0]),
         model=" / ".join(dict.fromkeys(r["evaluated"] for r in results)),
         seeds=tuple(r["seed"] for r in results),
         miou=_score(r["miou"] for r in results),
@@ -156,6 +197,10 @@ def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(config, leaves, strict=True)}
         labels.append(" · ".join([method, *(f"{short[key]}={config[key]}" for key in changed)]))
     return labels
+
+
+def _protocol_name(results: Mapping[str, Any]) -> str:
+    return results["data"].get("protocol") or ""  # runs of the first version have none
 
 
 def _protocol(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
@@ -186,6 +231,22 @@ def _seed_warnings(groups: Sequence[RunGroup]) -> list[str]:
             seeds = ", ".join(map(str, twice))
             warnings.append(f"{group.label}: seed {seeds} occurs more than once; such runs are no independent evidence")
     return warnings
+
+
+def _and(families: Iterable[str]) -> str:
+    *first, last = (family or OTHER_LISTS for family in families)
+    return f"{', '.join(first)} and {last}"
+
+
+def _summary(groups: Sequence[RunGroup]) -> Rows:
+    head = ["group", "model", "seeds", "mIoU %", "tail mIoU %"]
+    return [head] + [[g.label, g.model, str(len(g.seeds)), str(g.miou), str(g.tail_miou)] for g in groups]
+
+
+def _by_class(groups: Sequence[RunGroup]) -> Rows:
+    names = dict.fromkeys(name for group in groups for name in group.iou)
+    rows = [[name, *(str(g.iou.get(name, Score(()))) for g in groups)] for name in names]
+    return [["IoU %", *(g.label for g in groups)], *rows]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Table:

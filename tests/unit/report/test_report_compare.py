@@ -10,6 +10,7 @@ from rich.console import Console
 
 from des4.report.compare import Score, compare
 from des4.runlog import RunFolder
+from des4.types import RunError
 
 MakeRun = Callable[..., RunFolder]
 
@@ -84,6 +85,48 @@ def test_it_renders_as_text_markdown_and_picture(make_run: MakeRun, tmp_path: Pa
     assert r"$5 [bold]\|note" in markdown and "&lt;b&gt;sign" in markdown and "- Warning: " in markdown
     result.plot(tmp_path / "compare.png")
     assert (tmp_path / "compare.png").stat().st_size > 5000
+
+
+def test_families_of_lists_never_share_a_table(make_run: MakeRun, tmp_path: Path) -> None:
+    """U2PL's and CPS's 1/8 have the same size, and are other images: their figures do not belong side by side."""
+    result = compare(
+        [
+            make_run("a", miou=0.5, data={"protocol": "voc/u2pl/1323"}),
+            make_run("b", seed=1, miou=0.6, data={"protocol": "voc/blended/1323", "labelled_hash": "other"}),
+            make_run("c", seed=1, miou=0.7, data={"protocol": "voc/u2pl/1323"}),
+            make_run("d", seed=1, miou=0.8, data={"labelled_hash": "own", "protocol": None}),
+        ]
+    )
+    assert {family: [g.seeds for g in groups] for family, groups in result.families.items()} == {
+        "voc/u2pl": [(0, 1)], "voc/blended": [(1,)], "": [(1,)],
+    }  # fmt: skip
+    markdown = result.markdown()
+    titles = [line for line in markdown.splitlines() if line.startswith("#")]
+    assert titles == ["### voc/u2pl/1323", "### voc/blended/1323", "### unpublished lists"]
+    assert [part.count("| teacher |") for part in markdown.split("### ")[1:]] == [1, 1, 1]
+    assert "60.00 ± 14.14" in markdown.split("### ")[1] and "60.00 |" in markdown.split("### ")[2]
+    assert result.warnings[0].startswith("voc/u2pl, voc/blended and unpublished lists are lists of different images")
+    assert result.warnings[1].startswith("voc/blended: des4: one seed only")
+    assert not any("labelled list differs" in warning for warning in result.warnings)
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(result)
+    assert console.export_text().count("mIoU %") == 6
+    with pytest.raises(RunError, match="one picture cannot hold several families of lists"):
+        result.plot(tmp_path / "compare.png")
+    assert not (tmp_path / "compare.png").exists()
+
+
+def test_one_family_is_named_and_keeps_one_table(make_run: MakeRun, tmp_path: Path) -> None:
+    """Two sizes of one family may stand together, with a warning."""
+    runs = [make_run("a", data={"protocol": "voc/classic/92", "labelled_hash": "92"}),
+            make_run("b", seed=1, data={"protocol": "voc/classic/183", "labelled_hash": "183"})]  # fmt: skip
+    result = compare(runs)
+    assert [g.protocol for g in result.groups] == ["voc/classic/92", "voc/classic/183"]
+    assert result.markdown().startswith("### voc/classic\n")
+    assert compare(runs[:1]).markdown().startswith("### voc/classic/92\n")
+    assert any("labelled list differs" in warning for warning in result.warnings)
+    result.plot(tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").exists()
 
 
 def test_nothing_to_compare_is_an_error() -> None:

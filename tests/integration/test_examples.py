@@ -1,0 +1,69 @@
+"""The scripts in examples/, on data small enough to work out by hand."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from trees import index_mask, put
+
+from des4.data.lists import read_list
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_class_ratios_by_hand(tmp_path: Path) -> None:
+    ratios = example("voc_class_ratios")
+    masks = {name: put(tmp_path / f"{name}.png", index_mask(*labels)) for name, labels in
+             {"a": (0, 1, 255), "b": (0, 0, 2), "c": (20, 20, 0)}.items()}  # fmt: skip
+    pair = [("voc/u2pl/662", "labelled", ["a", "b"]), ("voc/u2pl/662", "unlabelled", ["c"])]
+    counted = ratios.count(masks, [*pair, ("all training images", "", ["a", "b", "c"])])
+    labelled = counted[0]
+    assert labelled.pixels[:3].tolist() == [23 + 47, 24, 1] and labelled.pixels.sum() == 95
+    assert labelled.ratio[:4].tolist() == [1 / 70, 1 / 24, 1, 0]
+    assert (labelled.imbalance, labelled.by_share) == (70, [2, 1, 0])
+    page = ratios.tables(counted)
+    assert "| voc/u2pl/662 | labelled | 2 | 73.7 % | bicycle 1.05 % | 70 | 0.0143 | 0.00 | 18 |" in page
+    assert "### voc/u2pl\n\n| class | 2: pixels | R |" in page and "| aeroplane | 24 | 0.0417 |" in page
+    ratios.write_csv(tmp_path / "x.csv", counted)
+    rows = list(csv.DictReader((tmp_path / "x.csv").open(encoding="utf-8")))
+    assert len(rows) == 3 * 21 and rows[1]["class"] == "aeroplane" and rows[1]["pixels"] == "24"
+    ratios.draw(tmp_path / "x.png", counted)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.width > 1000 and len(np.unique(np.asarray(picture))) > 10
+
+
+def test_class_ratios_name_what_is_missing(tmp_path: Path) -> None:
+    ratios = example("voc_class_ratios")
+    with pytest.raises(SystemExit, match=r"b\.png: no such mask"):
+        ratios.count({"a": tmp_path / "a.png"}, [("x", "", ["a", "b"])])
+    with pytest.raises(SystemExit, match="holds no published list"):
+        list(ratios.published_lists(tmp_path))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published lists and masks are not here")
+def test_the_published_table_holds_for_the_smallest_list() -> None:
+    ratios = example("voc_class_ratios")
+    names = [name for name, _ in read_list(SHARED / "splits" / "pascal" / "u2pl" / "92" / "labeled.txt")]
+    masks = {name: SHARED / "voc_masks" / f"{name}.png" for name in names}
+    (counted,) = ratios.count(masks, [("voc/classic/92", "labelled", names)])
+    rows = csv.DictReader((ROOT / "docs" / "results" / "voc_class_ratios.csv").open(encoding="utf-8"))
+    told = [row for row in rows if (row["list"], row["kind"]) == ("voc/classic/92", "labelled")]
+    assert [int(row["pixels"]) for row in told] == counted.pixels.tolist()
+    assert [row["ratio"] for row in told] == [f"{value:.6f}" for value in counted.ratio]
