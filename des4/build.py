@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, Loader, content_hash, pixel_counts
+from des4.data import DATASETS, Loader, content_hash, pixel_counts, recognise_lists
 from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device
 from des4.methods import METHODS, Method
 from des4.metrics import tail_classes
@@ -82,6 +82,7 @@ class Training:
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
         lists = {"labelled": self.dataset.labelled, "unlabelled": self.dataset.unlabelled, "val": self.dataset.val}
+        protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
         share = self.counts.double() / self.counts.sum()
         return {
             "method": self.config.method.name,
@@ -89,6 +90,7 @@ class Training:
             "pixel_share": dict(zip(self.dataset.classes, share.tolist(), strict=True)),
             "data": {
                 "name": self.config.data.name,
+                "protocol": protocol.name if protocol else None,
                 **{name: len(ids) for name, ids in lists.items()},
                 **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
             },
@@ -218,7 +220,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "des4": des4.__version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")},
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),

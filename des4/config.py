@@ -29,7 +29,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from des4.data import DATASETS, DataConfig, ViewsConfig, recognise
+from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
 from des4.engine import EvalConfig, OptimConfig, TrainConfig
 from des4.methods import METHODS
 from des4.models import ModelConfig
@@ -201,7 +201,7 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
     if key == "data" and isinstance(value, str | Path):
-        if value in DATASETS:
+        if value in DATASETS and not (value in FORMATS and Path(value).is_dir()):  # a folder may be called voc
             return [("data.name", value)]
         return [("data.name", recognise(Path(value))), ("data.root", value)]
     if key in SHORTHANDS and not isinstance(value, Mapping):

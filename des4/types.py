@@ -6,11 +6,10 @@ B images, C classes, D embedding size, H×W the crop, h×w the feature grid (str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -64,6 +63,8 @@ class Dataset(Protocol):
     """A source of images and masks, whatever their format. It owns the class names, and knows no method.
 
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
+    skip_broken: whether a labelled sample that cannot be read is skipped in training, or stops it. One that is
+    unlabelled is always skipped.
     notes: what the data set decided beyond what its files say, one sentence each.
     """
 
@@ -73,6 +74,7 @@ class Dataset(Protocol):
     labelled: Sequence[str]
     unlabelled: Sequence[str]
     val: Sequence[str]
+    skip_broken: bool
 
     def image(self, sample_id: str) -> Tensor:
         """Read an image, (3, H, W) uint8 RGB. Raises DataError."""
@@ -123,27 +125,11 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step reads. `unlabelled` is None for methods whose ViewSpec has no strong view."""
+    """What one training step reads. `unlabelled` is None for methods whose ViewSpec has no strong view.
+
+    skipped: images that could not be read for it and gave their place to others, id → reason in one line.
+    """
 
     labelled: Labelled
     unlabelled: Unlabelled | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on `device`; copies do not block."""
-
-        def move(t: Tensor) -> Tensor:
-            return t.to(device, non_blocking=True)
-
-        lab = replace(self.labelled, image=move(self.labelled.image), label=move(self.labelled.label))
-        if (un := self.unlabelled) is None:
-            return Batch(lab)
-        return Batch(
-            lab,
-            replace(
-                un,
-                weak=move(un.weak),
-                strong=tuple(move(s) for s in un.strong),
-                mix=tuple(Mix(move(m.partner), move(m.box)) for m in un.mix),
-                valid=move(un.valid),
-            ),
-        )
+    skipped: Mapping[str, str] = field(default_factory=dict)

@@ -10,24 +10,30 @@ Who is who, in this order:
   list.
 - unlabelled: the list; else every image (or every image the format says is for training) that is neither.
 Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root. The mask of an unlabelled
-image is never opened.
+image is never opened. Unlabelled images in tar shards come to those in files.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from des4.data.images import IMAGE_SUFFIXES, read_header, read_image
-from des4.data.lists import Entry, read_list, refuse_repeats
+from des4.data.cache import GIB, PixelCache, cache_folder
+from des4.data.faults import is_collecting, stepping_over
+from des4.data.ids import MergedIds
+from des4.data.images import IMAGE_SUFFIXES, read_bytes, read_header, read_image
+from des4.data.lists import Entry, read_list, refuse_repeats, sample_name
+from des4.data.protocols import PROTOCOLS, describe_lists, find_lists, known_protocol, require_protocol
+from des4.data.shards import Shards
 from des4.types import IGNORE, Config, DataError
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -44,6 +50,31 @@ class FilesConfig(Config):
     """Share of the labelled images kept for validation where nothing names a val set."""
     val_seed: int = 0
     """Seed of that draw. It is apart from the training seed, so that runs with several seeds share one val set."""
+    protocol: str | None = None
+    """Published protocol, by its name in `des4.data.protocols`, that the labelled and unlabelled images must be of."""
+    lists: Path | None = None
+    """Folder with published lists: those of `protocol` are found in it by their content."""
+    shards: Path | tuple[Path, ...] | None = None
+    """Tar files with further unlabelled images, and folders of such files."""
+    cache: float = Field(default=0.0, ge=0)
+    """GiB of decoded images to keep on disk; 0 = none. For images that take long to decode."""
+    cache_dir: Path | None = None
+    """Folder for them and for the indexes of shards; default: `des4` in the user's cache folder."""
+    skip_broken: bool = False
+    """Replace a labelled image that cannot be read by another, as is always done with unlabelled ones."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _published(cls, name: str | None) -> str | None:
+        return name if name is None else known_protocol(name)
+
+    @model_validator(mode="after")
+    def _one_source_of_lists(self) -> Self:
+        if self.lists and not self.protocol:
+            raise ValueError("lists: say which of its lists with protocol=NAME, e.g. voc/u2pl/1323")
+        if self.lists and (self.labeled or self.unlabeled):
+            raise ValueError("lists: the protocol's are searched there; leave out labeled and unlabeled, or lists")
+        return self
 
 
 class Mask(Protocol):
@@ -70,6 +101,7 @@ class Catalogue:
     labelled, unlabelled, val: ids by the format's own convention, None where it has none.
     identify: turns a listed name that is no id into the id it means.
     mask_at: opens the mask file of an `image mask` pair; None: the mask is found by the image's id, as all others are.
+    fine: ids of the images with finer masks than the others, None where masks are of one kind.
     """
 
     images: Mapping[str, Path]
@@ -79,8 +111,9 @@ class Catalogue:
     labelled: Sequence[str] | None = None
     unlabelled: Sequence[str] | None = None
     val: Sequence[str] | None = None
-    identify: Callable[[str], str] = lambda name: name
+    identify: Callable[[str], str] = str
     mask_at: Callable[[Path], Mask] | None = None
+    fine: Collection[str] | None = None
 
 
 class FileDataset(ABC):
@@ -88,17 +121,35 @@ class FileDataset(ABC):
 
     Config: a FilesConfig with a `name`.
     notes: what was decided beyond the files, one sentence each: a drawn val set, counted classes.
-    Raises DataError if a listed image or mask is missing, or a val image is a training image as well.
+    val_is_drawn: whether nothing names the val set, so that it was drawn from the labelled images.
+    catalogue: what the reader found, masks of unlabelled images included.
+    unlabelled_files: the unlabelled images that do not lie in shards.
+    Raises DataError if a listed image or mask is missing, or a val image is a training image as well. Where faults are
+    collected (`data.faults`) it goes on without what is at fault, and leaves `classes` empty rather than count them.
     """
 
     Config: ClassVar[type[FilesConfig]]
+    labelled: Sequence[str]
+    unlabelled: Sequence[str]
+    val: Sequence[str]
 
     def __init__(self, config: FilesConfig, catalogue: Catalogue) -> None:
         self.root = config.root
         self.notes: tuple[str, ...] = ()
+        self.val_is_drawn = False
+        self.catalogue = catalogue
         self._images = dict(catalogue.images)
         self._masks = self._split(config, catalogue)
-        self.classes = catalogue.classes or self._count_classes()
+        if config.protocol:
+            with stepping_over("wrong-protocol"):
+                require_protocol(config.protocol, self.labelled, self.unlabelled, config.lists or config.root)
+        self.unlabelled_files = self.unlabelled
+        self._shards = self._add_shards(config) if config.shards else None
+        self.notes += tuple(describe_lists(self.labelled, self.unlabelled, self.val, catalogue.fine))
+        self._cache = self._open_cache(config) if config.cache else None
+        self.skip_broken = config.skip_broken
+        self._checked: set[str] = set()
+        self.classes = catalogue.classes or self._find_classes()
         self.palette = catalogue.palette or voc_palette(len(self.classes))
 
     @staticmethod
@@ -108,29 +159,57 @@ class FileDataset(ABC):
 
     def image(self, sample_id: str) -> Tensor:
         """Read an image upright, (3, H, W) uint8 RGB. Raises DataError."""
-        if sample_id not in self._images:
-            raise DataError(f"{self.root}: has no image '{sample_id}'")
-        return read_image(self._images[sample_id])
+        if path := self._images.get(sample_id):
+            return self._cached(path, lambda: read_image(path))
+        if (shards := self._shards) is not None and sample_id in shards:
+            return self._cached(shards.tar(sample_id), lambda: shards.image(sample_id), sample_id)
+        raise DataError(f"{self.root}: has no image '{sample_id}'")
+
+    def _cached(self, source: Path, decode: Callable[[], Tensor], member: str = "") -> Tensor:
+        return self._cache.get(source, decode, member) if self._cache else decode()
 
     def label(self, sample_id: str) -> Tensor:
         """Read the mask of a labelled or val image, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
-        self._check(sample_id)
+        if sample_id not in self._checked:
+            self.check_sample(sample_id)
         mask = self._masks[sample_id]
         label = mask.read()
-        wrong = label[(label >= len(self.classes)) & (label != IGNORE)]
-        if wrong.numel():
+        values = label.numpy()  # which compares bytes ten times as fast
+        wrong = (values >= len(self.classes)) & (values != IGNORE)
+        if wrong.any():
             raise DataError(
-                f"{mask.path}: label {int(wrong[0])} is neither one of the {len(self.classes)} classes "
+                f"{mask.path}: label {values[wrong][0]} is neither one of the {len(self.classes)} classes "
                 f"(0..{len(self.classes) - 1}) nor {IGNORE} (ignore); mend the mask or the class list"
             )
         return label
 
     def check_labelled(self) -> None:
-        """Read every labelled and val file's header: format, size, rotation. Raises DataError before training does."""
-        for sample_id in (*self.labelled, *self.val):
-            self._check(sample_id)
+        """Read every labelled and val file's header: format, size, rotation. Raises DataError before training does.
 
-    def _check(self, sample_id: str) -> None:
+        Labelled ones that may be skipped are left to be found in training.
+        """
+        for sample_id in (*(() if self.skip_broken else self.labelled), *self.val):
+            self.check_sample(sample_id)
+
+    def image_file(self, sample_id: str) -> Path:
+        """Return the file of an image; of one in a shard, the tar's path with its key."""
+        if path := self._images.get(sample_id):
+            return path
+        assert self._shards is not None  # noqa: S101  # all other images are in shards
+        return self._shards.tar(sample_id) / sample_id.partition("/")[2]
+
+    def image_bytes(self, sample_id: str) -> bytes:
+        """Read an image file without decoding it. Raises DataError."""
+        if path := self._images.get(sample_id):
+            return read_bytes(path)
+        assert self._shards is not None  # noqa: S101  # all other images are in shards
+        return self._shards.read(sample_id)
+
+    def mask(self, sample_id: str) -> Mask:
+        """Return the mask of a labelled or val image, unopened."""
+        return self._masks[sample_id]
+
+    def check_sample(self, sample_id: str) -> None:
         """Raise DataError unless the sample's mask fits its image, going by their headers."""
         if sample_id not in self._masks:
             raise DataError(
@@ -148,27 +227,49 @@ class FileDataset(ABC):
                 f"{mask.path}: is {size[1]}×{size[0]} pixels, its image {path.name} is "
                 f"{image.size[1]}×{image.size[0]}; export the mask at the image's size"
             )
+        self._checked.add(sample_id)
+
+    def _open_cache(self, config: FilesConfig) -> PixelCache:
+        return PixelCache(cache_folder(config.cache_dir, config.root), config.root, int(config.cache * GIB))
+
+    def _add_shards(self, config: FilesConfig) -> Shards:
+        """Open the shards, and put their images among the unlabelled ones. Raises DataError if an id is taken."""
+        places = [config.shards] if isinstance(config.shards, Path) else list(config.shards or ())
+        shards = Shards(places, cache_folder(config.cache_dir, config.root) / "indexes")
+        if taken := next((sample_id for sample_id in self._images if sample_id in shards), None):
+            raise DataError(
+                f"{shards.tar(taken)}: '{taken}' is an image under {self.root} as well; rename the shard, whose name "
+                "begins the ids of its images"
+            )
+        self.notes += (f"shards: {len(shards)} unlabelled images in {shards.num_shards} tar files",)
+        self.unlabelled = MergedIds(self.unlabelled, shards) if self.unlabelled else shards
+        return shards
 
     def _split(self, config: FilesConfig, catalogue: Catalogue) -> dict[str, Mask]:
         """Set `labelled`, `unlabelled`, `val`; return the only masks ever opened."""
         known: dict[str, Mask] = {}
+        published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
 
         def listed(name: str, path: Path | None) -> list[str] | None:
-            path = path or if_file(config.root / f"{name}.txt")
+            path = path or published.get(name) or if_file(config.root / f"{name}.txt")
             if path is None:
                 return None
-            ids = []
-            for entry in read_list(path):
-                sample_id, mask = self._locate(path, entry, catalogue)
-                if name != "unlabeled":
-                    if mask is None or not mask.path.is_file():
-                        raise DataError(
-                            f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {config.root}'}; "
-                            "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
-                        )
-                    known[sample_id] = mask
-                ids.append(sample_id)
-            refuse_repeats(path, ids)
+            ids: list[str] = []
+            with stepping_over("unreadable-list"):
+                entries = read_list(path)
+                for entry in self._in_own_names(entries) if path in published.values() else entries:
+                    with stepping_over("missing-file"):
+                        sample_id, mask = self._locate(path, entry, catalogue)
+                        if name != "unlabeled":
+                            if mask is None or not mask.path.is_file():
+                                raise DataError(
+                                    f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {config.root}'}; "
+                                    "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
+                                )
+                            known[sample_id] = mask
+                        ids.append(sample_id)
+            with stepping_over("repeated-line"):
+                refuse_repeats(path, ids)
             return ids
 
         labelled = listed("labeled", config.labeled)
@@ -180,32 +281,45 @@ class FileDataset(ABC):
             )
         if labelled is None:
             _refuse_orphans(catalogue)
-        with_mask = [sample_id for sample_id in sorted(self._images) if sample_id in catalogue.masks]
+        usable = catalogue.labelled
+        if usable is None:
+            usable = [sample_id for sample_id in sorted(self._images) if sample_id in catalogue.masks]
         if val is None:
-            val = list(catalogue.val or (i for i in with_mask if "val" in PurePosixPath(i).parts[:-1]))
+            val = list(catalogue.val or (i for i in usable if "val" in PurePosixPath(i).parts[:-1]))
         if labelled is None:
-            labelled = sorted(set(catalogue.labelled or with_mask) - set(val) - set(unlabelled or ()))
-        if not labelled:
-            raise DataError(
-                f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
-            )
+            labelled = sorted(set(usable) - set(val) - set(unlabelled or ()))
+            if not labelled:
+                raise DataError(
+                    f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
+                )
         for sample_id in (*labelled, *val):
             if sample_id not in known:
-                known[sample_id] = self._mask_of(sample_id, catalogue)
+                with stepping_over("missing-file"):
+                    known[sample_id] = self._mask_of(sample_id, catalogue)
+        labelled, val = ([sample_id for sample_id in ids if sample_id in known] for ids in (labelled, val))
         if not val:
-            labelled, val = self._draw_val(labelled, config)
+            with stepping_over("too-few-labelled"):
+                labelled, val = self._draw_val(labelled, config)
         if unlabelled is None:
-            unlabelled = sorted(set(catalogue.unlabelled or self._images) - set(labelled) - set(val))
+            pool = self._images if catalogue.unlabelled is None else catalogue.unlabelled
+            unlabelled = sorted(set(pool) - set(labelled) - set(val))
         for side, ids in (("labelled", labelled), ("unlabelled", unlabelled)):
-            if both := sorted(set(ids) & set(val)):
-                raise DataError(
-                    f"{config.root}: '{both[0]}' is both {side} and val ({len(both)} such images); "
-                    "a score on training images says nothing: take them off one list"
-                )
-        self.labelled: Sequence[str] = tuple(labelled)
-        self.unlabelled: Sequence[str] = tuple(unlabelled)
-        self.val: Sequence[str] = tuple(val)
+            both = sorted(set(ids) & set(val))
+            for sample_id in both:
+                with stepping_over("in-val-too"):
+                    raise DataError(
+                        f"{config.root}: '{sample_id}' is both {side} and val ({len(both)} such images); "
+                        "a score on training images says nothing: take them off one list"
+                    )
+        self.labelled = tuple(labelled)
+        self.unlabelled = tuple(unlabelled)
+        self.val = tuple(val)
         return {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
+
+    def _in_own_names(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Turn the entries of a published list into ids: its paths are those of its authors' disks, its names fit."""
+        ids = {sample_name(sample_id): sample_id for sample_id in self._images}
+        return ((ids.get(sample_name(name), name), None) for name, _ in entries)
 
     def _locate(self, path: Path, entry: Entry, catalogue: Catalogue) -> tuple[str, Mask | None]:
         """Find the id and mask of a list's line; an image that the reader did not find gets its path's stem as id."""
@@ -231,8 +345,13 @@ class FileDataset(ABC):
             raise DataError(f"{config.root}: one labelled image cannot serve training and validation; add a val list")
         count = min(len(labelled) - 1, max(1, round(config.val_fraction * len(labelled))))
         val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))
+        self.val_is_drawn = True
         self.notes += (f"val: {count} of the {len(labelled)} labelled images, drawn with val_seed={config.val_seed}",)
         return [sample_id for sample_id in labelled if sample_id not in val], sorted(val)
+
+    def _find_classes(self) -> tuple[str, ...]:
+        """Find the classes that nobody names in the labelled and val masks; () where faults are collected."""
+        return () if is_collecting() else self._count_classes()
 
     def _count_classes(self) -> tuple[str, ...]:
         count = 1 + max(_largest_label(self._masks[sample_id]) for sample_id in (*self.labelled, *self.val))
@@ -265,22 +384,26 @@ def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str =
     """
     found: dict[str, Path] = {}
     for place, _, names in os.walk(folder, followlinks=True):  # Path.rglob would not enter linked sub-folders
-        for name in names:
-            path = Path(place, name)
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if path.suffix.lower() not in suffixes or name.startswith(".") or not stem.endswith(strip):
+        here = Path(place)
+        inner = here.relative_to(folder).parts
+        for name in sorted(names):  # by strings: a Path of each name takes ten times as long
+            stem, dot, suffix = name.rpartition(".")
+            if dot + suffix.lower() not in suffixes or name.startswith(".") or not stem.endswith(strip):
                 continue
-            stem = stem.removesuffix(strip)
+            path = here / name
+            stem = "/".join((*inner, stem.removesuffix(strip)))
             if stem in found:
-                raise DataError(f"{path}: has the same stem as {found[stem].name}; rename or remove one of the two")
-            found[stem] = path
+                with stepping_over("same-stem"):
+                    raise DataError(f"{path}: has the same stem as {found[stem].name}; rename or remove one of the two")
+            found.setdefault(stem, path)
     return dict(sorted(found.items()))
 
 
 def stem_of(name: str) -> str:
     """Drop an image suffix from a listed path: 'train/a.jpg' and 'train/a' name the same sample."""
-    path = PurePosixPath(name)
-    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+    path = posixpath.normpath(name)
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else path
 
 
 def if_file(path: Path) -> Path | None:
@@ -288,20 +411,26 @@ def if_file(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def existing_root(config: FilesConfig, holds: str) -> Path:
-    """Return the data folder. holds: what it should hold, for the message. Raises DataError if it is not there."""
-    if not config.root.is_dir():
-        raise DataError(f"{config.root}: no such data folder; give the folder that holds {holds}")
+def existing_root(config: FilesConfig, holds: str, folders: Iterable[str] = ()) -> Path:
+    """Return the data folder. Raises DataError if it is not there, or one of `folders` is not in it.
+
+    holds: what it should hold, for the message.
+    """
+    for folder in (config.root, *(config.root / name for name in folders)):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such data folder; give as root the folder that holds {holds}")
     return config.root
 
 
 def _refuse_orphans(catalogue: Catalogue) -> None:
     """Without a labelled list, names alone say who is labelled; then a mask that no image claims is a mistake."""
-    if orphans := sorted(set(catalogue.masks) - set(catalogue.images)):
-        raise DataError(
-            f"{catalogue.masks[orphans[0]].path}: no image belongs to the mask '{orphans[0]}' "
-            f"({len(orphans)} such masks); image and mask must have the same stem"
-        )
+    orphans = sorted(set(catalogue.masks) - set(catalogue.images))
+    for sample_id in orphans:
+        with stepping_over("orphan-mask"):
+            raise DataError(
+                f"{catalogue.masks[sample_id].path}: no image belongs to the mask '{sample_id}' "
+                f"({len(orphans)} such masks); image and mask must have the same stem"
+            )
 
 
 def _largest_label(mask: Mask) -> int:

@@ -46,6 +46,7 @@ class Scenes:
 
     Config = ScenesConfig
     notes: tuple[str, ...] = ()
+    skip_broken = False
     classes: tuple[str, ...] = ("sky", "mountain", "meadow", "water", "tree", "house", "boat", "sheep")
     palette: tuple[tuple[int, int, int], ...] = (
         (135, 190, 235),

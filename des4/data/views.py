@@ -1,5 +1,8 @@
 """Views of a sample: the weak one (scale, crop, flip) and what makes a view strong (colour, blur).
 
+Crops are cut image by image, in bytes; what follows works on whole batches wherever they lie, so that a GPU does it
+and little has to travel there: `padded_views` makes numbers of the bytes, `strong_view` recolours.
+
 Everything drawn comes from a `random.Random` that the loader keys by (seed, epoch, id); nothing here owns a generator.
 Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et
 al., BMVC 2020). Differs: the colour operations come in one fixed order and are clamped once, at the end, which lets
@@ -66,26 +69,29 @@ class CropBox:
     out_left: int
     flip: bool
 
-    def place(self, source: Tensor, canvas: Tensor) -> None:
-        """Write the crop of `source` (channels, H, W) over `canvas` (channels, *crop); padding stays as it is.
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the crop that show the image; the rest is padding."""
+        return (
+            slice(self.out_top, self.out_top + self.out_height),
+            slice(self.out_left, self.out_left + self.out_width),
+        )
 
-        Floating canvas: bilinear with antialias, values 0-255 become 0-1. Integer canvas (labels): nearest.
-        """
-        part = source[:, self.top : self.top + self.height, self.left : self.left + self.width][None]
-        size = (self.out_height, self.out_width)
-        if canvas.is_floating_point():
-            if part.shape[-2:] != size:
-                part = part.contiguous(
-                    memory_format=torch.channels_last
-                )  # the fast layout; torch 2.15 fails on 1×1 else
-                part = F.interpolate(part, size, mode="bilinear", antialias=True)
-            part = part / 255
-        elif part.shape[-2:] != size:
-            part = F.interpolate(part, size, mode="nearest-exact")  # its pixel centres are those of "bilinear"
-        target = canvas[
-            :, self.out_top : self.out_top + self.out_height, self.out_left : self.out_left + self.out_width
+    def padding(self, crop: torch.Size) -> list[tuple[slice, slice]]:
+        """Rows and columns of the padding above, below, left and right, of a crop of this size, where there is any."""
+        rows, columns = self.inside
+        every = slice(None)
+        sides = [
+            (self.out_top, (slice(rows.start), every)),
+            (crop[0] - rows.stop, (slice(rows.stop, None), every)),
+            (self.out_left, (rows, slice(columns.start))),
+            (crop[1] - columns.stop, (rows, slice(columns.stop, None))),
         ]
-        target.copy_(part[0].flip(-1) if self.flip else part[0])
+        return [area for width, area in sides if width]
+
+    def part(self, source: Tensor) -> Tensor:
+        """Cut the source rectangle out of (..., H, W)."""
+        return source[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def draw_crop(config: ViewsConfig, height: int, width: int, rng: random.Random) -> CropBox:
@@ -106,30 +112,49 @@ def _draw_span(length: int, crop: int, scale: float, rng: random.Random) -> tupl
     return 0, length, rng.randint(0, crop - out), out
 
 
-def labelled_view(
-    image: Tensor, label: Tensor, box: CropBox, config: ViewsConfig, fill: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Crop an image (3, H, W) uint8 and its label (H, W) uint8 to (3, *crop) float in [0, 1] and (*crop) int64.
+def crop_image(image: Tensor, box: CropBox, config: ViewsConfig) -> Tensor:
+    """Crop an image (3, H, W) uint8 to (*crop, 3) uint8, resized bilinearly with antialias; padding is 0.
 
-    fill: (3,), the colour of padding in [0, 1]; its label is IGNORE.
+    An image in the memory of (H, W, 3), as files are decoded, needs no copy of the whole for it.
     """
-    cropped = torch.full((1, *config.crop), IGNORE, dtype=torch.uint8)
-    box.place(label[None], cropped)
-    return weak_view(image, box, config, fill), cropped[0].long()
+    part = box.part(image)[None].contiguous(memory_format=torch.channels_last)  # the fast layout; 1×1 needs it
+    if part.shape[2:] != (size := (box.out_height, box.out_width)):
+        part = F.interpolate(part, size, mode="bilinear", antialias=True)
+    return _placed(part[0].permute(1, 2, 0), box, config.crop, 0)
 
 
-def weak_view(image: Tensor, box: CropBox, config: ViewsConfig, fill: Tensor) -> Tensor:
-    """Crop an image (3, H, W) uint8 to (3, *crop) float in [0, 1], padded with the colour `fill` (3,)."""
-    view = fill[:, None, None].repeat(1, *config.crop)
-    box.place(image, view)
-    return view
+def crop_label(label: Tensor, box: CropBox, config: ViewsConfig) -> Tensor:
+    """Crop a label (H, W) uint8 to (*crop) uint8, resized by the nearest pixel; padding is IGNORE."""
+    part = box.part(label)
+    if part.shape != (size := (box.out_height, box.out_width)):
+        # "nearest-exact" has the pixel centres of "bilinear", so image and label stay aligned
+        part = F.interpolate(part[None, None], size, mode="nearest-exact")[0, 0]
+    return _placed(part, box, config.crop, IGNORE)
 
 
-def valid_pixels(box: CropBox, config: ViewsConfig) -> Tensor:
-    """(*crop) bool, False on padding."""
-    valid = torch.zeros(config.crop, dtype=torch.bool)
-    valid[box.out_top : box.out_top + box.out_height, box.out_left : box.out_left + box.out_width] = True
-    return valid
+def _placed(part: Tensor, box: CropBox, crop: tuple[int, int], padding: int) -> Tensor:
+    """Put a resized part (rows, columns, …) at its place in the crop, mirrored if the box says so."""
+    part = part.flip(1) if box.flip else part
+    if part.shape[:2] == crop:
+        return part
+    canvas = part.new_full((*crop, *part.shape[2:]), padding)
+    canvas[box.inside] = part
+    return canvas
+
+
+def padded_views(crops: Tensor, boxes: Sequence[CropBox], fill: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """Turn crops (B, H, W, 3) uint8 into views (B, 3, H, W) float32 in [0, 1], padded with the colour `fill`.
+
+    Also returns where the views show their images: (B, H, W) bool, False on padding.
+    """
+    views = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    valid = torch.ones(crops.shape[:3], dtype=torch.bool, device=crops.device)
+    colour = _send(torch.tensor(fill)[:, None, None], crops.device)
+    for view, inside, box in zip(views, valid, boxes, strict=True):
+        for rows, columns in box.padding(inside.shape):
+            inside[rows, columns] = False
+            view[:, rows, columns] = colour
+    return views, valid
 
 
 @dataclass(frozen=True)
@@ -173,16 +198,24 @@ def draw_photometric(preset: StrongPreset, rng: random.Random) -> Photometric:
 
 
 def strong_view(images: Tensor, draws: Sequence[Photometric]) -> Tensor:
-    """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; without a change return `images`."""
+    """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; without a change return `images`.
+
+    Works on the images' device, and never waits for it.
+    """
     if all(draw == Photometric() for draw in draws):
         return images
-    columns = zip(*map(astuple, draws), strict=True)
-    *colour, sigma = (torch.tensor(column) for column in columns)
+    *colour, sigma = torch.tensor([astuple(draw) for draw in draws]).unbind(1)
     matrix, offset = _colour_map(images, *colour)
     out = torch.baddbmm(offset[..., None], matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
-    if (blurred := sigma > 0).any():
-        out[blurred] = _blur(out[blurred], sigma[blurred])
+    if len(blurred := sigma.nonzero()[:, 0]):
+        place = _send(blurred, images.device)
+        out[place] = _blur(out[place], sigma[blurred])
     return out
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a few numbers to the device without waiting for it, which takes pinned memory."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -193,9 +226,10 @@ _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 def _colour_map(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, grey: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compose brightness, contrast, saturation, hue and grey into x → matrix·x + offset; (B, 3, 3) and (B, 3).
+    """Compose brightness, contrast, saturation, hue and grey into x → matrix·x + offset; (B, 3, 3) and (B, 1).
 
-    Contrast keeps the image's mean luma (after brightness), saturation and hue keep each pixel's.
+    Contrast keeps the image's mean luma (after brightness), saturation and hue keep each pixel's. The draws lie on the
+    CPU, and so does their small arithmetic; what is returned lies with the images.
     """
     identity, to_grey = torch.eye(3), _LUMA.expand(3, 3)
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
@@ -206,9 +240,12 @@ def _colour_map(
         return keep[:, None, None] * identity + (1 - keep)[:, None, None] * to_grey
 
     colour = towards_grey(1 - grey) @ _FROM_YIQ @ turn @ _TO_YIQ @ towards_grey(saturation)
-    mean = brightness * (images.mean((2, 3)) @ _LUMA)
-    offset = ((1 - contrast) * mean)[:, None].expand(-1, 3)  # a grey, which `colour` leaves as it is
-    return colour * (brightness * contrast)[:, None, None], offset
+    matrix, luma, gain, lost = (
+        _send(numbers, images.device)
+        for numbers in (colour * (brightness * contrast)[:, None, None], _LUMA, brightness, 1 - contrast)
+    )
+    mean = gain * (images.mean((2, 3)) @ luma)
+    return matrix, (lost * mean)[:, None]  # the offset is a grey, which `colour` leaves as it is
 
 
 _BLUR_RADIUS = 6
@@ -216,13 +253,13 @@ _BLUR_RADIUS = 6
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (B, 3, H, W) with sigma (B,) pixels, edges repeated.
+    """Gaussian blur of (B, 3, H, W) with sigma (B,) pixels, edges repeated. sigma: on the CPU.
 
     Shifted sums along each axis: twice as fast as a grouped convolution on a CPU, and the same with any thread count.
     """
     taps = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     weights = torch.exp(-0.5 * (taps[:, None] / sigma) ** 2)
-    weights = (weights / weights.sum(0))[:, :, None, None, None]
+    weights = _send((weights / weights.sum(0))[:, :, None, None, None], images.device)
     for axis, padding in ((2, (0, 0, _BLUR_RADIUS, _BLUR_RADIUS)), (3, (_BLUR_RADIUS, _BLUR_RADIUS, 0, 0))):
         padded = F.pad(images, padding, mode="replicate")
         length = images.shape[axis]

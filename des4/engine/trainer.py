@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from des4.methods.base import Method
 
 
+NAMED_SKIPPED = 100
+"""Broken images that results.json names, with the reasons; train.log has them all."""
+
+
 class TrainConfig(Config):
     """How long, how much at a time, and on what to train.
 
@@ -88,8 +92,8 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 class BatchSource(Protocol):
     """What the trainer needs of a loader: micro-batches from number `start` on, without end."""
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yield micro-batches; number m is always the same batch."""
+    def batches(self, start: int, device: torch.device) -> Iterator[Batch]:
+        """Yield micro-batches on `device`; number m is always the same batch."""
 
 
 class Interrupted(Exception):  # noqa: N818  # nothing went wrong
@@ -140,6 +144,7 @@ class Trainer:
         self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.seconds = 0.0
         self._validated: dict[int, float] = {}  # step → the headline's mIoU there
+        self._skipped: dict[str, str] = {}  # images that could not be read, in the order they were met: id → reason
         self.evaluation: Evaluation | None = None  # the newest one
         self._window = _Window()
         self._progress = Progress(
@@ -160,7 +165,7 @@ class Trainer:
             bar = self._progress.add_task("training", total=steps, completed=start)
             if self._evaluation_due(start):  # the run was stopped in the evaluation of its last step
                 self._evaluate(start, signals)
-            batches = self.loader.batches(start * self.config.accumulate)
+            batches = self.loader.batches(start * self.config.accumulate, self.device)
             for step in range(start + 1, steps + 1):
                 self._train_step(step, batches)
                 if step % self.config.log_every == 0 or step == steps:
@@ -183,8 +188,9 @@ class Trainer:
             micro_batches = [next(batches) for _ in range(self.config.accumulate)]
         sums: dict[str, Tensor] = {}
         for batch in micro_batches:
+            self._note_skipped(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                terms: dict[str, Tensor] = self.method(batch.to(self.device))
+                terms: dict[str, Tensor] = self.method(batch)
             terms = {name: term.float() / self.config.accumulate for name, term in terms.items()}
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
@@ -202,6 +208,13 @@ class Trainer:
         self.seconds += elapsed
         images = sum(len(b.labelled.image) + (len(b.unlabelled.weak) if b.unlabelled else 0) for b in micro_batches)
         self._window.add({"loss": loss, **{f"loss/{name}": term for name, term in sums.items()}}, images, elapsed)
+
+    def _note_skipped(self, batch: Batch) -> None:
+        """Give the reason for each broken image once."""
+        for sample_id, reason in batch.skipped.items():
+            if sample_id not in self._skipped:
+                self._skipped[sample_id] = reason
+                self.run.say(f"skipped: {reason}", echo=self._progress.disable)
 
     def _log(self, step: int, bar: Any) -> None:
         means = self._window.means()
@@ -250,7 +263,8 @@ class Trainer:
         moments, numbers = optimiser_state(self.optimiser)
         parts = {"method": self.method.state_dict(), "optimiser": moments, "rng": rng_state(self.device)}
         tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-        self.checkpoints.save(step, tensors, {"optimiser": numbers, "seconds": self.seconds})
+        meta = {"optimiser": numbers, "seconds": self.seconds, "skipped": self._skipped}
+        self.checkpoints.save(step, tensors, meta)
 
     def _restore(self) -> int:
         """Load the newest checkpoint and return its step; 0, and a seeded generator, if there is none."""
@@ -273,6 +287,7 @@ class Trainer:
             restore_optimiser(self.optimiser, parts["optimiser"], checkpoint.meta["optimiser"])
             restore_rng(parts["rng"], self.device)
             self.seconds = checkpoint.meta["seconds"]
+            self._skipped = checkpoint.meta.get("skipped", {})  # earlier checkpoints have none
             self.run.say(f"continuing from step {step}")
         else:
             torch.manual_seed(self.config.seed)
@@ -295,6 +310,8 @@ class Trainer:
             "best": None if best is None else {"step": best, "miou": self._validated[best], "chosen_on": "val"},
             **self.about,
         }
+        named = dict(list(self._skipped.items())[:NAMED_SKIPPED])
+        results["data"] = {**results.get("data", {}), "skipped": {"count": len(self._skipped), "images": named}}
         self.run.write_results(results)
         return self.run.results()
 

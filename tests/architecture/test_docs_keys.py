@@ -13,7 +13,8 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from des4.config import KEYS, SHORTHANDS, RunConfig, load_config
-from des4.types import Config
+from des4.data import DATASETS, FORMATS
+from des4.types import Config, ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
@@ -84,7 +85,16 @@ def test_settings_that_pages_show_are_accepted(page: Path) -> None:
     commands = [" ".join(re.findall(r"\S+=\S+", line)) for line in text.splitlines() if line.startswith("des4 train ")]
     shown = re.findall(r"`((?:[\w.]+=[^\s`]+ ?)+)`", text)
     for settings in {*commands, *shown} - {"key=value"}:
-        load_config({"method": "des4", "data": "scenes"}, settings.split())
+        assert any(_accepts(name, settings.split()) for name in DATASETS), settings
+
+
+def _accepts(data: str, settings: list[str]) -> bool:
+    section = {"name": data} | ({"root": "photos"} if data in FORMATS else {})
+    try:
+        load_config({"method": "des4", "data": section}, settings)
+    except ConfigError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -59,6 +59,7 @@ def test_a_run_folder_holds_what_was_promised(trained: Path) -> None:
     assert results["evaluated"] == "teacher"
     assert set(results["models"]) == {"teacher", "student"}
     assert results["data"]["val"] == 3
+    assert results["data"]["protocol"] is None  # nobody publishes lists of scenes
     assert len(results["data"]["val_hash"]) == 64
     assert sum(results["pixel_share"].values()) == pytest.approx(1)
     env = json.loads((trained / "env.json").read_text())

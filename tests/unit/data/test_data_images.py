@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from des4.data import images
 from des4.data.images import read_header, read_image, read_mask
@@ -35,6 +35,20 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert np.array_equal(read_image(tmp_path / "a.png").permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
+def test_every_pixel_of_a_jpeg_is_pillow_s(tmp_path, mode, options):
+    smooth = Image.fromarray(RGB).resize((67, 45), Image.Resampling.BICUBIC).convert(mode)
+    smooth.save(tmp_path / "a.jpg", **options)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.array_equal(read_image(tmp_path / "a.jpg").permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_keep_the_memory_they_were_decoded_into(tmp_path, suffix):
+    assert read_image(saved(tmp_path / f"a.{suffix}", RGB)).permute(1, 2, 0).is_contiguous()
+
+
 def test_cmyk_jpeg_is_read(tmp_path):
     Image.new("CMYK", (7, 5), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg").float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=4)
@@ -52,6 +66,18 @@ def test_exif_rotation_is_applied_to_images(tmp_path, suffix):
         assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), np.rot90(RGB, -1))
 
 
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_every_orientation_is_turned_upright_as_pillow_does(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{suffix}", RGB, exif=exif)
+    assert read_header(path).rotated == (orientation in range(2, 9))
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), upright)
+
+
 def test_unreadable_exif_asks_for_no_rotation(tmp_path):
     path = saved(tmp_path / "a.jpg", RGB, exif=b"Exif\x00\x00rubbish")
     assert not read_header(path).rotated
@@ -66,26 +92,35 @@ def broken_files(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG")
     (tmp_path / "truncated.jpg").write_bytes(buffer.getvalue()[:1500])
+    for mode in ("RGB", "L", "CMYK"):  # an end mark in the middle: Pillow would fill the rest with grey
+        buffer = io.BytesIO()
+        Image.fromarray(noise).convert(mode).save(buffer, "JPEG")
+        (tmp_path / f"shortened_{mode}.jpg").write_bytes(buffer.getvalue()[:1500] + b"\xff\xd9")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.png").write_text("not an image")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
     saved(tmp_path / "moving.webp", RGB, save_all=True, append_images=[Image.fromarray(255 - RGB)])
-    return ["truncated.png", "truncated.jpg", "empty.jpg", "text.png", "deep.png", "moving.webp", "missing.jpg"]
+    return [*(path.name for path in tmp_path.iterdir()), "missing.jpg"]
 
 
 def test_broken_images_are_named_in_one_line(tmp_path):
-    for name in broken_files(tmp_path):
+    names = broken_files(tmp_path)
+    assert len(names) == 10
+    for name in names:
         with pytest.raises(DataError) as error:
             read_image(tmp_path / name)
         assert name in str(error.value)
         assert "\n" not in str(error.value)
 
 
-def test_too_large_an_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_too_large_an_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, suffix):
+    path = saved(tmp_path / f"a.{suffix}", RGB)
     monkeypatch.setattr(images, "MAX_PIXELS", 34)
-    monkeypatch.setattr(Image.Image, "convert", None)
+    monkeypatch.setattr(Image.Image, "load", None)
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", None)
     with pytest.raises(DataError, match=r"7×5 pixels exceed"):
-        read_image(saved(tmp_path / "a.png", RGB))
+        read_image(path)
 
 
 def test_masks_are_indices_whatever_their_storage(tmp_path):

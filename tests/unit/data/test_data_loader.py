@@ -1,11 +1,29 @@
 import itertools
+import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from des4.data import DATASETS, DataConfig, Loader, Scenes, ScenesConfig, ViewsConfig
-from des4.data.loader import _Order
+from des4.data import (
+    DATASETS,
+    FORMATS,
+    DataConfig,
+    Folder,
+    FolderConfig,
+    Loader,
+    Scenes,
+    ScenesConfig,
+    ViewsConfig,
+    pixel_counts,
+)
+from des4.data.ids import SortedIds
+from des4.data.loader import SUBSTITUTES
+from des4.data.order import Order
 from des4.types import DataError, ViewSpec
 
 DATA = Scenes(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
@@ -57,6 +75,24 @@ def test_workers_and_resume_change_nothing():
     assert not same(straight[0], make(seed=4)[0])
 
 
+def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():
+    """A meta tensor has no values: what compares, counts or copies them back, and would wait for a GPU, fails here."""
+    loader = make(views=ViewsConfig(crop_size=24, scale=(0.3, 2.0)))
+    for step, batch in enumerate(itertools.islice(loader.batches(device=torch.device("meta")), 6)):
+        assert {t.device.type for t in tensors(batch)} == {"meta"}
+        assert [(t.shape, t.dtype) for t in tensors(batch)] == [(t.shape, t.dtype) for t in tensors(loader[step])]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_makes_the_same_views(workers):
+    on_gpu = itertools.islice(make(workers=workers).batches(device=torch.device("cuda")), 8)
+    for step, batch in enumerate(on_gpu):
+        for here, there in zip(tensors(make()[step]), tensors(batch), strict=True):
+            assert there.device.type == "cuda"
+            torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=0)
+
+
 def test_the_order_of_asking_changes_nothing():
     loader = make()
     later = [loader[step] for step in (40, 2, 17, 2)]
@@ -81,11 +117,36 @@ def test_each_epoch_shows_every_sample_once_in_another_order():
 
 
 def test_a_list_shorter_than_a_batch_goes_round():
-    order = _Order(["b", "a"], "key")
+    order = Order(["b", "a"], "key")
     batch = order.batch(1, 7)  # positions 7 to 13
     assert [epoch for epoch, _ in batch] == [3, 4, 4, 5, 5, 6, 6]
     assert Counter(sample_id for _, sample_id in order.batch(0, 8)) == {"a": 4, "b": 4}
-    assert batch == _Order(["a", "b"], "key").batch(1, 7)  # the order of the list does not matter
+    assert batch == Order(["a", "b"], "key").batch(1, 7)  # the order of the list does not matter
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=40, unique=True), st.integers(1, 9), st.integers(0, 30))
+def test_the_order_is_the_shuffled_sorted_list(ids, size, step):
+    """A plain reference: whole lists of strings, one an epoch."""
+    row = []
+    for epoch in range((step + 1) * size // len(ids) + 1):
+        shuffled = sorted(ids)
+        random.Random(f"7/unlabelled/{epoch}").shuffle(shuffled)
+        row += [(epoch, sample_id) for sample_id in shuffled]
+    assert Order(ids, "7/unlabelled").batch(step, size) == row[step * size : (step + 1) * size]
+
+
+def test_a_sorted_sequence_is_asked_for_single_ids_and_never_copied():
+    class Names(SortedIds):
+        def __len__(self):
+            return 1000
+
+        def _at(self, index):
+            return f"{index:04}"
+
+    names = Names()
+    order = Order(names, "key")
+    assert order.ids is names
+    assert {i for step in range(10) for _, i in order.batch(step, 100)} == set(names)
 
 
 def test_auto_follows_the_method_and_the_config_overrules_it():
@@ -98,21 +159,123 @@ def test_auto_follows_the_method_and_the_config_overrules_it():
 
 
 class Broken(Scenes):
+    """Scenes of which some cannot be read: `broken` holds their ids, `read` what was asked for."""
+
+    def __init__(self, broken, labeled=5, unlabeled=7):
+        super().__init__(ScenesConfig(labeled=labeled, unlabeled=unlabeled, val=1, size=48))
+        self.broken, self.read = broken, []
+
     def image(self, sample_id):
-        if sample_id in self.unlabelled:
+        self.read.append(sample_id)
+        if sample_id in self.broken:
             raise DataError(f"{sample_id}.jpg: cannot be read")
         return super().image(sample_id)
 
 
+BROKEN = {DATA.unlabelled[1]: f"{DATA.unlabelled[1]}.jpg: cannot be read",
+          DATA.unlabelled[4]: f"{DATA.unlabelled[4]}.jpg: cannot be read"}  # fmt: skip
+
+
+def test_an_unreadable_unlabelled_image_gives_its_place_to_another():
+    whole, loader = make(), make(Broken(BROKEN))
+    met = {}
+    for step in range(7):  # three epochs
+        batch, intact = loader[step], whole[step]
+        met |= batch.skipped
+        assert set(batch.unlabelled.ids) <= set(DATA.unlabelled) - set(BROKEN)
+        assert torch.equal(batch.labelled.image, intact.labelled.image)
+        for n, (now, before) in enumerate(zip(batch.unlabelled.ids, intact.unlabelled.ids, strict=True)):
+            assert (now == before) == (before not in BROKEN)
+            if now == before:
+                assert torch.equal(batch.unlabelled.weak[n], intact.unlabelled.weak[n])
+                assert torch.equal(batch.unlabelled.strong[1][n], intact.unlabelled.strong[1][n])
+    assert met == BROKEN
+    assert whole[0].skipped == {}
+
+
+def test_substitutes_do_not_depend_on_workers_or_on_where_a_run_began():
+    straight = [make(Broken(BROKEN))[step] for step in range(8)]
+    with_workers = itertools.islice(make(Broken(BROKEN), workers=2).batches(), 8)
+    resumed = itertools.islice(make(Broken(BROKEN), workers=1).batches(3), 5)
+    for step, batch in enumerate(with_workers):
+        assert same(straight[step], batch)
+        assert straight[step].skipped == batch.skipped
+    for step, batch in enumerate(resumed, 3):
+        assert same(straight[step], batch)
+        assert straight[step].skipped == batch.skipped
+    assert len({tuple(batch.unlabelled.ids) for batch in straight}) == 8
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_stops_the_run_with_its_own_line(workers):
-    loader = make(Broken(ScenesConfig(labeled=2, unlabeled=3, size=48)), workers=workers)
-    with pytest.raises(DataError, match=r"^train/0000\d\.jpg: cannot be read$"):
+def test_a_run_with_nothing_to_read_stops_with_one_line(workers):
+    data = Broken(DATA.unlabelled)
+    loader = make(data, workers=workers)
+    with pytest.raises(DataError, match=r"^12 images in a row cannot be used.*The last: train/0000\d\.jpg: cannot be"):
         next(loader.batches())
+    if not workers:
+        assert len([i for i in data.read if i in DATA.unlabelled]) == SUBSTITUTES + 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_labelled_image_stops_the_run_with_its_own_line(workers):
+    loader = make(Broken(DATA.labelled[:2]), workers=workers)
+    with pytest.raises(DataError, match=r"^train/0000[01]\.jpg: cannot be read$"):
+        list(itertools.islice(loader.batches(), 3))
+
+
+def test_it_is_skipped_on_request():
+    data = Broken(DATA.labelled[:2])
+    data.skip_broken = True
+    loader = Loader(
+        data, ViewsConfig(crop_size=24), ViewSpec(), labelled_batch=5, unlabelled_batch=1, seed=0, workers=0,
+        fill=(0, 0, 0),
+    )  # fmt: skip
+    batch = loader[0]
+    assert set(batch.skipped) == set(DATA.labelled[:2])
+    assert set(batch.labelled.ids) <= set(DATA.labelled[2:])
+    assert batch.labelled.image.shape == (5, 3, 24, 24)
+
+
+def test_a_broken_labelled_file_stops_the_checks_or_is_left_to_training(tmp_path):
+    for side in ("images", "masks"):
+        (tmp_path / side).mkdir()
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    for n in range(5):
+        Image.fromarray(np.full((9, 9, 3), n, np.uint8)).save(tmp_path / "images" / f"{n}.png")
+        Image.fromarray(np.full((9, 9), n % 2, np.uint8)).save(tmp_path / "masks" / f"{n}.png")
+    (tmp_path / "val.txt").write_text("4\n")
+    (tmp_path / "masks" / "1.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "masks" / "3.png")
+    with pytest.raises(DataError, match=r"masks/1\.png: cannot be read"):
+        Folder(FolderConfig(root=tmp_path)).check_labelled()
+    data = Folder(FolderConfig(root=tmp_path, skip_broken=True))
+    data.check_labelled()
+    assert pixel_counts(data, data.labelled).tolist() == [2 * 81, 0]
+    loader = Loader(
+        data, ViewsConfig(crop_size=9), ViewSpec(), labelled_batch=4, unlabelled_batch=1, seed=0, workers=0,
+        fill=(0, 0, 0),
+    )  # fmt: skip
+    assert {sample_id: reason.partition(":")[0] for sample_id, reason in loader[0].skipped.items()} == {
+        name: str(tmp_path / "masks" / f"{name}.png") for name in ("1", "3")
+    }
+    (tmp_path / "masks" / "4.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"masks/4\.png"):  # a score on fewer images would be another score
+        data.check_labelled()
+
+
+def test_image_and_mask_of_different_sizes_are_refused():
+    class Askew(Scenes):
+        def label(self, sample_id):
+            return super().label(sample_id)[:-3]
+
+    with pytest.raises(
+        DataError, match=r"^train/0000\d: mask and image have different sizes \(48×45 and 48×48 pixels\)"
+    ):
+        make(Askew(ScenesConfig(labeled=2, unlabeled=3, size=48)))[0]
 
 
 def test_no_strong_view_reads_no_unlabelled_image():
-    loader = make(Broken(ScenesConfig(labeled=2, unlabeled=3, size=48)), ViewSpec())
+    loader = make(Broken(DATA.unlabelled), ViewSpec())
     assert loader[0].unlabelled is None
     make(Scenes(ScenesConfig(labeled=2, unlabeled=0, size=48)), ViewSpec())[0]
 
@@ -126,6 +289,6 @@ def test_the_table_builds_what_a_config_names():
     from pydantic import TypeAdapter
 
     for name, cls in DATASETS.items():
-        config = TypeAdapter(DataConfig).validate_python({"name": name} | ({"root": "x"} if name == "folder" else {}))
+        config = TypeAdapter(DataConfig).validate_python({"name": name} | ({"root": "x"} if name in FORMATS else {}))
         assert type(config) is cls.Config
         assert config.name == name

@@ -11,20 +11,26 @@ from des4.data.views import (
     CropBox,
     Photometric,
     ViewsConfig,
+    crop_image,
+    crop_label,
     draw_crop,
     draw_photometric,
-    labelled_view,
+    padded_views,
     strong_view,
-    valid_pixels,
-    weak_view,
 )
 from des4.types import IGNORE
 
-FILL = torch.tensor([0.2, 0.4, 0.6])
+FILL = (0.2, 0.4, 0.6)
 
 
 def rng(seed):
     return random.Random(seed)
+
+
+def view_of(image, box, config):
+    """The view of a single image, and where it is no padding."""
+    views, valid = padded_views(crop_image(image, box, config)[None], [box], FILL)
+    return views[0], valid[0]
 
 
 side = st.integers(1, 90)
@@ -35,14 +41,14 @@ def test_any_image_gives_a_full_crop_and_padding_is_told_apart(height, width, cr
     config = ViewsConfig(crop_size=(crop_height, crop_width), scale=(scale, scale))
     box = draw_crop(config, height, width, rng(seed))
     image, label = torch.full((3, height, width), 255, dtype=torch.uint8), torch.ones(height, width, dtype=torch.uint8)
-    view, cropped = labelled_view(image, label, box, config, FILL)
-    valid = valid_pixels(box, config)
+    cropped = crop_label(label, box, config)
+    view, valid = view_of(image, box, config)
     assert view.shape == (3, crop_height, crop_width)
-    assert (view.dtype, cropped.dtype) == (torch.float32, torch.int64)
+    assert (view.dtype, cropped.dtype) == (torch.float32, torch.uint8)
+    assert view.is_contiguous()
     assert (view[:, valid] == 1).all()
-    assert torch.equal(view[:, ~valid], FILL[:, None].expand(3, int((~valid).sum())))
+    assert torch.equal(view[:, ~valid], torch.tensor(FILL)[:, None].expand(3, int((~valid).sum())))
     assert torch.equal(cropped, torch.where(valid, 1, IGNORE))
-    assert torch.equal(weak_view(image, box, config, FILL), view)
     if height >= crop_height / scale + 1 and width >= crop_width / scale + 1:
         assert valid.all()
 
@@ -54,7 +60,8 @@ def test_image_and_mask_stay_aligned_within_half_a_pixel(seed):
     mask = (((rows - 60) ** 2 + (columns - 75) ** 2) < 40**2).to(torch.uint8)
     config = ViewsConfig(crop_size=96)
     box = draw_crop(config, 120, 150, rng(seed))
-    view, label = labelled_view(mask.expand(3, -1, -1) * 255, mask, box, config, torch.zeros(3))
+    crop, label = crop_image(mask.expand(3, -1, -1) * 255, box, config), crop_label(mask, box, config)
+    view = padded_views(crop[None], [box], (0, 0, 0))[0][0]
     wrong = (view[0] > 0.5) != (label == 1)
     edge = (view[0] > 0.02) & (view[0] < 0.98)
     assert not (wrong & ~edge).any()
@@ -72,7 +79,40 @@ def test_without_scaling_a_crop_is_a_cut():
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
     box = draw_crop(config, 40, 50, rng(1))
     cut = image[:, box.top : box.top + 16, box.left : box.left + 16].flip(-1) / 255
-    assert torch.equal(weak_view(image, box, config, FILL), cut)
+    assert torch.equal(view_of(image, box, config)[0], cut)
+
+
+@given(side, side, st.integers(1, 40), st.floats(0.3, 3), st.integers())
+def test_the_layout_of_the_memory_changes_nothing(height, width, crop, scale, seed):
+    config = ViewsConfig(crop_size=crop, scale=(scale, scale))
+    image = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed % 99)).byte()
+    decoded = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    box = draw_crop(config, height, width, rng(seed))
+    assert torch.equal(crop_image(image, box, config), crop_image(decoded, box, config))
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.7])
+def test_a_crop_is_the_resized_part_to_the_grey_level(scale):
+    config = ViewsConfig(crop_size=64, scale=(scale, scale), flip=1)
+    image = torch.randint(0, 256, (3, 150, 170), generator=torch.Generator().manual_seed(0)).byte()
+    box = draw_crop(config, 150, 170, rng(4))
+    part = image[:, box.top : box.top + box.height, box.left : box.left + box.width].float()
+    exact = reference.resize(part, [64, 64], antialias=True).flip(-1)
+    assert (view_of(image, box, config)[0] * 255 - exact).abs().max() <= 1
+
+
+def test_samples_of_a_batch_are_padded_each_by_its_own_box():
+    config = ViewsConfig(crop_size=40, scale=(0.5, 2.0))
+    images = [torch.randint(0, 256, (3, 50, 30 + 7 * n), dtype=torch.uint8) for n in range(5)]
+    boxes = [draw_crop(config, *image.shape[1:], rng(n)) for n, image in enumerate(images)]
+    crops = [crop_image(image, box, config) for image, box in zip(images, boxes, strict=True)]
+    views, valid = padded_views(torch.stack(crops), boxes, FILL)
+    for n, box in enumerate(boxes):
+        view, inside = view_of(images[n], box, config)
+        assert torch.equal(views[n], view)
+        assert torch.equal(valid[n], inside)
+        assert inside.sum() == box.out_height * box.out_width
+    assert 0 < (~valid).sum() < valid.numel()
 
 
 def test_scale_and_place_are_uniform_over_their_ranges():
@@ -157,9 +197,7 @@ def test_presets_draw_from_their_ranges(preset, strength, hue, blur):
 def test_a_box_can_be_written_by_hand():
     box = CropBox(top=0, left=0, height=2, width=2, out_height=4, out_width=4, out_top=1, out_left=0, flip=False)
     config = ViewsConfig(crop_size=5)
-    _, label = labelled_view(
-        torch.zeros(3, 2, 2, dtype=torch.uint8), torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8), box, config, FILL
-    )
+    label = crop_label(torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8), box, config)
     assert label.tolist() == [
         [255, 255, 255, 255, 255],
         [0, 0, 1, 1, 255],

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +62,7 @@ class Numbered:
     def __init__(self, bad=-1, on_batch=lambda m: None):
         self.bad, self.on_batch = bad, on_batch
 
-    def batches(self, start):
+    def batches(self, start, device):
         for m in itertools.count(start):
             torch.rand(m % 3 + 1 if m > start else 50)
             self.on_batch(m)
@@ -237,12 +238,37 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(new_run):
     assert same(before, method.state_dict())
 
 
+class WithHoles(Numbered):
+    """Batches 2, 3, 5 and 6 met an unreadable image; 3 and 6 met one that was met before."""
+
+    def batches(self, start, device):
+        names = {2: "a", 3: "a", 5: "b", 6: "a"}
+        for m, batch in enumerate(super().batches(start, device), start):
+            yield replace(batch, skipped={names[m]: f"{names[m]}.jpg: cannot be read"} if m in names else {})
+
+
+def test_skipped_images_are_named_once_and_counted(new_run):
+    run = new_run()
+    results = trainer(run, loader=WithHoles()).fit()
+    reasons = {"a": "a.jpg: cannot be read", "b": "b.jpg: cannot be read"}
+    assert results["data"]["skipped"] == {"count": 2, "images": reasons}
+    log = (run.path / "train.log").read_text()
+    assert [log.count(f"skipped: {reason}\n") for reason in reasons.values()] == [1, 1]
+    stopped = new_run("stopped")
+    with pytest.raises(Interrupted, match="step 5"):
+        trainer(stopped, loader=WithHoles(on_batch=signal_at(4, signal.SIGTERM))).fit()
+    assert trainer(stopped, loader=WithHoles()).fit()["data"] == results["data"]
+    log = (stopped.path / "train.log").read_text()
+    assert [log.count(f"skipped: {reason}\n") for reason in reasons.values()] == [1, 1]
+    assert trainer(new_run("intact")).fit()["data"] == {"skipped": {"count": 0, "images": {}}}
+
+
 def test_accumulation_is_the_mean_over_micro_batches(new_run):
     class Pairs:
         """The two micro-batches of a step as one batch."""
 
-        def batches(self, start):
-            small = Numbered().batches(2 * start)
+        def batches(self, start, device):
+            small = Numbered().batches(2 * start, device)
             for one, two in zip(small, small, strict=False):
                 yield Batch(Labelled(*(torch.cat(pair) for pair in zip(parts(one), parts(two), strict=True))))
 
