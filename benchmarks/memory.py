@@ -3,7 +3,7 @@
 python benchmarks/memory.py [--encoder NAME …] [--crop N] [--stride N]
 
 Counted, not measured: the storages that autograd saves, each once, parameters left out. So any machine gives the same
-figure, in float32. `des4 data check` sizes batches by it (MEMORY in des4/data/advice.py).
+figure, in float32. `des4 data check` sizes batches by it (MEMORY in des4/data/checks/advice.py).
 """
 
 from __future__ import annotations

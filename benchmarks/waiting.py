@@ -3,8 +3,9 @@
 python benchmarks/waiting.py [CONFIG] [KEY=VALUE …] [--workers N …] [--steps N] [--rounds N] [--threads N]
 
 Trains as `des4 train` would with these settings (by default des4 on the embedded scenes), without evaluation, into a
-temporary folder, and times what the trainer spends on getting its next batch: waiting for the workers, copying, and making the views on the device. The
-first steps of a training, in which workers start, do not count. Numbers of workers take turns.
+temporary folder, and times what the trainer spends on getting its next batch: waiting for the workers, copying, and
+making the views on the device. The first steps of a training, in which workers start, do not count. Numbers of workers
+take turns.
 """
 
 from __future__ import annotations

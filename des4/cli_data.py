@@ -25,8 +25,8 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from des4.data.files import FilesConfig
-    from des4.data.inspection import Look
+    from des4.data.checks.inspection import Look
+    from des4.data.formats.files import FilesConfig
     from des4.data.progress import Bar
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Check, split, download and pack data.")
@@ -49,9 +49,9 @@ def check(
 
     Exit code: 2 with errors, 1 with warnings and --strict, else 0.
     """
-    from des4.data.advice import Machine, as_yaml, suggest
-    from des4.data.check import check as check_data
-    from des4.data.summary import examples, summarise
+    from des4.data.checks.advice import Machine, as_yaml, suggest
+    from des4.data.checks.check import check as check_data
+    from des4.data.checks.summary import examples, summarise
     from des4.report.data_page import data_page
     from des4.report.data_table import findings, overview
 
@@ -156,8 +156,8 @@ def download(
 
     Goes on where an earlier call stopped. What is there is never overwritten.
     """
-    from des4.data.download import download as download_source
-    from des4.data.sources import source_named
+    from des4.data.downloads.download import download as download_source
+    from des4.data.downloads.sources import source_named
 
     download_source(source_named(name), root, offline=offline, meter=_meter, say=lambda line: print(line, flush=True))
 
@@ -185,7 +185,7 @@ def shard(
 def _files_config(root: Path, format: str | None, settings: Sequence[str]) -> FilesConfig:
     """Read the settings of data in files as a training reads them. Raises ConfigError or DataError."""
     from des4.config import dump, load_config
-    from des4.data.files import FilesConfig
+    from des4.data.formats.files import FilesConfig
     from des4.types import ConfigError, DataError
 
     if not root.is_dir():

@@ -11,20 +11,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.data.camvid import Camvid, CamvidConfig
-from des4.data.cityscapes import Cityscapes, CityscapesConfig
-from des4.data.coco import Coco, CocoConfig
-from des4.data.cvat import Cvat, CvatConfig
-from des4.data.files import FileDataset, FilesConfig
-from des4.data.folder import Folder, FolderConfig
-from des4.data.label_studio import LabelStudio, LabelStudioConfig
-from des4.data.labelme import Labelme, LabelmeConfig
+from des4.data.formats.camvid import Camvid, CamvidConfig
+from des4.data.formats.cityscapes import Cityscapes, CityscapesConfig
+from des4.data.formats.coco import Coco, CocoConfig
+from des4.data.formats.cvat import Cvat, CvatConfig
+from des4.data.formats.files import FileDataset, FilesConfig
+from des4.data.formats.folder import Folder, FolderConfig
+from des4.data.formats.label_studio import LabelStudio, LabelStudioConfig
+from des4.data.formats.labelme import Labelme, LabelmeConfig
+from des4.data.formats.voc import Voc, VocConfig
 from des4.data.lists import content_hash
 from des4.data.loader import Loader
 from des4.data.protocols import recognise_lists
 from des4.data.scenes import Scenes, ScenesConfig
 from des4.data.views import ViewsConfig
-from des4.data.voc import Voc, VocConfig
 from des4.types import Config, DataError, Dataset
 
 FORMATS: dict[str, type[FileDataset]] = {

@@ -12,7 +12,7 @@ from des4.types import DataError
 
 @dataclass(frozen=True)
 class Fault:
-    """What a reader stepped over. code: the kind, a key of `des4.data.findings.KINDS`."""
+    """What a reader stepped over. code: the kind, a key of `des4.data.checks.findings.KINDS`."""
 
     code: str
     error: DataError

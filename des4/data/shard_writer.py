@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from des4.data.files import scan
+from des4.data.formats.files import scan
 from des4.data.images import read_bytes, read_header
 from des4.data.progress import Meter, silent
 from des4.data.tar_index import build_index, index_path, save_index

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from des4.data.files import FileDataset
+from des4.data.formats.files import FileDataset
 from des4.data.lists import content_hash
 from des4.data.splits import Contents, Draw, Rule
 from des4.types import DataError

@@ -29,7 +29,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from des4.data.files import FileDataset
+from des4.data.formats.files import FileDataset
 from des4.types import IGNORE, ConfigError, DataError
 
 Rule = Literal["random", "stratified"]

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from des4 import build, cli
 from des4.config import RunConfig, load_config
 from des4.data import recognise_lists
-from des4.data.check import check
+from des4.data.checks.check import check
 from des4.data.lists import read_list, sample_name
 from des4.data.protocols import PROTOCOLS, find_lists
 from des4.types import DataError

@@ -45,15 +45,14 @@ def test_the_format_of_a_folder_is_seen_unless_it_is_named(tmp_path, monkeypatch
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tmp_path / "voc" / folder).mkdir(parents=True)
     (tmp_path / "voc" / "JPEGImages" / "2007_000032.jpg").touch()
-    for given in ("data=voc", "data=./voc", "root=voc"):
-        data = load_config({"method": "des4"}, [given]).data
-        assert (data.name, data.root) == ("voc", Path("voc")), given
+    for text in ("data=voc", "data=./voc", "root=voc"):
+        data = load_config({"method": "des4"}, [text]).data
+        assert (data.name, data.root) == ("voc", Path("voc")), text
     assert load_config({"method": "des4"}, ["data=pictures"]).data.name == "folder"
-    for given in (["data=voc", "data.name=cvat"], ["data.name=cvat", "data=voc"]):
-        data = load_config(BASE, given).data
+    for pair in (["data=voc", "data.name=cvat"], ["data.name=cvat", "data=voc"]):
+        data = load_config(BASE, pair).data
         assert (data.name, data.root) == ("cvat", Path("voc"))
     assert load_config(BASE, ["data=scenes"]).data.name == "scenes"
-
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -78,6 +78,7 @@ def test_what_was_decoded_once_is_read_back_in_later_processes_too(source, tmp_p
     assert source.decoded == [0, 1]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_images_of_any_size_come_back(tmp_path_factory, height, width):
     folder = tmp_path_factory.mktemp("any")

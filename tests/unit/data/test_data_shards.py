@@ -1,6 +1,7 @@
 import io
 import itertools
 import os
+import pickle
 import tarfile
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_all_kinds_of_tar_are_read(tmp_path, kept, format):
         assert {shards.read(sample_id) for sample_id in shards} == {content(name) for name in names}
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.sets(st.text("ab/é", min_size=1, max_size=6).filter(lambda s: not s.endswith("/")), max_size=25))
 def test_any_key_is_found_and_no_other(tmp_path_factory, keys):
     keys = {os.path.normpath(key.lstrip("/")) for key in keys if key.strip("/")}
@@ -320,6 +321,17 @@ def test_images_in_shards_come_to_those_in_files(tmp_path, folder):
         data.label(place)
     listed = with_shards(tmp_path, folder, shards=(tmp_path / "shards" / "broken.tar",), unlabeled=None)
     assert list(listed.unlabelled) == ["broken/x", "m", "z"]
+
+
+def test_a_worker_that_is_not_forked_gets_all_it_needs(tmp_path, folder):
+    spec = ViewSpec(strong=1, cutmix="french", photometric="french")
+    loader = Loader(
+        with_shards(tmp_path, folder, cache=0.001), ViewsConfig(crop_size=16), spec, labelled_batch=1,
+        unlabelled_batch=8, seed=2, workers=0, fill=(0, 0, 0),
+    )  # fmt: skip
+    sent = pickle.loads(pickle.dumps(loader))  # noqa: S301  # as multiprocessing does
+    assert sent[0].unlabelled.ids == loader[0].unlabelled.ids
+    assert np.array_equal(sent[0].unlabelled.weak, loader[0].unlabelled.weak)
 
 
 def test_shards_alone_may_be_all_that_is_unlabelled(tmp_path, folder):

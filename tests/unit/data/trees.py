@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data.files import Palette, voc_palette
+from des4.data.formats.files import Palette, voc_palette
 
 Array = NDArray[np.uint8]
 

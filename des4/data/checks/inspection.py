@@ -1,0 +1,257 @@
+"""One sample looked at: its image decoded, its mask counted, and whatever is wrong or odd about either."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from des4.data.checks.findings import Finding, Severity, from_error
+from des4.data.formats.files import FileDataset, Mask
+from des4.data.formats.masks import IndexMask
+from des4.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_header, decode_image
+from des4.types import DataError
+
+Role = Literal["labelled", "val", "unlabelled"]
+
+TINY = 32
+"""Pixels of a short side below which an image is called very small: two cells of a map at stride 16."""
+
+_FORMATS = {
+    ".jpg": {"JPEG", "MPO"},
+    ".jpeg": {"JPEG", "MPO"},
+    ".png": {"PNG"},
+    ".bmp": {"BMP", "DIB"},
+    ".tif": {"TIFF"},
+    ".tiff": {"TIFF"},
+    ".webp": {"WEBP"},
+}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+_DEEP = ("I", "F")  # modes that begin so hold more than 8 bits a channel
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one sample showed.
+
+    size: (height, width) of the image, upright; None if it cannot be read. digest: of its pixels; None if they are all
+    of one colour. labels: pixels of each label 0..255 of the mask. mask_digest: of these labels in their places.
+    colours: of the labels of a palette mask.
+    """
+
+    sample_id: str
+    role: Role
+    findings: tuple[Finding, ...] = ()
+    size: tuple[int, int] | None = None
+    digest: bytes | None = None
+    labels: tuple[int, ...] | None = None
+    mask_digest: bytes | None = None
+    colours: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+
+def look(dataset: FileDataset, sample_id: str, role: Role) -> Look:
+    """Read a sample; the mask of an unlabelled one is not opened."""
+    findings: list[Finding] = []
+    header, size, digest = _look_at_image(dataset, sample_id, role, findings)
+    if role == "unlabelled":
+        return Look(sample_id, role, tuple(findings), size, digest)
+    mask = dataset.mask(sample_id)
+    try:
+        label = mask.read()
+    except DataError as error:
+        findings.append(_mask_failure(mask, error))
+        return Look(sample_id, role, tuple(findings), size, digest)
+    if header is not None and not header.rotated:
+        findings += _size_mismatch(dataset, sample_id, tuple(label.shape) == header.size[::-1])
+    # Pillow counts without a copy of eight bytes a pixel, which bincount would need.
+    labels = tuple(Image.fromarray(label.contiguous().numpy()).histogram())
+    colours = _colours(mask, labels)
+    return Look(sample_id, role, tuple(findings), size, digest, labels, _digest(label), colours)
+
+
+# ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _look_at_image(
+    dataset: FileDataset, sample_id: str, role: Role, findings: list[Finding]
+) -> tuple[Header | None, tuple[int, int] | None, bytes | None]:
+    """Return header, size and digest of an image, or None, and add what is wrong with it to `findings`."""
+    path = dataset.image_file(sample_id)
+    # A training skips unlabelled images that it cannot read, and stops at any other.
+    refused: Severity = "warning" if role == "unlabelled" else "error"
+    try:
+        data = dataset.image_bytes(sample_id)
+    except DataError as error:
+        findings.append(from_error(refused, "missing-file", error, path))
+        return None, None, None
+    try:
+        pixels, header = decode_image(path, data), decode_header(path, data)
+    except DataError as error:
+        findings.append(_image_failure(refused, path, data, error))
+        return None, None, None
+    findings += _oddities(path, role, data, header)
+    height, width = pixels.shape[1:]
+    if min(height, width) < TINY:
+        remedy = "is it a thumbnail? use the original"
+        findings.append(Finding("warning", "tiny-image", path, f"is {width}×{height} pixels", remedy))
+    if (pixels == pixels[:, :1, :1]).all():
+        remedy = "replace the image or take it out"
+        findings.append(Finding("warning", "blank-image", path, "all pixels have one colour", remedy))
+        return header, (height, width), None
+    return header, (height, width), _digest(pixels.permute(1, 2, 0))
+
+
+def _oddities(path: Path, role: Role, data: bytes, header: Header) -> Iterator[Finding]:
+    """Yield what is odd about an image that can be read."""
+    if header.format not in _FORMATS.get(path.suffix.lower(), {header.format}):
+        yield _wrong_extension(path, header.format)
+    if header.mode == "CMYK":
+        yield Finding(
+            "warning", "cmyk", path, "has colours for printing (CMYK), turned into RGB without a colour profile",
+            "save it as RGB with a program that knows the profile",
+        )  # fmt: skip
+    if header.rotated and role == "unlabelled":
+        yield Finding("note", "exif-rotation", path, "EXIF asks for a rotation; the image is turned upright when read")
+    elif header.rotated:
+        yield Finding(
+            "error", "exif-rotation", path, "EXIF asks for a rotation, and its mask cannot say whether it follows",
+            "save the image upright, without the tag",
+        )  # fmt: skip
+    picture = Image.open(io.BytesIO(data))
+    if picture.has_transparency_data:
+        lowest: Any = picture.convert("RGBA").getchannel("A").getextrema()[0]
+        if lowest < 255:
+            yield Finding(
+                "warning", "alpha", path, "has transparent pixels, whose hidden colour will be seen",
+                "save it without transparency, on the background you want",
+            )  # fmt: skip
+
+
+def _image_failure(severity: Severity, path: Path, data: bytes, error: DataError) -> Finding:
+    """Say of which kind the failure to decode an image is."""
+    finding = from_error(severity, _failure(data), error, path)
+    if finding.code == "empty-file":
+        return Finding(severity, "empty-file", path, "is empty", finding.remedy)
+    if finding.code == "too-large":
+        text = f"has more than {MAX_PIXELS // 10**6} million pixels"
+        return Finding(severity, "too-large", path, text, "cut it into tiles")
+    if finding.code == "not-an-image":
+        start = data[:512].lstrip().lower()
+        if start.startswith(b"version https://git-lfs"):
+            return Finding(severity, "not-an-image", path, "is a Git LFS pointer, not the image", "run `git lfs pull`")
+        if start.startswith((b"<!doctype", b"<html")):
+            return Finding(severity, "not-an-image", path, "is a web page", "download the image itself")
+    return finding
+
+
+def _failure(data: bytes) -> str:
+    """Name the kind of damage of a file that cannot be decoded."""
+    if not data:
+        return "empty-file"
+    try:
+        picture = Image.open(io.BytesIO(data))
+        frames = getattr(picture, "n_frames", 1)
+    except Image.DecompressionBombError:
+        return "too-large"
+    except Exception:  # decoders raise anything on damaged files
+        return "damaged-file" if data.startswith(_SIGNATURES) else "not-an-image"
+    if picture.width * picture.height > MAX_PIXELS:
+        return "too-large"
+    if frames > 1:
+        return "several-frames"
+    return "deep-image" if picture.mode.startswith(_DEEP) else "damaged-file"
+
+
+def _wrong_extension(path: Path, found: str) -> Finding:
+    return Finding(
+        "warning", "wrong-extension", path, f"is a {found} file, whatever its name says",
+        "give it the extension of its format: other programs go by the name",
+    )  # fmt: skip
+
+
+# ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _size_mismatch(dataset: FileDataset, sample_id: str, swapped: bool) -> Iterator[Finding]:
+    """Yield the finding if a mask, which can be read, does not fit its image, which can be read too."""
+    try:
+        dataset.check_sample(sample_id)
+    except DataError as error:
+        finding = from_error("error", "size-mismatch", error, dataset.mask(sample_id).path)
+        remedy = "width and height are swapped: turn the mask, or save it again"
+        yield replace(finding, remedy=remedy) if swapped else finding
+
+
+def _mask_failure(mask: Mask, error: DataError) -> Finding:
+    """Say of which kind the failure to read a mask is."""
+    path = mask.path
+    if not path.is_file():
+        return from_error("error", "missing-file", error, path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return from_error("error", "bad-mask", error, path)
+    data = path.read_bytes()
+    try:
+        picture = Image.open(io.BytesIO(data))
+        frames = getattr(picture, "n_frames", 1)
+        fits = picture.width * picture.height <= MAX_PIXELS
+        if fits:
+            picture.load()
+    except Exception:  # decoders raise anything on damaged files
+        return _image_failure("error", path, data, error)
+    if not fits or frames > 1:
+        return _image_failure("error", path, data, error)
+    finding = from_error("error", "bad-mask", error, path)
+    if picture.format != "PNG":
+        return replace(finding, code="mask-not-png")
+    if not isinstance(mask, IndexMask):
+        return finding
+    if picture.mode.startswith(_DEEP):
+        remedy = "are these numbers of objects (instances)? export one number a class; " + finding.remedy
+        return replace(finding, code="deep-mask", remedy=remedy)
+    if picture.mode not in ("1", "L", "P"):
+        return replace(finding, code="mask-in-colour", remedy=_colour_remedy(picture))
+    return finding
+
+
+def _colour_remedy(picture: Image.Image) -> str:
+    """Say what a mask in colour looks like, and what that asks for."""
+    counted = picture.convert("RGB").getcolors(256)
+    if counted is None:
+        return "it holds more than 256 colours, as a photograph or an overlay does: export the class indices"
+    colours: list[Any] = [colour for _, colour in counted]
+    if all(red == green == blue for red, green, blue in colours):
+        return "its channels are equal, so save one of them as a single-channel PNG"
+    return (
+        f"its {len(colours)} colours seem to stand for classes: turn each into its index, or name them in a "
+        "labelmap.txt (format cvat)"
+    )
+
+
+def _colours(mask: Mask, labels: tuple[int, ...]) -> dict[int, tuple[int, int, int]]:
+    """Return the colours that a palette mask gives to the labels it holds, if no other of them has the same."""
+    if not isinstance(mask, IndexMask) or mask.table is not None:
+        return {}
+    with Image.open(mask.path) as picture:
+        flat = picture.getpalette("RGB") if picture.mode == "P" else None
+    if flat is None:
+        return {}
+    used = (label for label, count in enumerate(labels) if count and 3 * label + 2 < len(flat))
+    colours = {label: (flat[3 * label], flat[3 * label + 1], flat[3 * label + 2]) for label in used}
+    often = Counter(colours.values())
+    return {label: colour for label, colour in colours.items() if often[colour] == 1}
+
+
+def _digest(pixels: Tensor) -> bytes:
+    """Hash an array with its shape."""
+    array: NDArray[Any] = pixels.contiguous().numpy()
+    hashed = blake2b(repr(array.shape).encode(), digest_size=16)
+    hashed.update(array.data)
+    return hashed.digest()
