@@ -137,7 +137,7 @@ def protocols(
     found = find_all_lists(lists) if lists else {}
     rows = [
         [name, p.fraction, str(p.labelled), "–" if p.fine is None else str(p.fine), str(p.unlabelled)]
-        + (_held(found.get(name, {}), lists) if lists else [])
+        + ([_held(found.get(name, {}), lists)] if lists else [])
         for name, p in PROTOCOLS.items()
     ]
     sources = {name: f"{family.title}; {' and '.join(family.sources)}" for name, family in FAMILIES.items()}
@@ -220,9 +220,14 @@ def _looks(looks: Iterator[Look], total: int) -> Iterable[Look]:
     return track(looks, "checking", total, console=console, disable=not console.is_terminal)
 
 
-def _held(files: Mapping[str, Path], folder: Path) -> list[str]:
-    """Name a protocol's two lists in a folder; a dash where one is not there."""
-    return [str(files[kind].relative_to(folder)) if kind in files else "–" for kind in ("labeled", "unlabeled")]
+def _held(files: Mapping[str, Path], folder: Path) -> str:
+    """Say where a folder holds a protocol's two lists: their common place, or each; a dash where one is not there."""
+    labeled, unlabeled = (files.get(kind) for kind in ("labeled", "unlabeled"))
+    if not files:
+        return "–"
+    if labeled and unlabeled and labeled.parent == unlabeled.parent:
+        return str(labeled.parent.relative_to(folder))
+    return " ".join(str(path.relative_to(folder)) if path else "–" for path in (labeled, unlabeled))
 
 
 def _progress(what: str) -> Callable[[Sequence[str]], Iterable[str]]:

@@ -54,12 +54,11 @@ def protocols_table(protocols: Iterable[Sequence[str]], sources: Mapping[str, st
     """Show published protocols, a section a family, and where their lists are published.
 
     protocols: of each its name, its fraction, its numbers of labelled, finely annotated and unlabelled images, and with
-    `found` the files of its two lists. sources: family → title and repositories.
+    `found` where its two lists are. sources: family → title and repositories.
     """
     numbers = (Column(name, justify="right") for name in ("fraction", "labelled", "fine", "unlabelled"))
-    table = _table(
-        "protocol", *numbers, *(Column(f"{kind} list", overflow="fold") for kind in ("labelled", "unlabelled") if found)
-    )
+    place = (Column("lists", overflow="fold"),) if found else ()
+    table = _table(Column("protocol", no_wrap=True), *numbers, *place)
     family = None
     for name, *cells in protocols:
         if family not in (None, name.rpartition("/")[0]):
