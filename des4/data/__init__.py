@@ -55,8 +55,11 @@ else:
 
 
 def recognise(root: Path) -> str:
-    """Name the format of a data folder by its layout; `folder` where no format claims it."""
-    return next((name for name, cls in FORMATS.items() if cls.recognises(root)), "folder")
+    """Name the format of a data folder by its layout; `folder` where no format claims it, or nobody can look."""
+    try:
+        return next((name for name, cls in FORMATS.items() if cls.recognises(root)), "folder")
+    except OSError:  # no right to look, or a name too long to be one
+        return "folder"
 
 
 def open_files(config: FilesConfig) -> FileDataset:

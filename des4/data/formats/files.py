@@ -417,7 +417,7 @@ def existing_root(config: FilesConfig, holds: str, folders: Iterable[str] = ()) 
     holds: what it should hold, for the message.
     """
     for folder in (config.root, *(config.root / name for name in folders)):
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises where a name is too long or nobody may look
             raise DataError(f"{folder}: no such data folder; give as root the folder that holds {holds}")
     return config.root
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data.formats.files import Palette, voc_palette
+from des4.data.formats.files import FileDataset, Palette, voc_palette
+from des4.types import DataError
 
 Array = NDArray[np.uint8]
 
@@ -308,3 +310,14 @@ TREES: dict[str, Callable[[Path], None]] = {
     "labelme": labelme_tree,
     "folder": folder_tree,
 }
+
+
+def refusal_of(open_dataset: Callable[[], FileDataset]) -> str:
+    """Return the one line with which a data set, or the reading of all its labelled samples, is refused."""
+    with pytest.raises(DataError) as error:
+        data = open_dataset()
+        data.check_labelled()
+        for sample_id in (*data.labelled, *data.val):
+            data.label(sample_id)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_api
-from trees import COCO_TRAIN, SIZE, coco_instances, coco_tree, photo, put, write_json, write_lines
+from trees import COCO_TRAIN, SIZE, coco_instances, coco_tree, photo, put, refusal_of, write_json, write_lines
 
 from des4.data import Coco, CocoConfig, recognise
 from des4.types import DataError
@@ -20,14 +20,7 @@ def load(root, **settings):
 
 
 def refusal(root, **settings):
-    """The message with which the data set, or reading all of its labelled samples, is refused."""
-    with pytest.raises(DataError) as error:
-        data = load(root, **settings)
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
-            data.label(sample_id)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal_of(lambda: load(root, **settings))
 
 
 def train_file(root):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from trees import refusal_of
 
-from des4.data import Folder, FolderConfig, Loader, ViewsConfig, pixel_counts
+from des4.data import Folder, FolderConfig, Loader, ViewsConfig, pixel_counts, recognise
 from des4.data.formats.files import voc_palette
 from des4.types import DataError, ViewSpec
 
@@ -48,14 +49,7 @@ def load(root, **settings):
 
 
 def refusal(root, **settings):
-    """The message with which the folder, or reading all of its labelled samples, is refused."""
-    with pytest.raises(DataError) as error:
-        data = load(root, **settings)
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
-            data.label(sample_id)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal_of(lambda: load(root, **settings))
 
 
 def test_without_lists_the_folder_says_who_is_who(root):
@@ -188,6 +182,8 @@ def test_a_rotated_image_with_a_mask_is_refused(root):
 
 def test_mistakes_in_the_folder_are_named(root):
     assert "no such data folder" in refusal(root / "gone")
+    assert "no such data folder" in refusal(root / ("x" * 5000))
+    assert recognise(root / ("x" * 5000)) == "folder"
     assert "'val/f' is both labelled and val" in refusal(root, labeled=write(root / "l.txt", "val/f", "train/a"))
     assert "'val/f' is both unlabelled and val" in refusal(root, unlabeled=write(root / "u.txt", "val/f"))
     assert "'train/c' has no mask" in refusal(root, labeled=write(root / "l.txt", "train/c"))

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from test_data_rle import packed
-from trees import SIZE, label_studio_tree, photo, put, studio_region, studio_task, write_json, write_lines
+from trees import SIZE, label_studio_tree, photo, put, refusal_of, studio_region, studio_task, write_json, write_lines
 
 from des4.data import LabelStudio, LabelStudioConfig, recognise
 from des4.data.formats.shapes import ImageNames
@@ -17,14 +17,7 @@ def load(root, **settings):
 
 
 def refusal(root, **settings):
-    """The message with which the data set, or reading all of its labelled samples, is refused."""
-    with pytest.raises(DataError) as error:
-        data = load(root, **settings)
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
-            data.label(sample_id)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal_of(lambda: load(root, **settings))
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from trees import (
     labelme_tree,
     photo,
     put,
+    refusal_of,
     write_json,
     write_lines,
 )
 
 from des4.data import Labelme, LabelmeConfig, recognise
-from des4.types import DataError
 
 
 def load(root, **settings):
@@ -26,14 +26,7 @@ def load(root, **settings):
 
 
 def refusal(root, **settings):
-    """The message with which the data set, or reading all of its labelled samples, is refused."""
-    with pytest.raises(DataError) as error:
-        data = load(root, **settings)
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
-            data.label(sample_id)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal_of(lambda: load(root, **settings))
 
 
 def draw(root, *shapes, name="a", **change):
