@@ -195,9 +195,9 @@ def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeyp
     def twice(seconds):
         def kill(m):
             if m == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 clock[0] += seconds
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         return kill
 
@@ -210,7 +210,7 @@ def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeyp
 def test_a_signal_in_the_evaluation_stops_it_and_resuming_makes_up_for_it(new_run):
     run = new_run()
     stopped = trainer(run, eval_every=4)
-    stopped.method.teacher.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    stopped.method.teacher.register_forward_hook(lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="step 4"):
         stopped.fit()
     assert not [row for row in run.metrics() if "loss" not in row]
