@@ -1,6 +1,5 @@
 import itertools
 import json
-import os
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
@@ -112,7 +111,7 @@ def comparable(run):
 
 
 def signal_at(last, number):
-    return lambda m: m == last and os.kill(os.getpid(), number)
+    return lambda m: m == last and signal.raise_signal(number)
 
 
 def test_a_run_folder_is_filled_as_promised(new_run):
