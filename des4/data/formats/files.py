@@ -248,33 +248,7 @@ class FileDataset(ABC):
     def _split(self, config: FilesConfig, catalogue: Catalogue) -> dict[str, Mask]:
         """Set `labelled`, `unlabelled`, `val`; return the only masks ever opened."""
         known: dict[str, Mask] = {}
-        published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
-
-        def listed(name: str, path: Path | None) -> list[str] | None:
-            path = path or published.get(name) or if_file(config.root / f"{name}.txt")
-            if path is None:
-                return None
-            ids: list[str] = []
-            with stepping_over("unreadable-list"):
-                entries = read_list(path)
-                for entry in self._in_own_names(entries) if path in published.values() else entries:
-                    with stepping_over("missing-file"):
-                        sample_id, mask = self._locate(path, entry, catalogue)
-                        if name != "unlabeled":
-                            if mask is None or not mask.path.is_file():
-                                raise DataError(
-                                    f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {config.root}'}; "
-                                    "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
-                                )
-                            known[sample_id] = mask
-                        ids.append(sample_id)
-            with stepping_over("repeated-line"):
-                refuse_repeats(path, ids)
-            return ids
-
-        labelled = listed("labeled", config.labeled)
-        unlabelled = listed("unlabeled", config.unlabeled)
-        val = listed("val", config.val)
+        labelled, unlabelled, val = self._read_lists(config, catalogue, known)
         if not self._images:
             raise DataError(
                 f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths"
@@ -303,18 +277,48 @@ class FileDataset(ABC):
         if unlabelled is None:
             pool = self._images if catalogue.unlabelled is None else catalogue.unlabelled
             unlabelled = sorted(set(pool) - set(labelled) - set(val))
-        for side, ids in (("labelled", labelled), ("unlabelled", unlabelled)):
-            both = sorted(set(ids) & set(val))
-            for sample_id in both:
-                with stepping_over("in-val-too"):
-                    raise DataError(
-                        f"{config.root}: '{sample_id}' is both {side} and val ({len(both)} such images); "
-                        "a score on training images says nothing: take them off one list"
-                    )
-        self.labelled = tuple(labelled)
-        self.unlabelled = tuple(unlabelled)
-        self.val = tuple(val)
+        self._refuse_val_images("labelled", labelled, val)
+        self._refuse_val_images("unlabelled", unlabelled, val)
+        self.labelled, self.unlabelled, self.val = tuple(labelled), tuple(unlabelled), tuple(val)
         return {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
+
+    def _read_lists(
+        self, config: FilesConfig, catalogue: Catalogue, known: dict[str, Mask]
+    ) -> tuple[list[str] | None, list[str] | None, list[str] | None]:
+        """Read the labelled, unlabelled and val list: the config's, else the protocol's, else the root's, else None.
+
+        known: takes the masks of labelled and val images.
+        """
+        published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
+
+        def ids(name: str, given: Path | None) -> list[str] | None:
+            path = given or published.get(name) or if_file(config.root / f"{name}.txt")
+            if path is None:
+                return None
+            found: list[str] = []
+            with stepping_over("unreadable-list"):
+                entries: Iterable[Entry] = read_list(path)
+                for entry in self._in_own_names(entries) if path in published.values() else entries:
+                    with stepping_over("missing-file"):
+                        sample_id, mask = self._locate(path, entry, catalogue)
+                        if name != "unlabeled":
+                            known[sample_id] = _existing(mask, path, sample_id, config.root)
+                        found.append(sample_id)
+            with stepping_over("repeated-line"):
+                refuse_repeats(path, found)
+            return found
+
+        return ids("labeled", config.labeled), ids("unlabeled", config.unlabeled), ids("val", config.val)
+
+    def _refuse_val_images(self, side: str, ids: Iterable[str], val: Iterable[str]) -> None:
+        """Raise DataError if an image of a training list is a val image as well."""
+        both = sorted(set(ids) & set(val))
+        for sample_id in both:
+            with stepping_over("in-val-too"):
+                raise DataError(
+                    f"{self.root}: '{sample_id}' is both {side} and val ({len(both)} such images); "
+                    "a score on training images says nothing: take them off one list"
+                )
 
     def _in_own_names(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Turn the entries of a published list into ids: its paths are those of its authors' disks, its names fit."""
@@ -420,6 +424,16 @@ def existing_root(config: FilesConfig, holds: str, folders: Iterable[str] = ()) 
         if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises where a name is too long or nobody may look
             raise DataError(f"{folder}: no such data folder; give as root the folder that holds {holds}")
     return config.root
+
+
+def _existing(mask: Mask | None, path: Path, sample_id: str, root: Path) -> Mask:
+    """Return the mask of an image that the list at `path` names. Raises DataError if there is none."""
+    if mask is None or not mask.path.is_file():
+        raise DataError(
+            f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {root}'}; "
+            "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
+        )
+    return mask
 
 
 def _refuse_orphans(catalogue: Catalogue) -> None:
