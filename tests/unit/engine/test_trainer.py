@@ -187,6 +187,15 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, cod
     assert same(straight.state_dict(), resumed.state_dict())
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own Ctrl-C, which a shell's background jobs start without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("des4.engine.trainer.time.monotonic", lambda: clock[0])
