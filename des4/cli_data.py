@@ -170,7 +170,7 @@ def shard(
 ) -> None:
     """Pack images into tar files, so that millions of them need no file each. Changes nothing in SRC.
 
-    Unreadable images are named and left out; the exit code is 1 then.
+    Files without a sound image header are named and left out; the exit code is 1 then.
     """
     from des4.data.shard_writer import write_shards
 
