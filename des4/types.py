@@ -6,6 +6,7 @@ B images, C classes, D embedding size, H×W the crop, h×w the feature grid (str
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -15,6 +16,11 @@ from torch import Tensor
 
 IGNORE = 255
 """The label of pixels that nobody scores: unlabelled regions of a mask, and padding."""
+
+STOP_SIGNALS = tuple(
+    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+)
+"""What asks a training to save and stop: Ctrl-C, a scheduler's end, and its warning of it, which Windows lacks."""
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
 StrongPreset = Literal["none", "french", "unimatch"]

@@ -38,7 +38,7 @@ from des4.data.views import (
     strong_view,
 )
 from des4.ops.mixing import draw_mix
-from des4.types import Batch, DataError, Dataset, Labelled, Mix, Unlabelled, UserError, ViewSpec
+from des4.types import STOP_SIGNALS, Batch, DataError, Dataset, Labelled, Mix, Unlabelled, UserError, ViewSpec
 
 CPU = torch.device("cpu")
 SUBSTITUTES = 11
@@ -235,7 +235,7 @@ def _with_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
     """Let Ctrl-C reach the training process alone: the step it finishes before it saves needs its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

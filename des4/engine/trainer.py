@@ -24,7 +24,7 @@ from des4.engine.optim import PolySchedule
 from des4.engine.process import prepare_process
 from des4.metrics import Results
 from des4.runlog import RunFolder
-from des4.types import Batch, Config, ConfigError, RunError
+from des4.types import STOP_SIGNALS, Batch, Config, ConfigError, RunError
 
 if TYPE_CHECKING:
     from des4.methods.base import Method
@@ -97,7 +97,7 @@ class BatchSource(Protocol):
 
 
 class Interrupted(Exception):  # noqa: N818  # nothing went wrong
-    """A signal ended the training; its state is saved. code: the exit code, 130 for Ctrl-C, 143 for SIGTERM."""
+    """A signal ended the training; its state is saved. code: the exit code, 128 + the signal's number."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -155,7 +155,7 @@ class Trainer:
         """Train, evaluate, write weights and results.json; return the results.
 
         Raises RunError on a loss or gradient that is not finite, with the weights as they were before that step;
-        Interrupted on Ctrl-C and SIGTERM, with a checkpoint of the last full step written.
+        Interrupted on a signal of STOP_SIGNALS, with a checkpoint of the last full step written.
         """
         prepare_process()
         steps, start = self.schedule.steps, self._restore()
@@ -392,7 +392,7 @@ class _Window:
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into a request to stop; another one, seconds later, acts as it would without us.
+    """Turns the STOP_SIGNALS into a request to stop; another one, seconds later, acts as it would without us.
 
     Not at once: a launcher such as `timeout` passes on what the whole process group has already received.
     """
@@ -405,7 +405,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -21,7 +21,7 @@ from des4.engine import (
     choose_device,
 )  # fmt: skip
 from des4.runlog import RunFolder
-from des4.types import Batch, ConfigError, Labelled, RunError
+from des4.types import STOP_SIGNALS, Batch, ConfigError, Labelled, RunError
 
 CPU = torch.device("cpu")
 
@@ -173,14 +173,14 @@ def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, code):
     run, straight, resumed = new_run(), Toy(), Toy()
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     with pytest.raises(Interrupted, match=r"step 4; continue with: des4 train --resume .*run") as stopped:
         trainer(run, loader=Numbered(on_batch=signal_at(3, number))).fit()
     assert stopped.value.code == code
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-4"]
     trainer(run, method=resumed).fit()
     trainer(new_run("straight"), method=straight).fit()
