@@ -33,8 +33,8 @@ class ScenesConfig(Config):
     """How many scenes to draw. Configs of one seed share their scenes: the first `labeled` train scenes have masks."""
 
     name: Literal["scenes"] = "scenes"
-    labeled: PositiveInt = 16
-    unlabeled: NonNegativeInt = 384
+    labeled: PositiveInt = 4
+    unlabeled: NonNegativeInt = 396
     val: PositiveInt = 64
     size: int = Field(default=160, ge=32, le=1024)
     """Side of a scene, in pixels."""
