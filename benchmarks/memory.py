@@ -2,8 +2,8 @@
 
 python benchmarks/memory.py [--encoder NAME …] [--crop N] [--stride N]
 
-Counted, not measured: the storages that autograd saves, each once, parameters left out. So any machine gives the same
-figure, in float32. `des4 data check` sizes batches by it (MEMORY in des4/data/checks/advice.py).
+Counted, not measured, by des4.engine.cost, in float32. So any machine gives the same figure. `des4 data check` sizes
+batches by it (MEMORY in des4/data/checks/advice.py).
 """
 
 from __future__ import annotations
@@ -12,30 +12,16 @@ import argparse
 
 import torch
 from step import NUM_CLASSES, make_batch, make_method
-from torch import Tensor
 
+from des4.engine.cost import step_cost
 from des4.models import ModelConfig
 
 
 def bytes_kept(encoder: str, crop: int, stride: int, batch: int = 2) -> float:
     """Return the bytes per pixel of a crop and pair of a labelled and an unlabelled image."""
-    torch.manual_seed(0)
     model = ModelConfig(encoder=encoder, weights="none", output_stride=stride)
     method = make_method("des4", model, torch.ones(NUM_CLASSES))
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
-    kept: dict[int, Tensor] = {}  # the tensors themselves too, so that no address is used again
-
-    def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in parameters:
-            kept[address] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        terms = method(make_batch(batch, crop))
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert terms
-    return total / (batch * crop**2)
+    return step_cost(method, make_batch(batch, crop)).kept_bytes / (batch * crop**2)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,14 +15,17 @@ from torch import Tensor
 
 from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
+from des4.continuation import check_checkpoints, check_data, check_settings, check_state, describe
 from des4.engine import Evaluator, segment
+from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.metrics import Results
 from des4.models import Segmenter
+from des4.ops.reduce import gather_over_ranks
 from des4.predict import Predictor, weights_file
 from des4.report.page import write_report
 from des4.report.pictures import grid
-from des4.runlog import RunFolder
-from des4.types import ConfigError, DataError, RunError
+from des4.runlog import FollowedRun, RunFolder, unwritable
+from des4.types import ConfigError, DataError
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
@@ -43,28 +47,48 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, *, overwrite: bool
     config: a YAML file, a mapping of the same shape, or a RunConfig. overrides: `steps=100`, or
     `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
     overwrite: replace an earlier run in `out`.
+    Under torchrun every process calls this, and all but the first write nothing. A command that torchrun or SLURM has
+    started again goes on with the run in `out`.
     Raises ConfigError, DataError or WeightsError before anything is written; RunError.
     """
     settings = load_config(config, overrides)
-    training = build.training(settings)
-    run = RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite)
-    run.write_config(dump(settings))
-    return _fit(training, run)
+    if settings.out is None and may_be_restarted():
+        raise ConfigError("out: torchrun may start this command again, which then has to find its run; say out=FOLDER")
+    if settings.out is not None and was_restarted() and RunFolder.is_run(settings.out):
+        return resume(settings.out, settings)
+    with joined():
+        training = build.training(settings)
+        with _shared(
+            lambda: RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite or was_restarted())
+        ) as run:
+            run.write_config(dump(settings))
+            return _fit(training, run)
 
 
-def resume(run_dir: str | Path, config: RunConfig | None = None, overrides: Overrides = ()) -> Run:
+def resume(
+    run_dir: str | Path, config: RunConfig | None = None, overrides: Overrides = (), *, force: bool = False
+) -> Run:
     """Continue a run from its newest checkpoint; one that has finished is only reported again.
 
-    config, overrides: what the caller thinks the run's settings are. Raises RunError, with the differences, where they
-    are not.
+    config, overrides: what the caller wants the run's settings to be. Some may differ from what they were
+    (`des4.continuation`), more of them with `force`; the earlier ones are then kept in `config.<n>.yaml`.
+    Raises RunError, with the differences, where they may not; ConfigError, DataError or WeightsError.
     """
-    run = RunFolder.open(run_dir)
-    own = load_config(run.config())
-    wanted = load_config(config or own, overrides)
-    if changed := [line for line in differences(own, wanted) if not line.startswith("out:")]:
-        raise RunError(f"{run.path} cannot be continued with other settings; train into a new folder, or keep: "
-                       + "; ".join(changed))  # fmt: skip
-    return _fit(build.training(own), run)
+    with joined(), _shared(lambda: RunFolder.open(run_dir)) as run:
+        own = load_config(run.config())
+        wanted = load_config(config or own, overrides).model_copy(update={"out": own.out})
+        changed = differences(own, wanted)
+        check_settings(run, changed, force)
+        training = build.training(wanted)
+        changed += check_data(run, training.dataset, force)
+        check_checkpoints(run, own)
+        if changed:
+            check_state(run, training)
+        on_first(run.say_resumed)  # when all have read the settings
+        if changed:
+            run.replace_config(dump(wanted))
+            run.say(f"settings changed: {'; '.join(changed)}")
+        return _fit(training, run)
 
 
 def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
@@ -116,24 +140,49 @@ def _evaluation_config(
     return config
 
 
+@contextmanager
+def _shared(find: Callable[[], RunFolder]) -> Iterator[RunFolder]:
+    """Yield the run folder: the first process finds it and claims it, the others follow."""
+    with ExitStack() as stack:
+
+        def claim() -> RunFolder:
+            run = find()
+            stack.enter_context(run.claimed())
+            return run
+
+        run = on_first(claim)
+        path = gather_over_ranks(str(run.path) if run else None)[0]
+        yield run or FollowedRun(Path(path))
+
+
 def _free_folder(method: str) -> Path:
     return next(path for n in count(1) if not (path := Path("runs", f"{method}-{n}")).exists())
 
 
 def _fit(training: build.Training, run: RunFolder) -> Run:
     """Train to the end, then draw the pictures and the report."""
-    run.write_env(build.environment(training.device))
     data = training.dataset
+    run.write_env(build.environment(training.device))
+    run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
     for note in data.notes:
         run.say(note)
     trainer = training.trainer(run)
     results = trainer.fit()
-    assert trainer.evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
-    _draw_samples(training, run, trainer.evaluation.image_miou)
-    write_report(run)
+    evaluation = trainer.evaluation
+    assert evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
+    on_first(lambda: _report(training, run, evaluation.image_miou))
     return Run(run.path, results)
+
+
+def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
+    """Draw the pictures and write the report."""
+    try:
+        _draw_samples(training, run, scores)
+        write_report(run)
+    except OSError as error:
+        raise unwritable(run.plots, error) from error
 
 
 def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +26,22 @@ from torch.optim import Optimizer
 import des4
 from des4.config import RunConfig
 from des4.data import DATASETS, Loader, content_hash, pixel_counts, recognise_lists
-from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device
+from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
+from des4.engine.cost import fewest_parts
+from des4.engine.process import free_memory
 from des4.methods import METHODS, Method
 from des4.metrics import tail_classes
-from des4.models import HeadName, ModelConfig, PrototypeClassifier, Segmenter, build_segmenter
-from des4.runlog import RunFolder
+from des4.models import (
+    HeadName,
+    ModelConfig,
+    PrototypeClassifier,
+    Segmenter,
+    build_segmenter,
+    compile_networks,
+    synchronise_norms,
+)
+from des4.ops.reduce import num_ranks, this_rank
+from des4.runlog import RunFolder, replacing, unwritable
 from des4.types import Config, ConfigError, Dataset, WeightsError
 
 
@@ -37,7 +49,7 @@ from des4.types import Config, ConfigError, Dataset, WeightsError
 class Training:
     """What a training is made of, built and checked; no file has been written yet.
 
-    counts: (C,) pixels of each class in the labelled list.
+    counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
     """
 
     config: RunConfig
@@ -46,6 +58,7 @@ class Training:
     method: Method
     loader: Loader
     optimiser: Optimizer
+    parts: int
     schedule: PolySchedule
     evaluator: Evaluator
     device: torch.device
@@ -63,6 +76,7 @@ class Training:
             save_weights=self._save,
             evaluator=self.evaluator,
             clip=self.config.optim.clip,
+            parts=self.parts,
             about=self._about(),
         )
 
@@ -107,17 +121,34 @@ def training(config: RunConfig) -> Training:
     )
     counts = pixel_counts(data, data.labelled)
     net = method(config, data, counts).to(device)
+    if config.train.sync_norm and num_ranks() > 1:
+        synchronise_norms(net)
+    if config.train.compile:
+        for segmenter in net.predictors().values():
+            compile_networks(segmenter)
+    source, optimiser = loader(config, data, net), build_optimiser(net, config.optim, config.train.batch_size)
     return Training(
         config,
         data,
         counts,
         net,
-        loader(config, data, net),
-        build_optimiser(net, config.optim, config.train.batch_size),
+        source,
+        optimiser,
+        _parts(config, net, source, optimiser, device),
         schedule,
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
     )
+
+
+def _parts(config: RunConfig, method: Method, source: Loader, optimiser: Optimizer, device: torch.device) -> int:
+    """Return the parts that a batch is split into; `auto`: as few as the method's first batch needs to fit."""
+    if config.train.accumulate != "auto":
+        return config.train.accumulate
+    with closing(source.batches(0, device)) as batches:  # type: ignore[type-var]  # it is a generator
+        batch = next(batches)
+    precision = choose_precision(config.train.precision, device)
+    return fewest_parts(method.train(), optimiser, batch, free_memory(device), precision)
 
 
 def dataset(config: RunConfig) -> Dataset:
@@ -142,7 +173,8 @@ def method(config: RunConfig, dataset: Dataset, counts: Tensor) -> Method:
 
 def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     """Build the source of micro-batches; padding has the mean colour of the encoder's training images."""
-    labelled, unlabelled = config.train.micro_batches()
+    labelled, unlabelled = config.train.shares(num_ranks())
+    parts = config.train.accumulate
     red, green, blue = next(iter(method.predictors().values())).mean.tolist()
     return Loader(
         dataset,
@@ -150,10 +182,26 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         method.VIEWS,
         labelled_batch=labelled,
         unlabelled_batch=unlabelled,
+        mix_group=mix_group(config.views.mix_group, unlabelled // (1 if parts == "auto" else parts)),
         seed=config.train.seed,
         workers=config.train.workers,
         fill=(red, green, blue),
+        rank=this_rank(),
+        ranks=num_ranks(),
     )
+
+
+def mix_group(wanted: int | Literal["auto"], images: int) -> int:
+    """Return how many neighbours are mixed together. images: unlabelled ones that a process trains on at a time.
+
+    Raises ConfigError if groups of `wanted` do not fill them.
+    """
+    if wanted == "auto":
+        return 2 if images % 2 == 0 else images
+    if images % wanted:
+        raise ConfigError(f"views.mix_group={wanted} does not divide the {images} unlabelled images that a process "
+                          "trains on at a time; change it, the batch size or train.accumulate")  # fmt: skip
+    return wanted
 
 
 # ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -177,11 +225,13 @@ class WeightsInfo(Config):
 
 
 def save_weights(path: Path, segmenter: Segmenter, info: WeightsInfo) -> None:
-    """Write a weights file as a whole: a crash leaves the old one or the new one."""
+    """Write a weights file as a whole: a crash leaves the old one or the new one. Raises RunError."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in segmenter.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, {"des4": info.model_dump_json()})
-    partial.replace(path)
+    try:
+        with replacing(path) as partial:
+            save_file(tensors, partial, {"des4": info.model_dump_json()})
+    except SafetensorError as error:  # what its writer raises on a full disk
+        raise unwritable(path, error) from error
 
 
 def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:

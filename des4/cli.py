@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -81,6 +82,7 @@ def train(
         typer.Argument(metavar="CONFIG KEY=VALUE", help="A YAML file, and settings that override it."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a stopped run where it stood.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model. Without a file, give at least method=NAME and data=FOLDER (or data=scenes)."""
@@ -92,17 +94,49 @@ def train(
         raise typer.BadParameter("give a config file, or settings such as method=des4 data=FOLDER steps=2000")
     from des4 import api
     from des4.config import load_config
+    from des4.engine.distributed import is_first_process
 
     config = load_config(files[0] if files else {}, overrides) if files or (given and not resume) else None
+    if resume is None and force:
+        raise typer.BadParameter("--force goes with --resume; to replace a run there is --overwrite")
     if resume is None:
         assert config is not None  # noqa: S101  # something was given
         run = api.train(config, overwrite=overwrite)
     elif overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
     else:
-        run = api.resume(resume, config, overrides if config is None else ())
+        run = api.resume(resume, config, overrides if config is None else (), force=force)
+    if not is_first_process():
+        return
     _print_scores({"IoU %": run.results})
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
+
+
+@app.command()
+def doctor(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG KEY=VALUE", help="A training to try: as for des4 train."),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Look at this machine and, given a config, at what that training would cost on it. Nothing is written.
+
+    Exit code: 1 if there is a problem, else 0.
+    """
+    from des4.doctor import examine
+
+    given = arguments or []
+    files, overrides = [a for a in given if "=" not in a], [a for a in given if "=" in a]
+    if len(files) > 1:
+        raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
+    examination = examine(files[0] if files else {}, overrides, steps) if given else examine()
+    if as_json:
+        print(json.dumps(examination.as_data(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(examination.tables())
+    raise typer.Exit(examination.exit_code)
 
 
 @app.command()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
@@ -48,6 +48,8 @@ else:
 Tree = dict[str, Any]
 Overrides = Mapping[str, Any] | Sequence[str]
 
+DEFAULT_BATCH = 16
+"""Labelled images of a step for `train.batch_size: auto`, where no `optim.reference_batch` says another number."""
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 
@@ -66,6 +68,17 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     out: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_batch(cls, tree: Any) -> Any:
+        """Put numbers in the place of `train.batch_size: auto`, whatever memory there is: the recipe stays one."""
+        train = tree.get("train") if isinstance(tree, dict) else None
+        if not isinstance(train, dict) or train.get("batch_size") != "auto":
+            return tree
+        optim = tree.get("optim")
+        batch = (optim.get("reference_batch") if isinstance(optim, dict) else None) or DEFAULT_BATCH
+        return {**tree, "train": {"accumulate": "auto", **train, "batch_size": batch}}
 
 
 def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> RunConfig:

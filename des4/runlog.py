@@ -1,8 +1,11 @@
 """The run folder: written by the engine, read by the report. Knows no torch.
 
-    config.yaml  env.json  train.log  metrics.jsonl  results.json  report.html  plots/  checkpoints/step-N/  weights/
+    config.yaml  env.json  data.json  train.log  metrics.jsonl  results.json  report.html
+    plots/  checkpoints/step-N/  weights/            parts.json, if memory ran out
 
-JSON and YAML files are replaced atomically; `train.log` and `metrics.jsonl` only grow.
+JSON and YAML files are replaced atomically; `train.log` and `metrics.jsonl` only grow. A run that went on with other
+settings keeps the earlier ones in `config.1.yaml`, `config.2.yaml`, …, and the results they had led to in
+`results.1.json`, …. `.lock` is held by the process that trains here.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +28,8 @@ from des4.types import RunError
 
 _MARK = "# des4 run folder"
 _FOLDERS = ("weights", "plots", "checkpoints")
-_FILES = ("config.yaml", "env.json", "train.log", "metrics.jsonl", "results.json", "report.html")
+_FILES = ("config.yaml", "env.json", "data.json", "metrics.jsonl", "results.json", "report.html", "parts.json")
+_NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json")
 
 
 class RunFolder:
@@ -43,52 +50,112 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; choose another run folder with out=FOLDER")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(path.iterdir()) and not _is_unborn(path):
             if not overwrite:
                 raise RunError(f"{path} is not empty; continue it with --resume, replace it with --overwrite, "
                                "or choose another folder with out=FOLDER")  # fmt: skip
-            if not _is_run(path):
+            if not _is_marked(path):
                 raise RunError(f"{path} is not a des4 run, so --overwrite leaves it alone; choose another folder")
-            _remove_run(path)
+            with cls(path).claimed():
+                _remove_run(path)
         try:
-            for name in _FOLDERS:
-                (path / name).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            # the mark comes first and goes last, so that a kill leaves nothing that --overwrite would not take
             (path / "train.log").write_text(f"{_MARK}\n", encoding="utf-8")
+            for name in _FOLDERS:
+                (path / name).mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror}; choose another with out=FOLDER") from error
         return cls(path)
+
+    @staticmethod
+    def is_run(path: str | Path) -> bool:
+        """Whether `path` is a run that can be opened."""
+        return _is_marked(Path(path)) and (Path(path) / "config.yaml").exists()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """Open an existing run. Raises RunError if `path` is none."""
         path = Path(path)
-        if not _is_run(path):
+        if _is_marked(path) and not (path / "config.yaml").exists():
+            raise RunError(f"{path} was stopped before it had trained anything; start it again with --overwrite")
+        if not _is_marked(path):
             raise RunError(f"{path} is not a des4 run folder (config.yaml and train.log are expected in it)")
         return cls(path)
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process may train here. Raises RunError if one does.
+
+        The system ends the claim with the process, however that ends; child processes do not inherit it.
+        """
+        if sys.platform == "win32":  # has no such locks: there two trainings in one folder are not noticed
+            yield
+            return
+        import fcntl
+
+        path = self.path / ".lock"
+        try:
+            file = path.open("a")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        with file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise RunError(f"another process is training in {self.path}; wait for its end, or stop it") from error
+            except OSError as error:  # a file system without locks
+                self.say(f"{path} cannot be locked ({error.strerror}); see to it that nothing else trains here")
+            yield
+
     def say(self, text: str, echo: bool = True) -> None:
-        """Add a line with the time to train.log; print it too unless `echo` is off."""
-        with (self.path / "train.log").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        """Add a line with the time to train.log; print it too unless `echo` is off. Raises RunError."""
+        self._append("train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
         if echo:
             print(text, flush=True)
 
+    def say_resumed(self) -> None:
+        """Draw a line in train.log: what follows repeats lines that were written after the last checkpoint."""
+        log = self.path / "train.log"
+        if not log.read_bytes().endswith(b"\n"):  # the machine lost power, or the disk was full
+            self._append("train.log", "")
+        self.say("──── resumed: the steps after its newest checkpoint come again ────", echo=False)
+
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl. Values are numbers or lists of numbers; non-finite ones become null."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain({"step": step, **values}), ensure_ascii=False, allow_nan=False) + "\n")
+        """Add a line to metrics.jsonl. Values are numbers or lists of numbers; non-finite ones become null.
+
+        Raises RunError.
+        """
+        line = json.dumps(_plain({"step": step, **values}), ensure_ascii=False, allow_nan=False)
+        self._append("metrics.jsonl", line)
+
+    def sync(self) -> None:
+        """Wait until the lines of metrics.jsonl have reached the disk, as a checkpoint will, which they lead up to."""
+        path = self.path / "metrics.jsonl"
+        try:
+            if path.exists():
+                sync(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise unwritable(self.path / name, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl. A torn last line, left by a killed run, is dropped; RunError if another is unreadable."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+        lines = lines[:-1] if lines and not lines[-1] else lines  # what ends a line does not begin one
         rows = []
         for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                if number < len(lines):
-                    raise RunError(f"{path}, line {number}, is not JSON; remove that line") from error
+            if (row := _metrics_row(line)) is not None:
+                rows.append(row)
+            elif number < len(lines):
+                raise RunError(f"{path}, line {number}, is no line of metrics; remove that line")
         return rows
 
     def truncate_metrics(self, step: int) -> None:
@@ -101,6 +168,15 @@ class RunFolder:
         """Keep the effective config of the run."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "config.yaml", text)
+
+    def replace_config(self, config: Mapping[str, Any]) -> None:
+        """Give the run other settings; the earlier ones, and the results they had led to, are kept under a number."""
+        number = next(n for n in count(1) if not (self.path / f"config.{n}.yaml").exists())
+        before = (self.path / "config.yaml").read_text(encoding="utf-8")
+        write_atomically(self.path / f"config.{number}.yaml", before)
+        self.write_config(config)
+        if (results := self.path / "results.json").exists():
+            results.replace(self.path / f"results.{number}.json")
 
     def config(self) -> dict[str, Any]:
         """Read config.yaml. Raises RunError if it is no mapping."""
@@ -121,6 +197,24 @@ class RunFolder:
         """Read env.json. Raises RunError."""
         return read_json(self.path / "env.json")
 
+    def write_parts(self, parts: int) -> None:
+        """Keep the number of parts a batch has to be split into, found out when memory ran out."""
+        write_json(self.path / "parts.json", {"parts": parts})
+
+    def parts(self) -> int:
+        """Return the number of parts that `write_parts` kept, 1 if memory never ran out. Raises RunError."""
+        path = self.path / "parts.json"
+        return int(read_json(path)["parts"]) if path.exists() else 1
+
+    def write_data(self, data: Mapping[str, Any]) -> None:
+        """Keep what the run is trained on: class names and lists."""
+        write_json(self.path / "data.json", data)
+
+    def data(self) -> dict[str, Any]:
+        """Return what `write_data` kept, empty if the run was stopped before it did. Raises RunError."""
+        path = self.path / "data.json"
+        return read_json(path) if path.exists() else {}
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Keep the final figures of the run."""
         write_json(self.path / "results.json", results)
@@ -133,14 +227,56 @@ class RunFolder:
         return read_json(self.path / "results.json")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` as a whole: a reader, or a crash, sees the old file or the new one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; when the block ends it is synced to the disk and takes the place of `path`.
+
+    A reader, or a crash, sees the old file or the new one. Raises RunError; `path` is then as it was.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+class FollowedRun(RunFolder):
+    """A run folder as all processes but the first have it: they read what that one writes, and write nothing."""
+
+    def _leave_it(self, *args: Any, **options: Any) -> None:
+        """Do nothing. `write_parts` is not replaced: memory may run out in any process."""
+
+    say = say_resumed = log = sync = truncate_metrics = _leave_it
+    write_config = replace_config = write_env = write_data = write_results = _leave_it
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` as a whole; see `replacing`. Raises RunError."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, has reached the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unwritable(path: Path, error: Exception) -> RunError:
+    """Return the error of a run whose folder takes no more: a disk that is full or read-only, a folder that is gone."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+    return RunError(f"{path} cannot be written ({reason}); free some disk space or make its folder writable, "
+                    "then continue with --resume")  # fmt: skip
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -172,17 +308,37 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is_run(path: Path) -> bool:
+def _metrics_row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether des4 made this folder."""
     log = path / "train.log"
-    if not (path / "config.yaml").is_file() or not log.is_file():
+    if not log.is_file():
         return False
     with log.open(encoding="utf-8", errors="replace") as file:
         return file.readline().rstrip() == _MARK
 
 
+def _is_unborn(path: Path) -> bool:
+    """Whether a kill came between the making of the log file and its first line."""
+    names = [entry.name for entry in path.iterdir()]
+    return names == ["train.log"] and (path / "train.log").is_file() and not (path / "train.log").stat().st_size
+
+
 def _remove_run(path: Path) -> None:
-    for name in _FOLDERS:
-        if (folder := path / name).is_dir() and not folder.is_symlink():
-            shutil.rmtree(folder)
-    for name in (*_FOLDERS, *_FILES):  # a link is removed, what it points to is not
-        (path / name).unlink(missing_ok=True)
+    try:
+        for name in _FOLDERS:
+            if (folder := path / name).is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+        numbered = [file for pattern in _NUMBERED for file in path.glob(pattern)]
+        named = [path / name for name in (*_FOLDERS, *_FILES, *(f".{file}.partial" for file in _FILES))]
+        for file in (*named, *numbered, path / "train.log"):
+            file.unlink(missing_ok=True)  # a link is removed, what it points to is not
+    except OSError as error:
+        raise RunError(f"{path} cannot be replaced ({error.strerror}); choose another with out=FOLDER") from error

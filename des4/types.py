@@ -97,19 +97,26 @@ class Mix:
     """Where a mixed image takes its pixels from.
 
     partner: (B,) int64, the sample that fills the box. box: (B, H, W) bool, True where the partner's pixel is taken.
+    group: partners are found within groups of so many neighbours, so a batch can be split between groups.
     """
 
     partner: Tensor
     box: Tensor
+    group: int
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled samples. image: (B, 3, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too."""
+    """Labelled samples. image: (B, 3, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too.
+
+    pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
+    parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
+    """
 
     image: Tensor
     label: Tensor
     ids: tuple[str, ...] = ()
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class Unlabelled:
     strong: as `weak`, one entry a strong view, not yet mixed.
     mix: one entry a strong view; the method mixes images, pseudo-labels, confidence and `valid` alike with it.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
+    pixels: as of `Labelled`, of `valid` mixed; one entry a strong view.
     """
 
     weak: Tensor
@@ -127,12 +135,18 @@ class Unlabelled:
     mix: tuple[Mix, ...]
     valid: Tensor
     ids: tuple[str, ...] = ()
+    pixels: tuple[Tensor | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.pixels:
+            object.__setattr__(self, "pixels", (None,) * len(self.strong))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step reads. `unlabelled` is None for methods whose ViewSpec has no strong view.
+    """What one training step reads, or a part of it.
 
+    unlabelled: None for methods whose ViewSpec has no strong view.
     skipped: images that could not be read for it and gave their place to others, id → reason in one line.
     """
 

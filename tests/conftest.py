@@ -11,7 +11,7 @@ from torch import Tensor
 
 from des4.methods import METHODS, Method
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
-from des4.ops.mixing import draw_mix
+from des4.ops.mixing import draw_mix, join
 from des4.types import IGNORE, Batch, CutMixPreset, Labelled, Unlabelled
 
 NUM_CLASSES = 4
@@ -63,7 +63,9 @@ def make_batch() -> MakeBatch:
     """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding."""
     palette = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
 
-    def make(seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french") -> Batch:
+    def make(
+        seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french", group: int | None = None
+    ) -> Batch:
         generator = torch.Generator().manual_seed(seed)
 
         def scene() -> tuple[Tensor, Tensor]:
@@ -80,7 +82,8 @@ def make_batch() -> MakeBatch:
         valid[0, :, -size // 6 :] = False
         valid[1:, -size // 5 :] = False
         strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
-        boxes = draw_mix(cutmix, images, size, size, random.Random(seed))
+        group, rng = group or images, random.Random(seed)
+        boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
         return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))
 
     return make

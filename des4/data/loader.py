@@ -2,7 +2,9 @@
 
 The labelled and the unlabelled ids are each permuted anew per epoch, and batch m takes the positions [m·b, (m+1)·b) of
 the endless row of permutations. So nothing is remembered from batch to batch: any number of workers gives the same
-batches, and a run resumes at step m by asking for batch m.
+batches, and a run resumes at step m by asking for batch m. Of R processes, number r takes the batches m·R + r in step
+m: together they are the batch that one process would have taken. What is mixed together are groups of neighbours in
+that row, not the samples of a batch, so that mixes do not depend on how a step is shared out either.
 
 Workers read, cut and draw. What they send is small, bytes and drawn numbers; the training process makes the views of
 it, on its device, for the whole batch at once.
@@ -37,7 +39,7 @@ from des4.data.views import (
     padded_views,
     strong_view,
 )
-from des4.ops.mixing import draw_mix
+from des4.ops.mixing import draw_mix, join
 from des4.types import STOP_SIGNALS, Batch, DataError, Dataset, Labelled, Mix, Unlabelled, UserError, ViewSpec
 
 CPU = torch.device("cpu")
@@ -52,8 +54,10 @@ T = TypeVar("T")
 class Loader:
     """Batches of labelled and unlabelled samples; `loader[m]` is batch m, `batches(m)` streams from there.
 
-    spec: the views the method asks for; with `strong == 0` no unlabelled image is read. workers: processes that prepare
-    batches ahead, 0 = none. fill: RGB in [0, 1], the colour of padding. Raises DataError if a needed list is empty.
+    spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
+    unlabelled_batch: images of one process. mix_group: neighbours that are mixed together; it divides unlabelled_batch.
+    workers: processes that prepare batches ahead, 0 = none. fill: RGB in [0, 1], the colour of padding. rank, ranks:
+    this process among those that share a step. Raises DataError if a needed list is empty.
     """
 
     def __init__(
@@ -64,9 +68,12 @@ class Loader:
         *,
         labelled_batch: int,
         unlabelled_batch: int,
+        mix_group: int,
         seed: int,
         workers: int,
         fill: tuple[float, float, float],
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         if not dataset.labelled:
             raise DataError("The data set has no labelled images; training needs some masks")
@@ -76,18 +83,22 @@ class Loader:
             )
         self.dataset, self.config, self.spec = dataset, views_config, spec
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.seed, self.workers, self.fill = seed, workers, fill
+        self.mix_group, self.seed, self.workers, self.fill = mix_group, seed, workers, fill
+        self.rank, self.ranks = rank, ranks
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
         self._labelled_order = Order(dataset.labelled, f"{seed}/labelled")
         self._unlabelled_order = Order(dataset.unlabelled, f"{seed}/unlabelled")
 
     def batches(self, start: int = 0, device: torch.device = CPU) -> Iterator[Batch]:
-        """Yield batches start, start + 1, … on `device`, endlessly. Raises DataError where samples cannot be read."""
+        """Yield this process's batches of the steps start, start + 1, … on `device`, endlessly.
+
+        Raises DataError where samples cannot be read.
+        """
         stream: DataLoader[_Cut | UserError] = DataLoader(
             _Attempt(self),
             batch_size=None,
-            sampler=itertools.count(start),  # any iterable serves
+            sampler=itertools.count(start * self.ranks + self.rank, self.ranks),  # any iterable serves
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
             worker_init_fn=_leave_signals_to_the_trainer,
@@ -98,29 +109,29 @@ class Loader:
                 raise item
             yield self._finish(item.to(device))
 
-    def __getitem__(self, step: int) -> Batch:
-        """Make batch `step`, on the CPU."""
-        return self._finish(self.cut(step))
+    def __getitem__(self, number: int) -> Batch:
+        """Make batch `number`, on the CPU."""
+        return self._finish(self.cut(number))
 
-    def cut(self, step: int) -> _Cut:
-        """Do a worker's part of batch `step`."""
+    def cut(self, number: int) -> _Cut:
+        """Do a worker's part of batch `number`."""
         skipped: dict[str, str] = {}
-        labelled = self._cut_labelled(step, skipped)
-        return _Cut(labelled, self._cut_unlabelled(step, skipped) if self.spec.strong else None, skipped)
+        labelled = self._cut_labelled(number, skipped)
+        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, skipped)
 
-    def _cut_labelled(self, step: int, skipped: dict[str, str]) -> _Crops:
+    def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._labelled_order, []
         allowed = skipped if self.dataset.skip_broken else None
-        for epoch, place in order.batch(step, self.labelled_batch):
+        for epoch, place in order.batch(number, self.labelled_batch):
             sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
             box = self._draw_crop(image, epoch, place)
             crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
         images, boxes, ids, labels = zip(*crops, strict=True)
         return _Crops(torch.stack(images), boxes, ids, label=torch.stack(labels))
 
-    def _cut_unlabelled(self, step: int, skipped: dict[str, str]) -> _Crops:
+    def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []
-        drawn = order.batch(step, self.unlabelled_batch)
+        drawn = order.batch(number, self.unlabelled_batch)
         for epoch, place in drawn:
             sample_id, image = self._read(self.dataset.image, order, epoch, place, skipped)
             box = self._draw_crop(image, epoch, place)
@@ -135,10 +146,14 @@ class Loader:
                 tuple(draw_photometric(self.photometric, self._rng(*sample, view)) for sample in drawn)
                 for view in views
             ),
-            mix=tuple(
-                draw_mix(self.cutmix, len(drawn), *self.config.crop, self._rng("mix", step, view)) for view in views
-            ),
+            mix=tuple(self._draw_mix(number, view) for view in views),
         )
+
+    def _draw_mix(self, number: int, view: int) -> Mix:
+        """Draw the boxes of batch `number`; group g of the endless row of samples has a generator of its own."""
+        group, count = self.mix_group, self.unlabelled_batch // self.mix_group
+        numbers = range(number * count, (number + 1) * count)
+        return join([draw_mix(self.cutmix, group, *self.config.crop, self._rng("mix", g, view)) for g in numbers])
 
     def _pair(self, sample_id: str) -> tuple[Tensor, Tensor]:
         """Read an image and its label."""
@@ -245,8 +260,8 @@ class _Attempt(TorchDataset["_Cut | UserError"]):
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    def __getitem__(self, step: int) -> _Cut | UserError:
+    def __getitem__(self, number: int) -> _Cut | UserError:
         try:
-            return self.loader.cut(step)
+            return self.loader.cut(number)
         except UserError as error:
             return error

@@ -36,6 +36,9 @@ class ViewsConfig(Config):
     """Probability of a left-right flip."""
     cutmix: CutMixPreset | Literal["auto"] = "auto"
     """`auto`: what the method was published with."""
+    mix_group: PositiveInt | Literal["auto"] = "auto"
+    """Neighbours in the order of samples that are mixed together. `auto`: pairs, as in the published trainings, which
+    had two images on a GPU; or all samples of a part that has an odd number."""
     photometric: StrongPreset | Literal["auto"] = "auto"
     """Colour and blur of strong views; `auto`: what the method was published with."""
 

@@ -4,7 +4,10 @@ from des4.engine.checkpoint import Checkpoints
 from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.inference import EvalConfig, segment
 from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser
-from des4.engine.trainer import Interrupted, TrainConfig, Trainer, choose_device
+from des4.engine.settings import TrainConfig, choose_device, choose_precision
+from des4.engine.signals import Interrupted
+from des4.engine.step import TrainStep
+from des4.engine.trainer import Trainer
 
 __all__ = [
     "Checkpoints",
@@ -15,8 +18,10 @@ __all__ = [
     "OptimConfig",
     "PolySchedule",
     "TrainConfig",
+    "TrainStep",
     "Trainer",
     "build_optimiser",
     "choose_device",
+    "choose_precision",
     "segment",
 ]

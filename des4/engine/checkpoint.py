@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from des4.runlog import sync, unwritable
 from des4.types import RunError
 
-_PAYLOAD = ("state.safetensors", "meta.json")
+_STATE, _META, _MANIFEST = "state.safetensors", "meta.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The newest `keep` states of a run, in `folder/step-N/`."""
+    """The newest `keep` states of a run, in `folder/step-N/`. Of several processes one saves; all may load."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
@@ -45,28 +46,25 @@ class Checkpoints:
             if partial.exists():  # left by a save that was killed
                 shutil.rmtree(partial)
             partial.mkdir(parents=True)
-            # clones: safetensors refuses tensors that share memory, as the shared prototypes do
-            clones = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-            save_file(clones, partial / "state.safetensors")
-            (partial / "meta.json").write_text(json.dumps({"step": step, **meta}), encoding="utf-8")
-            manifest = {name: _sha256(partial / name) for name in _PAYLOAD}
-            (partial / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            for path in (*partial.iterdir(), partial):
-                _sync(path)
+            _write(partial, tensors, {"step": step, **meta})
             if target.exists():  # a damaged one, or the same state again
                 target.rename(partial / "replaced")
             partial.rename(target)
-            shutil.rmtree(target / "replaced", ignore_errors=True)
-            _sync(self.folder)
+            sync(self.folder)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError | RuntimeError):
-                raise RunError(f"checkpoint {target} cannot be written ({error}); free some disk space") from error
+            if isinstance(error, OSError | RuntimeError | SafetensorError):
+                raise unwritable(target, error) from error
             raise
+        self._delete_stale(step)
+        return target
+
+    def _delete_stale(self, step: int) -> None:
+        """Delete what the state of `step` replaces. What cannot be deleted now is tried again at the next save."""
+        shutil.rmtree(self.folder / f"step-{step}" / "replaced", ignore_errors=True)
         newer = [other for other in self.steps() if other > step]  # left by a run that was resumed before them
         for stale in newer + [other for other in self.steps() if other <= step][: -self.keep]:
-            shutil.rmtree(self.folder / f"step-{stale}")
-        return target
+            shutil.rmtree(self.folder / f"step-{stale}", ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Return the steps saved, oldest first."""
@@ -76,15 +74,17 @@ class Checkpoints:
     def load(self, say: Callable[[str], object]) -> Checkpoint | None:
         """Load the newest sound state; None if there is none to load.
 
-        say: told of every damaged one that was passed over. Raises RunError if all are damaged.
+        say: told of every damaged one that was passed over, and of the one used in its place.
+        Raises RunError if all are damaged.
         """
         steps = self.steps()
-        for step in reversed(steps):
-            folder = self.folder / f"step-{step}"
-            if (damage := _damage(folder)) is None:
-                meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-                return Checkpoint(step, load_file(folder / "state.safetensors"), meta)
-            say(f"checkpoint {folder} is damaged ({damage}); the one before it is used")
+        for place in reversed(range(len(steps))):
+            folder = self.folder / f"step-{steps[place]}"
+            try:
+                return _read(folder, steps[place])
+            except _Damaged as damage:
+                instead = f"step-{steps[place - 1]} is taken in its place" if place else "there is none before it"
+                say(f"checkpoint {folder} is damaged ({damage}); {instead}")
         if steps:
             raise RunError(f"every checkpoint in {self.folder} is damaged; start again with --overwrite")
         return None
@@ -109,53 +109,61 @@ def optimiser_state(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
 
 def restore_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
     """Undo `optimiser_state`. Raises RunError if the state names a parameter the optimiser does not train."""
-    packed = optimiser.state_dict()
-    names = [name for group in optimiser.param_groups for name in group["param_names"]]
-    index = {name: number for number, name in enumerate(names)}
-    state: dict[int, dict[str, Tensor | float]] = {}
-    values: dict[str, Tensor | float] = {**tensors, **numbers}
-    for path, value in values.items():
+    parameters = {
+        name: parameter
+        for group in optimiser.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
+    for path, value in {**tensors, **numbers}.items():
         name, _, key = path.rpartition("/")
-        if name not in index:
+        if name not in parameters:
             raise RunError(f"the checkpoint trains {name}, this run does not; resume with the config it was saved with")
-        state.setdefault(index[name], {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": packed["param_groups"]})
+        parameter = parameters[name]
+        if isinstance(value, Tensor):
+            # Fused optimisers go through memory: moments have to lie there as the parameter does, channels last or not.
+            like = parameter if value.shape == parameter.shape else value
+            value = torch.empty_like(like, dtype=value.dtype, device=parameter.device).copy_(value)
+        optimiser.state[parameter][key] = value
 
 
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's generators, uint8 tensors by device type."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+class _Damaged(Exception):  # noqa: N818  # it is no error while there is another checkpoint
+    """What is wrong with a checkpoint."""
 
 
-def restore_rng(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Undo `rng_state`. A run that moves to another kind of device keeps that device's generator as it is."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+def _write(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Fill a new folder, and wait until it is on the disk."""
+    # clones: safetensors refuses tensors that share memory, as the shared prototypes do
+    clones = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(clones, folder / _STATE)
+    (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+    manifest = {}
+    for name in (_STATE, _META):
+        with (folder / name).open("rb") as file:
+            manifest[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    for name in (_STATE, _META, _MANIFEST):
+        sync(folder / name)
+    sync(folder)
 
 
-def _damage(folder: Path) -> str | None:
+def _read(folder: Path, step: int) -> Checkpoint:
+    """Read a checkpoint; each file once, so that what is loaded is what was hashed. Raises _Damaged."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        for name in _PAYLOAD:
-            if manifest[name] != _sha256(folder / name):
-                return f"the hash of {name} differs from the manifest"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        state, meta = (_verified(folder / name, manifest[name]) for name in (_STATE, _META))
+        checkpoint = Checkpoint(step, load(state), json.loads(meta))
+        if checkpoint.meta["step"] != step:
+            raise _Damaged(f"it is of step {checkpoint.meta['step']}")
+    except OSError as error:
+        raise _Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise _Damaged(f"{type(error).__name__}: {error}") from error
+    return checkpoint
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _verified(path: Path, expected: str) -> bytes:
+    """Return the content of a file. Raises _Damaged if it is not the one the manifest was made for."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise _Damaged(f"the hash of {path.name} differs from the manifest")
+    return content

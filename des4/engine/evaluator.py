@@ -10,6 +10,7 @@ from torch import nn
 
 from des4.engine.inference import EvalConfig, segment
 from des4.metrics import PseudoLabelQuality, Results, confusion_matrix
+from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, Dataset
 
 
@@ -30,7 +31,8 @@ class Evaluation:
 class Evaluator:
     """Scores models on the images `ids` of a data set, at the images' own size.
 
-    tail: indices of the rare classes, see `tail_classes`. Raises DataError if `ids` is empty.
+    Of several processes each takes a share of the images; all get the same results. tail: indices of
+    the rare classes, see `tail_classes`. Raises DataError if `ids` is empty.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Evaluator:
         self.tail = tuple(dataset.classes[index] for index in tail)
 
     @torch.inference_mode()
+    @torch.compiler.set_stance("force_eager")  # a compiled network would be compiled again for each size of image
     def __call__(
         self,
         predictors: Mapping[str, nn.Module],
@@ -71,7 +74,7 @@ class Evaluator:
         try:
             for model in predictors.values():
                 model.eval()
-            for sample_id in progress(self.ids):
+            for sample_id in progress(self.ids[this_rank() :: num_ranks()]):
                 image = self.dataset.image(sample_id).to(self.device).float() / 255
                 label = self.dataset.label(sample_id).to(self.device)
                 for name, model in predictors.items():
@@ -85,9 +88,10 @@ class Evaluator:
         finally:
             for module, flag in training.items():
                 module.training = flag
-        confusions = {name: confusion.cpu() for name, confusion in confusions.items()}
+        confusions = {name: sum_over_ranks(confusion)[0].cpu() for name, confusion in confusions.items()}
+        scores = {i: miou for scored in gather_over_ranks(image_miou) for i, miou in scored.items()}
         return Evaluation(
             {name: Results(confusion, classes, self.tail) for name, confusion in confusions.items()},
-            image_miou,
-            PseudoLabelQuality.from_confusions(kept.cpu(), confusions[headline], classes, threshold),
+            {sample_id: scores[sample_id] for sample_id in self.ids},
+            PseudoLabelQuality.from_confusions(sum_over_ranks(kept)[0].cpu(), confusions[headline], classes, threshold),
         )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -53,7 +54,7 @@ def scaled_lr(config: OptimConfig, batch_size: int) -> float:
 
 
 def build_optimiser(method: nn.Module, config: OptimConfig, batch_size: int) -> Optimizer:
-    """Build the optimiser of all parameters that want a gradient.
+    """Build the fused optimiser of all parameters that want a gradient.
 
     Parameters with `encoder` as a part of their qualified name form one group, all others another; each is split
     again where norms and biases do not decay. Raises ConfigError if nothing can be trained.
@@ -74,10 +75,16 @@ def build_optimiser(method: nn.Module, config: OptimConfig, batch_size: int) -> 
         }
         for (encoder, decays), named in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
-    # foreach, not fused: fused SGD fails when a parameter gets its first gradient later than the others
-    if config.name == "sgd":
-        return SGD(options, lr=lr, momentum=config.momentum, foreach=True)
-    return AdamW(options, lr=lr, foreach=True)
+    if config.name == "adamw":
+        return AdamW(options, lr=lr, fused=True)
+    sgd = SGD(options, lr=lr, momentum=config.momentum, fused=True)
+    if config.momentum:
+        # What SGD itself begins with, but fused kernels need it of all parameters at once, and leave it unset in a
+        # first step that is skipped.
+        for group in sgd.param_groups:
+            for parameter in group["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 @dataclass(frozen=True)

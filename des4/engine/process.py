@@ -1,9 +1,12 @@
-"""What a training asks of the process it runs in: faster arithmetic and memory on a CPU."""
+"""What a training asks of the process it runs in: faster arithmetic and memory on a CPU, and how much there is."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,3 +23,28 @@ def prepare_process() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def memory_of_machine(
+    meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> tuple[int, int] | None:
+    """Return all memory and what is free of it, in bytes, as the container allows; None where Linux does not say."""
+    if not meminfo.is_file():
+        return None
+    lines = dict(re.findall(r"(\w+):\s+(\d+) kB", meminfo.read_text(encoding="ascii")))
+    whole, free = int(lines["MemTotal"]) * 1024, int(lines["MemAvailable"]) * 1024
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
+        whole, free = min(whole, int(most)), min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return whole, free
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process can still take on a device; None where the system does not say.
+
+    Of a machine's memory, the processes that torchrun has started there have equal shares.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    seen = memory_of_machine()
+    return seen[1] // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if seen else None

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser, restore_rng, rng_state
+from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser
+from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.optim import PolySchedule
 from des4.engine.process import prepare_process
+from des4.engine.settings import TrainConfig, choose_precision
+from des4.engine.signals import StopSignals
+from des4.engine.step import Outcome, TrainStep
 from des4.metrics import Results
+from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.runlog import RunFolder
-from des4.types import STOP_SIGNALS, Batch, Config, ConfigError, RunError
+from des4.types import Batch, RunError
 
 if TYPE_CHECKING:
     from des4.methods.base import Method
@@ -34,81 +35,19 @@ NAMED_SKIPPED = 100
 """Broken images that results.json names, with the reasons; train.log has them all."""
 
 
-class TrainConfig(Config):
-    """How long, how much at a time, and on what to train.
-
-    steps: optimiser steps. epochs: passes over the unlabelled list, or over the labelled one for methods that read no
-        unlabelled image. Exactly one of the two is given.
-    batch_size: labelled images of a step. unlabelled_batch_size: unlabelled ones; null = as many.
-    accumulate: micro-batches a step is split into, to save memory; the loss is the mean over them.
-    workers: processes that read images; 0 = the training process reads them.
-    precision: `bf16` runs the networks under autocast.
-    log_every, checkpoint_every: in steps; a checkpoint is also written before each evaluation and at the end.
-    eval_every: in steps; null or 0 = only at the end.
-    """
-
-    steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, ge=1)
-    unlabelled_batch_size: int | None = Field(None, ge=1)
-    accumulate: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
-    workers: int = Field(2, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    log_every: int = Field(20, ge=1)
-    eval_every: int | None = Field(None, ge=0)
-    checkpoint_every: int = Field(500, ge=1)
-
-    def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
-        """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""
-        if (self.steps is None) == (self.epochs is None):
-            given = "neither is" if self.steps is None else "both are"
-            raise ConfigError(f"train.steps and train.epochs: {given} given; give one, e.g. steps=40000 epochs=null")
-        if self.epochs is None:
-            assert self.steps is not None  # noqa: S101  # as checked above
-            return self.steps
-        if num_unlabelled:
-            return math.ceil(self.epochs * num_unlabelled / (self.unlabelled_batch_size or self.batch_size))
-        return math.ceil(self.epochs * num_labelled / self.batch_size)
-
-    def micro_batches(self) -> tuple[int, int]:
-        """Return the labelled and unlabelled images of a micro-batch. Raises ConfigError if a batch does not split."""
-        sizes = self.batch_size, self.unlabelled_batch_size or self.batch_size
-        for size in sizes:
-            if size % self.accumulate:
-                raise ConfigError(f"train.accumulate={self.accumulate} does not divide a batch of {size}; "
-                                  "change accumulate or the batch size")  # fmt: skip
-        return sizes[0] // self.accumulate, sizes[1] // self.accumulate
-
-
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Return the device of that name; `auto` = a GPU if there is one. Raises ConfigError if there is no GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device=cuda, but PyTorch sees no GPU; use device=auto or device=cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
 class BatchSource(Protocol):
-    """What the trainer needs of a loader: micro-batches from number `start` on, without end."""
+    """What the trainer needs of a loader: this process's batches from step `start` on, without end."""
 
     def batches(self, start: int, device: torch.device) -> Iterator[Batch]:
-        """Yield micro-batches on `device`; number m is always the same batch."""
-
-
-class Interrupted(Exception):  # noqa: N818  # nothing went wrong
-    """A signal ended the training; its state is saved. code: the exit code, 128 + the signal's number."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+        """Yield one batch a step on `device`; that of a step is always the same."""
 
 
 class Trainer:
     """Trains a method to the last step of its schedule; continues from the newest checkpoint if there is one.
 
-    method: on `device`. loader: yields micro-batches, `config.accumulate` make a step.
-    run: an open run folder. clip: largest gradient norm; null = no clipping.
+    method: on `device`. loader: yields this process's batch of each step.
+    run: an open run folder; of several processes only the first writes into it. clip: largest gradient norm; null =
+    no clipping. parts: that a batch is split into, more if memory has run out before.
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
     save_weights: writes one of the method's predictors to a file.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
@@ -127,6 +66,7 @@ class Trainer:
         save_weights: Callable[[Path, nn.Module], None],
         evaluator: Evaluator | None = None,
         clip: float | None = None,
+        parts: int = 1,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
@@ -138,13 +78,15 @@ class Trainer:
         self.device = device
         self.save_weights = save_weights
         self.evaluator = evaluator
-        self.clip = clip
+        self.clip, self.parts = clip, parts
         self.about = dict(about or {})
         self.checkpoints = Checkpoints(run.checkpoints)
-        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.seconds = 0.0
+        self._watched: list[_Watched] = []  # steps since the host last waited for the device
+        self._skipped_steps: list[int] = []
+        self._skipped_in_a_row = 0
         self._validated: dict[int, float] = {}  # step → the headline's mIoU there
-        self._skipped: dict[str, str] = {}  # images that could not be read, in the order they were met: id → reason
+        self._skipped_images: dict[str, str] = {}  # that could not be read, in the order met: id → reason
         self.evaluation: Evaluation | None = None  # the newest one
         self._window = _Window()
         self._progress = Progress(
@@ -154,74 +96,96 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Train, evaluate, write weights and results.json; return the results.
 
-        Raises RunError on a loss or gradient that is not finite, with the weights as they were before that step;
-        Interrupted on a signal of STOP_SIGNALS, with a checkpoint of the last full step written.
+        Raises RunError when too many steps in a row are not finite, or memory runs out; Interrupted on a signal of
+        STOP_SIGNALS, with a checkpoint of the last full step written.
         """
         prepare_process()
-        steps, start = self.schedule.steps, self._restore()
+        take_step = self._make_step()
+        steps, start = self.schedule.steps, self._restore(take_step)
         self.method.train()
-        self._progress.disable = not self._progress.console.is_terminal
-        with self._progress, _Signals() as signals:
+        self._progress.disable = this_rank() > 0 or not self._progress.console.is_terminal
+        with self._progress, StopSignals(self.run.path) as signals:
             bar = self._progress.add_task("training", total=steps, completed=start)
             if self._evaluation_due(start):  # the run was stopped in the evaluation of its last step
                 self._evaluate(start, signals)
-            batches = self.loader.batches(start * self.config.accumulate, self.device)
+            batches = self.loader.batches(start, self.device)
             for step in range(start + 1, steps + 1):
-                self._train_step(step, batches)
+                self._train(step, batches, take_step)
                 if step % self.config.log_every == 0 or step == steps:
                     self._log(step, bar)
                 self._progress.advance(bar)
-                evaluate = self._evaluation_due(step)
-                if evaluate or step % self.config.checkpoint_every == 0 or step == steps or signals.code:
-                    self._checkpoint(step)
-                signals.check(step, self.run)
+                evaluate, stop = self._evaluation_due(step), signals.asked()
+                if evaluate or step % self.config.checkpoint_every == 0 or step == steps or stop:
+                    self._checkpoint(step, take_step)
+                signals.stop(step, stop)
                 if evaluate:
                     self._evaluate(step, signals)
             if self.evaluator and self.evaluation is None:  # a finished run, fitted once more
                 self._evaluate(steps, signals)
         return self._finish()
 
-    def _train_step(self, step: int, batches: Iterator[Batch]) -> None:
+    def _make_step(self) -> TrainStep:
+        def on_smaller(parts: int, reason: str) -> None:
+            self.run.say(f"out of memory ({reason}): from now on a batch is split into {parts} parts")
+            self.run.write_parts(parts)
+
+        return TrainStep(
+            self.method,
+            self.optimiser,
+            self.device,
+            precision=choose_precision(self.config.precision, self.device),
+            clip=self.clip,
+            parts=max(self.parts, self.run.parts()),
+            sync_norm=self.config.sync_norm,
+            on_smaller=on_smaller,
+        )
+
+    def _train(self, step: int, batches: Iterator[Batch], take_step: TrainStep) -> None:
         started = time.perf_counter()
         self.schedule.apply(self.optimiser, step - 1)
-        with torch.random.fork_rng(devices=[]):  # loaders draw from the global generator when they start workers
-            micro_batches = [next(batches) for _ in range(self.config.accumulate)]
-        sums: dict[str, Tensor] = {}
-        for batch in micro_batches:
-            self._note_skipped(batch)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                terms: dict[str, Tensor] = self.method(batch)
-            terms = {name: term.float() / self.config.accumulate for name, term in terms.items()}
-            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        loss = torch.stack(list(sums.values())).sum()
-        if not torch.isfinite(loss + norm):  # the step's one wait for the device
-            raise _not_finite(step, sums, norm, micro_batches)
-        if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.method.after_step()
+        batch = next(batches)
+        self._note_skipped(batch)
+        # Dropout draws from the global generator: a function of these, it is the same in a resumed run.
+        torch.manual_seed(random.Random(f"{self.config.seed}/{step}/{this_rank()}").getrandbits(63))
+        outcome = take_step(batch)
+        self._watched.append(_Watched(step, _ids(batch), outcome))
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
-        images = sum(len(b.labelled.image) + (len(b.unlabelled.weak) if b.unlabelled else 0) for b in micro_batches)
-        self._window.add({"loss": loss, **{f"loss/{name}": term for name, term in sums.items()}}, images, elapsed)
+        images = len(batch.labelled.image) + (len(batch.unlabelled.weak) if batch.unlabelled else 0)
+        self._window.add(outcome, images, elapsed)
+
+    def _look_at_steps(self) -> None:
+        """Wait for the steps taken, and name those that were not finite. Raises RunError if they are too many."""
+        watched, self._watched = self._watched, []
+        if not watched:
+            return
+        for one, skipped in zip(watched, torch.stack([w.outcome.skipped for w in watched]).tolist(), strict=True):
+            if not skipped:
+                self._skipped_in_a_row = 0
+                continue
+            self._skipped_in_a_row += 1
+            self._skipped_steps.append(one.step)
+            text = f"step {one.step} is not finite ({_terms(one.outcome)}) and was skipped; its images: "
+            text += ", ".join(i for ids in gather_over_ranks(one.ids) for i in ids)
+            if self._skipped_in_a_row > self.config.max_skipped_steps:
+                raise RunError(f"{text}. {self._skipped_in_a_row} such steps in a row: look at these images, "
+                               "or lower optim.lr")  # fmt: skip
+            self.run.say(text, echo=self._progress.disable)
 
     def _note_skipped(self, batch: Batch) -> None:
         """Give the reason for each broken image once."""
         for sample_id, reason in batch.skipped.items():
-            if sample_id not in self._skipped:
-                self._skipped[sample_id] = reason
+            if sample_id not in self._skipped_images:
+                self._skipped_images[sample_id] = reason
                 self.run.say(f"skipped: {reason}", echo=self._progress.disable)
 
     def _log(self, step: int, bar: Any) -> None:
+        self._look_at_steps()
         means = self._window.means()
-        speed = self._window.images / self._window.seconds
+        speed = num_ranks() * self._window.images / self._window.seconds
         self._window = _Window()
         lr = self.optimiser.param_groups[0]["lr"]
-        stats = {name: _number(value) for name, value in self.method.stats().items()}
+        stats = {name: _mean_over_ranks(value) for name, value in self.method.stats().items()}
         line = {**means, "lr": lr, "seconds": self.seconds, "images_per_second": speed, **stats}
         self.run.log(step, line)
         text = f"loss {means['loss']:.4f}  {speed:.1f} img/s"
@@ -237,15 +201,15 @@ class Trainer:
         due = step == self.schedule.steps or bool(every and step and step % every == 0)
         return self.evaluator is not None and due and step not in self._validated
 
-    def _evaluate(self, step: int, signals: _Signals) -> None:
+    def _evaluate(self, step: int, signals: StopSignals) -> None:
         assert self.evaluator  # noqa: S101  # callers asked `_evaluation_due`
-        with signals.at_once(step, self.run):  # the checkpoint of this step is written: nothing can be lost
+        with signals.at_once(step):  # the checkpoint of this step is written: nothing can be lost
             evaluation = self.evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
         headline = evaluation.results[evaluation.headline]
         if step in self._validated:  # a finished run, fitted once more: everything is written already
             return
         if not any(_or_lowest(headline.miou) <= past for past in self._validated.values()):
-            self.save_weights(self.run.weights / "best.safetensors", self.method.predictors()[evaluation.headline])
+            self._save_weights("best")
         self._validated[step] = _or_lowest(headline.miou)
         self.run.log(step, validation_line(evaluation))  # after the weights: a line says that they are there
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
@@ -259,15 +223,25 @@ class Trainer:
             self._progress.advance(bar)
         self._progress.remove_task(bar)
 
-    def _checkpoint(self, step: int) -> None:
+    def _checkpoint(self, step: int, take_step: TrainStep) -> None:
+        self._look_at_steps()
+        self.run.sync()
         moments, numbers = optimiser_state(self.optimiser)
-        parts = {"method": self.method.state_dict(), "optimiser": moments, "rng": rng_state(self.device)}
+        parts = {"method": self.method.state_dict(), "optimiser": moments}
         tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-        meta = {"optimiser": numbers, "seconds": self.seconds, "skipped": self._skipped}
-        self.checkpoints.save(step, tensors, meta)
+        meta = {
+            "optimiser": numbers,
+            "seconds": self.seconds,
+            "skipped": self._all_skipped_images(),
+            "skipped_steps": self._skipped_steps,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "window": self._window.state(),
+            "loss_scale": take_step.scaler.state_dict(),
+        }
+        on_first(lambda: self.checkpoints.save(step, tensors, meta))
 
-    def _restore(self) -> int:
-        """Load the newest checkpoint and return its step; 0, and a seeded generator, if there is none."""
+    def _restore(self, take_step: TrainStep) -> int:
+        """Load the newest checkpoint and return its step; 0 if there is none."""
         checkpoint = self.checkpoints.load(self.run.say)
         step = checkpoint.step if checkpoint else 0
         if step > self.schedule.steps:
@@ -275,23 +249,28 @@ class Trainer:
                 f"{self.run.path} is at step {step}, beyond its {self.schedule.steps} steps; raise train.steps"
             )
         if checkpoint:
-            parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimiser": {}, "rng": {}}
+            parts: dict[str, dict[str, Tensor]] = {}
             for path, tensor in checkpoint.tensors.items():
                 part, _, name = path.partition("/")
-                parts[part][name] = tensor
+                parts.setdefault(part, {})[name] = tensor
             try:
                 self.method.load_state_dict(parts["method"])
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise RunError(f"checkpoint {step} of {self.run.path} does not fit the config: {reason}") from error
-            restore_optimiser(self.optimiser, parts["optimiser"], checkpoint.meta["optimiser"])
-            restore_rng(parts["rng"], self.device)
+            restore_optimiser(self.optimiser, parts.get("optimiser", {}), checkpoint.meta["optimiser"])
             self.seconds = checkpoint.meta["seconds"]
-            self._skipped = checkpoint.meta.get("skipped", {})  # earlier checkpoints have none
+            self._skipped_images = checkpoint.meta.get("skipped", {})  # earlier checkpoints lack these
+            self._skipped_steps = checkpoint.meta.get("skipped_steps", [])
+            self._skipped_in_a_row = checkpoint.meta.get("skipped_in_a_row", 0)
+            self._window.restore(checkpoint.meta.get("window", {}), self.device)
+            if scale := checkpoint.meta.get("loss_scale"):
+                take_step.scaler.load_state_dict(scale)
             self.run.say(f"continuing from step {step}")
-        else:
-            torch.manual_seed(self.config.seed)
-        self.run.truncate_metrics(step)
+        if len(set(gather_over_ranks(step))) > 1:
+            raise RunError(f"not all processes see the checkpoints in {self.run.path}; put out= where all machines "
+                           "read and write")  # fmt: skip
+        on_first(lambda: self.run.truncate_metrics(step))
         key = f"val/{next(iter(self.method.predictors()))}/miou"
         self._validated = {row["step"]: _or_lowest(row[key]) for row in self.run.metrics() if key in row}
         return step
@@ -299,7 +278,7 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         predictors = self.method.predictors()
         headline = next(iter(predictors))
-        self.save_weights(self.run.weights / "last.safetensors", predictors[headline])
+        self._save_weights("last")
         best = max(self._validated, key=self._validated.__getitem__, default=None)
         results = {
             **_figures(self.evaluation, headline),
@@ -307,13 +286,24 @@ class Trainer:
             "steps": self.schedule.steps,
             "seconds": self.seconds,
             "seed": self.config.seed,
+            "skipped_steps": self._skipped_steps,
             "best": None if best is None else {"step": best, "miou": self._validated[best], "chosen_on": "val"},
             **self.about,
         }
-        named = dict(list(self._skipped.items())[:NAMED_SKIPPED])
-        results["data"] = {**results.get("data", {}), "skipped": {"count": len(self._skipped), "images": named}}
-        self.run.write_results(results)
+        images = self._all_skipped_images()
+        named = dict(list(images.items())[:NAMED_SKIPPED])
+        results["data"] = {**results.get("data", {}), "skipped": {"count": len(images), "images": named}}
+        on_first(lambda: self.run.write_results(results))
         return self.run.results()
+
+    def _save_weights(self, name: str) -> None:
+        """Write the headline's weights."""
+        headline = next(iter(self.method.predictors().values()))
+        on_first(lambda: self.save_weights(self.run.weights / f"{name}.safetensors", headline))
+
+    def _all_skipped_images(self) -> dict[str, str]:
+        """Images that could not be read, of all processes: id → reason."""
+        return {i: reason for skipped in gather_over_ranks(self._skipped_images) for i, reason in skipped.items()}
 
 
 def validation_line(evaluation: Evaluation) -> dict[str, float]:
@@ -354,13 +344,13 @@ def _summary(results: Results) -> dict[str, Any]:
             "iou": results.iou}  # fmt: skip
 
 
-def _not_finite(step: int, terms: Mapping[str, Tensor], norm: Tensor, batches: Iterable[Batch]) -> RunError:
-    figures = ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
-    ids = [i for b in batches for i in (*b.labelled.ids, *(b.unlabelled.ids if b.unlabelled else ()))]
-    return RunError(
-        f"step {step} is not finite ({figures}, gradient norm {float(norm):g}) and was not applied; "
-        f"look at its images ({', '.join(ids)}), or lower optim.lr"
-    )
+def _ids(batch: Batch) -> list[str]:
+    return [*batch.labelled.ids, *(batch.unlabelled.ids if batch.unlabelled else ())]
+
+
+def _terms(outcome: Outcome) -> str:
+    terms = {**outcome.terms, "gradient norm": outcome.norm}
+    return ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
 
 
 def _or_lowest(miou: float | None) -> float:
@@ -368,69 +358,56 @@ def _or_lowest(miou: float | None) -> float:
     return -1.0 if miou is None or math.isnan(miou) else miou
 
 
-def _number(value: float | Tensor) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
+def _mean_over_ranks(value: float | Tensor) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    (total,) = sum_over_ranks(value.float())
+    return (total / num_ranks()).tolist()
+
+
+class _Watched(NamedTuple):
+    """A step that the host has not waited for yet."""
+
+    step: int
+    ids: list[str]
+    outcome: Outcome
 
 
 class _Window:
-    """Means of the loss terms since the last log line; they stay on the device until asked for."""
+    """Means of the loss terms since the last log line, over finite steps; they stay on the device until asked for."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.steps = 0
         self.images = 0
         self.seconds = 0.0
 
-    def add(self, values: Mapping[str, Tensor], images: int, seconds: float) -> None:
+    def add(self, outcome: Outcome, images: int, seconds: float) -> None:
+        loss = torch.stack(list(outcome.terms.values())).sum()
+        values = {"loss": loss, **{f"loss/{name}": term for name, term in outcome.terms.items()}}
+        values = {name: torch.where(outcome.skipped > 0, 0, value) for name, value in values.items()}
+        values["steps"] = 1 - outcome.skipped
         self.sums = {name: self.sums.get(name, 0) + value for name, value in values.items()}
-        self.steps += 1
         self.images += images
         self.seconds += seconds
 
     def means(self) -> dict[str, float]:
-        return {name: float(value) / self.steps for name, value in self.sums.items()}
+        """Over steps and processes; NaN if no step was finite."""
+        means = self._over_ranks()
+        steps = means.pop("steps")
+        return {name: value / steps if steps else math.nan for name, value in means.items()}
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run logs the same means."""
+        return {"sums": self._over_ranks(), "images": self.images, "seconds": self.seconds}
 
-class _Signals:
-    """Turns the STOP_SIGNALS into a request to stop; another one, seconds later, acts as it would without us.
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Undo `state`."""
+        self.sums = {name: torch.tensor(value, device=device) for name, value in state.get("sums", {}).items()}
+        self.images, self.seconds = state.get("images", 0), state.get("seconds", 0.0)
 
-    Not at once: a launcher such as `timeout` passes on what the whole process group has already received.
-    """
-
-    def __init__(self) -> None:
-        self.code = 0
-        self._since = 0.0
-        self._at_once: tuple[int, RunFolder] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.code and time.monotonic() - self._since > 2:
-            self.__exit__()
-            signal.raise_signal(number)
-        elif not self.code:
-            self.code, self._since = 128 + number, time.monotonic()
-        if self._at_once:
-            place, self._at_once = self._at_once, None
-            self.check(*place)
-
-    @contextmanager
-    def at_once(self, step: int, run: RunFolder) -> Iterator[None]:
-        """Inside, a signal raises Interrupted where the program stands."""
-        self._at_once = step, run
-        self.check(step, run)
-        yield
-        self._at_once = None
-
-    def check(self, step: int, run: RunFolder) -> None:
-        """Raise Interrupted if a signal has come. The checkpoint of `step` has been written."""
-        if self.code:
-            raise Interrupted(f"stopped after step {step}; continue with: des4 train --resume {run.path}", self.code)
+    def _over_ranks(self) -> dict[str, float]:
+        """The sums, as the mean over processes."""
+        if not self.sums:
+            return {}
+        (sums,) = sum_over_ranks(torch.stack(list(self.sums.values())))
+        return dict(zip(self.sums, (sums / num_ranks()).tolist(), strict=True))

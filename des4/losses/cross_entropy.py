@@ -2,6 +2,8 @@
 
 Logits of any resolution are first resized to the label's size. Pixels labelled IGNORE take part in nothing; a batch
 without any valid pixel gives 0, with a gradient of 0.
+
+pixels: what a mean divides by, see `Labelled`; None = the valid pixels of this batch.
 """
 
 from __future__ import annotations
@@ -9,19 +11,22 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
 from des4.types import IGNORE
 
 
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
     """Mean cross-entropy over the valid pixels of the batch (DeS4, eqs. 1 and 6).
 
     logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE. Returns a scalar ≥ 0.
     """
-    return _per_pixel(logits, label).sum() / (label != IGNORE).sum().clamp_min(1)
+    return mean_over(_per_pixel(logits, label), label != IGNORE, pixels)
 
 
-def kept_cross_entropy(logits: Tensor, pseudo: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
+def kept_cross_entropy(
+    logits: Tensor, pseudo: Tensor, keep: Tensor, valid: Tensor, pixels: Tensor | None = None
+) -> Tensor:
     """Cross-entropy against pseudo-labels on kept pixels, divided by the number of *valid* ones (FixMatch; DeS4, eq.
     3).
 
@@ -30,7 +35,7 @@ def kept_cross_entropy(logits: Tensor, pseudo: Tensor, keep: Tensor, valid: Tens
     scalar.
     """
     target = pseudo.masked_fill(~(keep & valid), IGNORE)
-    return _per_pixel(logits, target).sum() / valid.sum().clamp_min(1)
+    return mean_over(_per_pixel(logits, target), valid, pixels)
 
 
 def reweighted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -55,6 +55,12 @@ class Method(nn.Module, ABC):
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
         self.step += 1
 
+    def discard(self) -> None:
+        """Forget what `losses` collected for `after_step`: the engine takes the step again, in smaller parts."""
+        for module in self.modules():
+            if isinstance(module, PrototypeFeed):
+                module.discard()
+
     @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
         """Networks to evaluate by name; the first is the headline and the source of pseudo-labels."""
@@ -83,9 +89,12 @@ class Method(nn.Module, ABC):
         for name in self.FROZEN:
             self.get_submodule(name).requires_grad_(False)
 
-    def generator(self, device: torch.device) -> torch.Generator:
-        """Random numbers of this step: a function of (seed, step), so that a resumed run draws the same."""
-        return torch.Generator(device).manual_seed(self.seed * 1_000_003 + self.step)
+    def generator(self, device: torch.device, part: int = 0) -> torch.Generator:
+        """Random numbers of a part of this step: a function of (seed, step, part), so that a resumed run repeats them.
+
+        part: its number over all processes.
+        """
+        return torch.Generator(device).manual_seed(self.seed * 1_000_003 + self.step + (part << 40))
 
     def note(self, **values: Tensor) -> None:
         """Remember numbers of this step for `stats`."""

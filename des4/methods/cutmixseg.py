@@ -19,6 +19,7 @@ from des4.losses import cross_entropy, squared_gap
 from des4.methods.base import MakeSegmenter
 from des4.methods.mean_teacher import TeacherStudent
 from des4.ops.mixing import mix
+from des4.ops.reduce import share
 from des4.ops.resize import upsample
 from des4.types import Batch, Config, ViewSpec
 
@@ -53,13 +54,14 @@ class CutMixSeg(TeacherStudent):
         with torch.no_grad():
             target = mix(upsample(self.teacher(unlabelled.weak).float(), size).softmax(1), boxes)
             valid = mix(unlabelled.valid, boxes)
-            sure = ((target.amax(1) >= self.sure) & valid).sum() / valid.sum().clamp_min(1)
+            sure = share((target.amax(1) >= self.sure) & valid, valid)
 
         features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
         count = len(labelled.image)
         probs = upsample(self.student.head(features[count:]).float(), size).softmax(1)
+        logits = self.labelled_logits(features[:count], labelled.label)
         self.note(sure=sure)
         return {
-            "labelled": cross_entropy(self.labelled_logits(features[:count], labelled.label), labelled.label),
-            "consistency": self.weight * sure * squared_gap(probs, target, valid),
+            "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
+            "consistency": self.weight * sure * squared_gap(probs, target, valid, unlabelled.pixels[0]),
         }

@@ -7,6 +7,7 @@ are ours.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from des4.models.ema import follow, warm_momentum
 from des4.models.prototypes import PrototypeClassifier, PrototypeFeed, Sampling
 from des4.models.segmenter import Segmenter
 from des4.ops.mixing import mix
+from des4.ops.reduce import mean_over
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
 
 Mode = Literal["train", "eval"]
@@ -108,15 +110,19 @@ class DeS4(Method):
         keep = pseudo.confidence >= config.threshold
         ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
         terms = {
-            "student/labelled": config.labelled_weight * cross_entropy(student_logits, labelled.label),  # eq. 1
+            "student/labelled": config.labelled_weight
+            * cross_entropy(student_logits, labelled.label, labelled.pixels),  # eq. 1
             "student/unlabelled": ramp
             * config.unlabelled_weight
-            * kept_cross_entropy(mixed_logits, pseudo.label, keep, pseudo.valid),  # eq. 3
+            * kept_cross_entropy(mixed_logits, pseudo.label, keep, pseudo.valid, unlabelled.pixels[0]),  # eq. 3
         }
         if config.decoupled:
-            unbiased = reweighted_cross_entropy if config.pixel_reweighting else cross_entropy
-            terms["teacher/labelled"] = unbiased(teacher_logits, labelled.label)  # eqs. 7-8, or eq. 2
-        self.note(confidence=(pseudo.confidence * pseudo.valid).sum() / pseudo.valid.sum().clamp_min(1))
+            terms["teacher/labelled"] = (
+                reweighted_cross_entropy(teacher_logits, labelled.label)  # eqs. 7-8
+                if config.pixel_reweighting
+                else cross_entropy(teacher_logits, labelled.label, labelled.pixels)  # eq. 2
+            )
+        self.note(confidence=mean_over(pseudo.confidence * pseudo.valid, pseudo.valid))
         return terms
 
     def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[PseudoLabels, Tensor]:
@@ -158,10 +164,10 @@ class DeS4(Method):
         follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
         if not config.decoupled:
             follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
-        generator = self.generator(student.mean.device)
+        generators = partial(self.generator, student.mean.device)
         for feed, segmenter in ((self.feed, teacher), (self.student_feed, student)):
             assert isinstance(segmenter.head, PrototypeClassifier)  # noqa: S101 - the constructor refused all others
-            feed.commit(segmenter.head, generator)
+            feed.commit(segmenter.head, generators)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:

@@ -17,6 +17,7 @@ from des4.losses import cross_entropy, kept_cross_entropy
 from des4.methods.base import MakeSegmenter, SingleNetwork
 from des4.methods.pseudo import pseudo_labels
 from des4.ops.mixing import mix
+from des4.ops.reduce import mean_over
 from des4.types import Batch, Config, ViewSpec
 
 
@@ -49,10 +50,13 @@ class FixMatch(SingleNetwork):
         strong = mix(unlabelled.strong[0], unlabelled.mix[0])
         features = self.student.features(torch.cat([labelled.image, strong]))
         count = len(labelled.image)
+        logits = self.labelled_logits(features[:count], labelled.label)
         keep = pseudo.confidence >= self.threshold
-        self.note(kept=(keep & pseudo.valid).sum() / pseudo.valid.sum().clamp_min(1))
+        self.note(kept=mean_over(keep & pseudo.valid, pseudo.valid))
         return {
-            "labelled": 0.5 * cross_entropy(self.labelled_logits(features[:count], labelled.label), labelled.label),
+            "labelled": 0.5 * cross_entropy(logits, labelled.label, labelled.pixels),
             "unlabelled": 0.5
-            * kept_cross_entropy(self.student.head(features[count:]), pseudo.label, keep, pseudo.valid),
+            * kept_cross_entropy(
+                self.student.head(features[count:]), pseudo.label, keep, pseudo.valid, unlabelled.pixels[0]
+            ),
         }

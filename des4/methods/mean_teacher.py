@@ -83,8 +83,10 @@ class MeanTeacher(TeacherStudent):
         features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
         logits = self.labelled_logits(features[:count], labelled.label)
         everywhere = torch.cat([logits, self.student.head(features[count:])])
+        both = labelled.pixels, unlabelled.pixels[0]
+        pixels = None if both[0] is None or both[1] is None else both[0] + both[1]
         probs = upsample(everywhere.float(), size).softmax(1)
         return {
-            "labelled": cross_entropy(logits, labelled.label),
-            "consistency": self.weight / probs.shape[1] * squared_gap(probs, target, valid),
+            "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
+            "consistency": self.weight / probs.shape[1] * squared_gap(probs, target, valid, pixels),
         }

@@ -34,4 +34,5 @@ class Supervised(SingleNetwork):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
         features = self.student.features(batch.labelled.image)
-        return {"labelled": cross_entropy(self.labelled_logits(features, batch.labelled.label), batch.labelled.label)}
+        logits = self.labelled_logits(features, batch.labelled.label)
+        return {"labelled": cross_entropy(logits, batch.labelled.label, batch.labelled.pixels)}

@@ -1,7 +1,9 @@
 """Networks: encoders, the DeepLabV3+ decoder, classifiers, and the moving averages between them."""
 
+from des4.models.compilation import compile_networks
 from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
 from des4.models.segmenter import HeadName, LinearClassifier, ModelConfig, Segmenter, build_segmenter
+from des4.models.sync_norm import synchronise_norms
 
 __all__ = [
     "HeadName",
@@ -11,4 +13,6 @@ __all__ = [
     "PrototypeFeed",
     "Segmenter",
     "build_segmenter",
+    "compile_networks",
+    "synchronise_norms",
 ]

@@ -7,6 +7,7 @@ DeS4, sections 3.2-3.3, eqs. 6 and 9-12; Zhou et al., "Rethinking semantic segme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from des4.ops.entropy import pixel_entropy
-from des4.ops.reduce import sum_over_ranks
+from des4.ops.reduce import sum_over_ranks, this_rank
 from des4.ops.resize import shrink_label
 from des4.ops.sampling import class_quota, class_ratio, confidence_sample, multi_entropy_sample, quantity_sample
 
@@ -106,18 +107,28 @@ class PrototypeFeed(nn.Module):
         label = shrink_label(label, (features.shape[-2], features.shape[-1]))
         self._pending.append((features.detach(), logits.detach(), label))
 
+    def discard(self) -> None:
+        """Forget what was collected and not committed: the step that it belonged to is taken again, or not at all."""
+        self._pending.clear()
+
     @torch.no_grad()
-    def commit(self, classifier: PrototypeClassifier, generator: torch.Generator | None = None) -> None:
-        """Sample the collected pixels and move the prototypes once."""
+    def commit(
+        self, classifier: PrototypeClassifier, generators: Callable[[int], torch.Generator] | None = None
+    ) -> None:
+        """Sample the collected pixels and move the prototypes once.
+
+        generators: gives the random numbers of a part of the step. Parts are numbered over all processes, so that it
+        makes no difference which of them samples a part.
+        """
         if not self._pending:
             return
         pixels, labels = [], []
-        for features, logits, label in self._pending:
+        for part, (features, logits, label) in enumerate(self._pending, this_rank() * len(self._pending)):
             flat = label.flatten()
-            keep = self.choose(logits, flat, generator)
+            keep = self.choose(logits, flat, generators(part) if generators else None)
             pixels.append(features.movedim(1, -1).flatten(0, -2))
             labels.append(torch.where(keep, flat, -1))
-        self._pending.clear()
+        self.discard()
         classifier.update(torch.cat(pixels), torch.cat(labels))
 
     def choose(self, logits: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from des4.models.deeplab import DeepLabV3Plus, EmbeddingKind
 from des4.models.encoders import Encoder
 from des4.models.prototypes import PrototypeClassifier, Start
+from des4.models.recompute import recompute_activations
 from des4.models.weights import load_pretrained
 from des4.types import Config
 
@@ -44,6 +45,8 @@ class ModelConfig(Config):
     """τ2 of eq. 12 [paper]."""
     prototype_start: Start = "first_seen"
     """How prototypes begin [ours]: at the first-seen class mean, or at random unit vectors."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, one more forward pass a step, the same numbers."""
 
 
 class LinearClassifier(nn.Module):
@@ -122,5 +125,8 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
         )
     if pretrained:
         load_pretrained(encoder, config.encoder, config.weights)
+    segmenter = Segmenter(encoder, decoder, classifier)
+    if config.checkpointing:
+        recompute_activations(segmenter)
     # Channels last: depthwise and 1×1 convolutions are memory-bound, and read their input in one stretch this way.
-    return Segmenter(encoder, decoder, classifier).to(memory_format=torch.channels_last)
+    return segmenter.to(memory_format=torch.channels_last)

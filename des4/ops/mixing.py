@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,30 +26,42 @@ def mix(tensor: Tensor, boxes: Mix) -> Tensor:
     return torch.where(box, tensor[boxes.partner], tensor)
 
 
-def draw_mix(preset: CutMixPreset, batch: int, height: int, width: int, rng: random.Random) -> Mix:
-    """Draw the boxes of one batch.
+def join(mixes: Sequence[Mix]) -> Mix:
+    """Put groups of samples, equal in size and each mixed within itself, one after the other."""
+    group = mixes[0].group
+    partner = torch.cat([boxes.partner + number * group for number, boxes in enumerate(mixes)])
+    return Mix(partner, torch.cat([boxes.box for boxes in mixes]), group)
+
+
+def part(boxes: Mix, start: int, stop: int) -> Mix:
+    """Return the mix of the samples [start, stop), which are whole groups."""
+    return Mix(boxes.partner[start:stop] - start, boxes.box[start:stop], boxes.group)
+
+
+def draw_mix(preset: CutMixPreset, group: int, height: int, width: int, rng: random.Random) -> Mix:
+    """Draw the boxes of one group of samples that are mixed with one another.
 
     preset: `none`: no box. `french`: one box of half the crop, always; partner = next sample (there: a second batch).
     `cps`: three boxes, together 0.25-0.5 of the crop, overlaps toggle. `reco`: one box of half the crop, width
-    U(W/2, W), with probability 0.5 for the whole batch, partner = next sample (the protocol DeS4 follows).
+    U(W/2, W), with probability 0.5 for the whole group, partner = next sample (the protocol DeS4 follows).
     `unimatch`: one box of 0.02-0.4 of the crop, aspect 0.3-1/0.3, each sample with probability 0.5, partner = the
-    reversed batch. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
-    height, width: of the crop, in pixels. With one sample a batch the partner is the sample itself: nothing is mixed.
+    reversed group. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
+    height, width: of the crop, in pixels. With one sample a group the partner is the sample itself: nothing is mixed.
     """
-    box = torch.zeros(batch, height, width, dtype=torch.bool)
-    partner = torch.arange(batch).roll(-1)
+    box = torch.zeros(group, height, width, dtype=torch.bool)
+    partner = torch.arange(group).roll(-1)
     if preset == "unimatch":
-        partner = torch.arange(batch).flip(0)
+        partner = torch.arange(group).flip(0)
     elif preset == "augseg":
-        partner = torch.tensor(rng.sample(range(batch), batch))
+        partner = torch.tensor(rng.sample(range(group), group))
     if preset == "none" or (preset == "reco" and rng.random() >= 0.5):
-        return Mix(partner, box)
-    for sample in range(batch):
+        return Mix(partner, box, group)
+    for sample in range(group):
         if preset == "unimatch" and rng.random() >= 0.5:
             continue
         for top, left, bottom, right in _DRAW[preset](height, width, rng):
             box[sample, top:bottom, left:right] ^= True
-    return Mix(partner, box)
+    return Mix(partner, box, group)
 
 
 def _place(box_height: float, box_width: float, height: int, width: int, rng: random.Random) -> Box:

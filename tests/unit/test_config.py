@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from des4.build import mix_group
 from des4.config import KEYS, MAX_BYTES, RunConfig, differences, dump, load_config
 from des4.types import ConfigError
 
@@ -203,3 +204,22 @@ def test_any_text_ends_in_a_config_or_an_error(tmp_path_factory: pytest.TempPath
             assert str(error).strip()
         else:
             assert load_config(dump(config)) == config
+
+
+@pytest.mark.parametrize(("wanted", "images", "group"), [("auto", 8, 2), ("auto", 3, 3), ("auto", 1, 1), (4, 8, 4)])
+def test_how_many_neighbours_are_mixed(wanted, images, group):
+    assert mix_group(wanted, images) == group
+
+
+def test_groups_that_do_not_fill_a_part_are_refused():
+    with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabelled images"):
+        mix_group(4, 2)
+
+
+def test_an_automatic_batch_is_the_one_the_rate_was_chosen_for():
+    auto = {**BASE, "batch_size": "auto"}
+    assert (load_config(auto).train.batch_size, load_config(auto).train.accumulate) == (16, "auto")
+    chosen = load_config({**auto, "reference_batch": 8, "accumulate": 2})
+    assert (chosen.train.batch_size, chosen.train.accumulate) == (8, 2)
+    assert load_config(dump(chosen)) == chosen
+    assert "train.batch_size" in message({**BASE, "batch_size": "car"})

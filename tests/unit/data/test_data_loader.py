@@ -1,4 +1,5 @@
 import itertools
+import operator
 import random
 from collections import Counter
 
@@ -24,17 +25,19 @@ from des4.data import (
 from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
+from des4.ops.mixing import mix
 from des4.types import DataError, ViewSpec
 
 DATA = Scenes(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
 SPEC = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
 
 
-def make(data=DATA, spec=SPEC, *, workers=0, seed=3, views=None):
+def make(data=DATA, spec=SPEC, *, workers=0, seed=3, views=None, batches=(2, 3), mix_group=3, **ranks):
     views = views or ViewsConfig(crop_size=(24, 32))
     return Loader(
-        data, views, spec, labelled_batch=2, unlabelled_batch=3, seed=seed, workers=workers, fill=(0.5, 0.4, 0.3)
-    )
+        data, views, spec, labelled_batch=batches[0], unlabelled_batch=batches[1], mix_group=mix_group, seed=seed,
+        workers=workers, fill=(0.5, 0.4, 0.3), **ranks,
+    )  # fmt: skip
 
 
 def tensors(batch):
@@ -73,6 +76,34 @@ def test_workers_and_resume_change_nothing():
     for step in range(5, 8):
         assert same(straight[step], resumed[step - 5]), step
     assert not same(straight[0], make(seed=4)[0])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_processes_share_a_step_out_between_them(ranks):
+    """Ids, crops, colours and mixes of a step are those that one process draws."""
+    size = {"batches": (8, 8), "mix_group": 2}
+    share = {"batches": (8 // ranks, 8 // ranks), "mix_group": 2, "ranks": ranks}
+    streams = [make(**share, rank=rank).batches(2) for rank in range(ranks)]
+    for step, shares in enumerate(itertools.islice(zip(*streams, strict=True), 3), 2):
+        whole = make(**size)[step]
+        assert sum((b.labelled.ids for b in shares), ()) == whole.labelled.ids
+        assert sum((b.unlabelled.ids for b in shares), ()) == whole.unlabelled.ids
+        for name in ("labelled.image", "labelled.label", "unlabelled.weak", "unlabelled.valid"):
+            find = operator.attrgetter(name)
+            assert torch.equal(torch.cat([find(b) for b in shares]), find(whole)), name
+        for view in range(2):
+            mixed = [mix(b.unlabelled.strong[view], b.unlabelled.mix[view]) for b in shares]
+            expected = mix(whole.unlabelled.strong[view], whole.unlabelled.mix[view])
+            torch.testing.assert_close(torch.cat(mixed), expected, atol=1e-6, rtol=0)  # sums of another order
+            assert not torch.equal(expected, whole.unlabelled.strong[view])
+
+
+def test_samples_are_mixed_within_their_group():
+    partners = make(batches=(2, 6), mix_group=2)[0].unlabelled.mix[0].partner.tolist()
+    assert partners == [1, 0, 3, 2, 5, 4]
+    ring = ViewSpec(strong=1, cutmix="french")
+    assert make(spec=ring, batches=(2, 6), mix_group=3)[0].unlabelled.mix[0].partner.tolist() == [1, 2, 0, 4, 5, 3]
+    assert make(spec=ring, batches=(2, 6), mix_group=6)[0].unlabelled.mix[0].partner.tolist() == [1, 2, 3, 4, 5, 0]
 
 
 def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():
@@ -227,8 +258,8 @@ def test_it_is_skipped_on_request():
     data = Broken(DATA.labelled[:2])
     data.skip_broken = True
     loader = Loader(
-        data, ViewsConfig(crop_size=24), ViewSpec(), labelled_batch=5, unlabelled_batch=1, seed=0, workers=0,
-        fill=(0, 0, 0),
+        data, ViewsConfig(crop_size=24), ViewSpec(), labelled_batch=5, unlabelled_batch=1, mix_group=1, seed=0,
+        workers=0, fill=(0, 0, 0),
     )  # fmt: skip
     batch = loader[0]
     assert set(batch.skipped) == set(DATA.labelled[:2])
@@ -252,8 +283,8 @@ def test_a_broken_labelled_file_stops_the_checks_or_is_left_to_training(tmp_path
     data.check_labelled()
     assert pixel_counts(data, data.labelled).tolist() == [2 * 81, 0]
     loader = Loader(
-        data, ViewsConfig(crop_size=9), ViewSpec(), labelled_batch=4, unlabelled_batch=1, seed=0, workers=0,
-        fill=(0, 0, 0),
+        data, ViewsConfig(crop_size=9), ViewSpec(), labelled_batch=4, unlabelled_batch=1, mix_group=1, seed=0,
+        workers=0, fill=(0, 0, 0),
     )  # fmt: skip
     assert {sample_id: reason.partition(":")[0] for sample_id, reason in loader[0].skipped.items()} == {
         name: str(tmp_path / "masks" / f"{name}.png") for name in ("1", "3")

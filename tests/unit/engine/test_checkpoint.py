@@ -1,8 +1,15 @@
+import itertools
+import os
+import shutil
+import signal
+import sys
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
 
-from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser, restore_rng, rng_state
+from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser
 from des4.engine.optim import OptimConfig, build_optimiser
 from des4.types import RunError
 
@@ -40,46 +47,173 @@ def test_the_newest_are_kept(tmp_path):
     assert checkpoints.load(silent).tensors["scalar"] == 15
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "meta.json", "manifest.json"])
+FILES = ("state.safetensors", "meta.json", "manifest.json")
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Checkpoints of steps 1 and 2."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2):
+        checkpoints.save(step, {"a": torch.full((3,), step)}, {"seconds": 0.5})
+    return checkpoints
+
+
+def loaded(checkpoints):
+    """Return the step of the state that is used, and what is said."""
+    said = []
+    return checkpoints.load(said.append).step, said
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, name, damage):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, tensors(1), {})
-    checkpoints.save(2, tensors(2), {})
-    path = tmp_path / "step-2" / name
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(two, name, damage):
+    path = two.folder / "step-2" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.unlink()
     if damage != "remove":
         path.write_bytes(content if damage == "flip" else content[:-5])
+    step, (line,) = loaded(two)
+    assert step == 1
+    assert f"{two.folder / 'step-2'} is damaged" in line
+    assert name in line or name == "manifest.json"
+    assert "step-1 is taken in its place" in line
+    two.save(2, tensors(2), {})
+    assert loaded(two) == (2, [])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flip_of_any_bit_and_a_cut_at_any_byte_are_found(two, name):
+    path = two.folder / "step-2" / name
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        flipped = bytearray(sound)
+        flipped[place] ^= 1 << place % 8
+        for content in (flipped, sound[:place]):
+            path.write_bytes(content)
+            assert loaded(two)[0] == 1, (place, bytes(content))
+    path.write_bytes(sound)
+    assert loaded(two) == (2, [])
+
+
+def test_a_checkpoint_under_another_name_is_not_taken_for_what_it_is_not(two):
+    (two.folder / "step-2").rename(two.folder / "step-3")
+    step, (line,) = loaded(two)
+    assert step == 1
+    assert "it is of step 2" in line
+
+
+def test_if_all_are_damaged_nothing_is_started_silently(two):
+    for step in (1, 2):
+        (two.folder / f"step-{step}" / "meta.json").write_text("{}")
     said = []
-    assert checkpoints.load(said.append).step == 1
-    assert len(said) == 1 and "step-2" in said[0] and "damaged" in said[0]
-    checkpoints.save(2, tensors(2), {})
-    assert checkpoints.load(silent).step == 2
-
-
-def test_if_all_are_damaged_nothing_is_started_silently(tmp_path):
-    Checkpoints(tmp_path).save(1, tensors(1), {})
-    (tmp_path / "step-1" / "meta.json").write_text("{}")
     with pytest.raises(RunError, match="every checkpoint"):
-        Checkpoints(tmp_path).load(lambda text: None)
+        two.load(said.append)
+    assert ["step-2" in said[0], "step-1 is damaged" in said[1]] == [True, True]
+    assert said[1].endswith("there is none before it")
 
 
-def test_a_failed_save_leaves_the_older_ones(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, tensors(1), {})
+# ── disks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def disk_that_takes(size):
+    """No file can grow beyond `size` bytes: the system refuses the write, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(("size", "meta"), [(40, {}), (400, {"skipped": {"photo.jpg": "broken " * 100}})])
+def test_a_full_disk_leaves_the_older_ones_and_saving_goes_on_when_there_is_space(two, size, meta):
+    with disk_that_takes(size), pytest.raises(RunError, match=r"step-3 cannot be written .*File too large") as error:
+        two.save(3, {"a": torch.full((3,), 3)}, meta)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in two.folder.iterdir()) == ["step-1", "step-2"]
+    assert loaded(two) == (2, [])
+    two.save(3, {"a": torch.full((3,), 3)}, meta)
+    assert loaded(two) == (3, [])
+
+
+def test_a_file_in_the_folder_s_place_is_named(tmp_path):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(RunError, match="checkpoints/step-1 cannot be written"):
+        Checkpoints(tmp_path / "checkpoints").save(1, tensors(1), {})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_folder_is_named_and_left_as_it_was(two):
+    two.folder.chmod(0o555)
+    try:
+        with pytest.raises(RunError, match=r"step-3 cannot be written .*make its folder writable"):
+            two.save(3, tensors(3), {})
+    finally:
+        two.folder.chmod(0o755)
+    assert loaded(two) == (2, [])
+
+
+def test_a_folder_deleted_under_a_run_is_made_again(two):
+    shutil.rmtree(two.folder)
+    two.save(3, tensors(3), {})
+    assert loaded(two) == (3, [])
+
+
+def test_what_json_cannot_hold_leaves_nothing_behind(two):
     with pytest.raises(TypeError):
-        checkpoints.save(2, tensors(2), {"set": {1}})
-    monkeypatch.setattr("des4.engine.checkpoint.save_file", full_disk)
-    with pytest.raises(RunError, match="disk space"):
-        checkpoints.save(2, tensors(2), {})
-    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
-    assert checkpoints.load(silent).step == 1
+        two.save(3, tensors(3), {"set": {1}})
+    assert sorted(path.name for path in two.folder.iterdir()) == ["step-1", "step-2"]
 
 
-def full_disk(*_):
-    raise OSError(28, "No space left on device")
+# ── kills ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "shutil.rmtree"}
+
+
+def save_and_die(checkpoints, step, operation):
+    """Save in a process that is killed as it begins its n-th operation on the disk; return whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(operation, -1)
+
+        def die(event, args):
+            if event in OPERATIONS and str(args[0]).startswith(str(checkpoints.folder)) and next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(die)
+        try:
+            checkpoints.save(step, {"a": torch.full((3,), step)}, {})
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can fork")
+@pytest.mark.parametrize("again", [False, True], ids=["new", "in the place of a damaged one"])
+def test_a_save_killed_at_any_operation_loses_nothing_that_was_saved(two, again):
+    step = 2 if again else 3
+    if again:
+        (two.folder / "step-2" / "meta.json").write_text("torn")
+    before = shutil.copytree(two.folder, two.folder.parent / "before")
+    found = set()
+    for operation in itertools.count():
+        killed = save_and_die(two, step, operation)
+        state = two.load(lambda text: None)
+        found.add(state.step)
+        assert torch.equal(state.tensors["a"], torch.full((3,), state.step))
+        two.save(step, {"a": torch.full((3,), step)}, {})  # as the resumed run does
+        assert loaded(two) == (step, [])
+        assert not (two.folder / ".partial").exists()
+        if not killed:
+            break
+        shutil.rmtree(two.folder)
+        shutil.copytree(before, two.folder)
+    assert operation > 10
+    assert found == {step, step - 1}
 
 
 def test_what_a_killed_save_left_is_cleared(tmp_path):
@@ -118,14 +252,29 @@ def test_an_optimiser_continues_where_it_stopped(tmp_path, name):
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), second.parameters(), strict=True))
 
 
+def test_moments_lie_in_memory_as_their_parameters_do():
+    def network():
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return net, torch.optim.SGD(net.named_parameters(), 0.1, momentum=0.9, fused=True)
+
+    def learn(net, optimiser):
+        net(torch.arange(75.0).reshape(1, 3, 5, 5) / 75).square().sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    straight, optimiser = network()
+    learn(straight, optimiser)
+    moments, numbers = optimiser_state(optimiser)
+    second, restored = network()
+    second.load_state_dict(straight.state_dict())
+    restore_optimiser(restored, {name: moment.clone().contiguous() for name, moment in moments.items()}, numbers)
+    learn(straight, optimiser)
+    learn(second, restored)
+    assert torch.equal(straight.weight, second.weight)
+
+
 def test_state_of_a_parameter_that_is_not_trained_is_refused():
     optimiser = build_optimiser(nn.Linear(1, 1), OptimConfig(), 1)
     with pytest.raises(RunError, match="gone"):
         restore_optimiser(optimiser, {"gone/momentum_buffer": torch.zeros(1)}, {})
-
-
-def test_the_generator_goes_on_after_its_state_is_restored():
-    state = rng_state(CPU)
-    drawn = torch.rand(3)
-    restore_rng(state, CPU)
-    assert torch.equal(torch.rand(3), drawn)

@@ -48,6 +48,9 @@ class Toy(nn.Module):
             self.teacher.weight.lerp_(self.student.weight, 0.1)
         self.step += 1
 
+    def discard(self):
+        pass
+
     def predictors(self):
         return {"teacher": self.teacher, "student": self.student}
 
@@ -56,7 +59,7 @@ class Toy(nn.Module):
 
 
 class Numbered:
-    """Micro-batch m is a function of m; `bad` is the number of one with a NaN. Disturbs the global generator."""
+    """Batch m is a function of m; `bad` is the number of one with a NaN. Disturbs the global generator."""
 
     def __init__(self, bad=-1, on_batch=lambda m: None):
         self.bad, self.on_batch = bad, on_batch
@@ -87,7 +90,8 @@ def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, 
     config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
     return Trainer(
         method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
-        device=CPU, save_weights=save_weights, clip=optim.clip, about={"method": "toy", "tail_classes": ["dark"]},
+        device=CPU, save_weights=save_weights, clip=optim.clip, parts=config.accumulate,
+        about={"method": "toy", "tail_classes": ["dark"]},
         evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
     )  # fmt: skip
 
@@ -154,7 +158,7 @@ def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
         pass
 
     def kill(m):
-        if m == 7 * accumulate:
+        if m == 7:
             raise Killed
 
     options = {"steps": 10, "optim": optim, "accumulate": accumulate, "batch_size": 2, "eval_every": 3}
@@ -167,7 +171,7 @@ def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
     trainer(halves, method=resumed, **options).fit()
     assert same(straight.state_dict(), resumed.state_dict())
     states = [load_file(run.checkpoints / "step-10" / "state.safetensors") for run in (whole, halves)]
-    assert same(*states)  # momentum and generator as well
+    assert same(*states)  # momentum as well
     assert comparable(whole) == comparable(halves)
     results = [{**run.results(), "seconds": 0} for run in (whole, halves)]
     assert results[0] == results[1]
@@ -198,7 +202,7 @@ def ctrl_c():
 @pytest.mark.usefixtures("ctrl_c")
 def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("des4.engine.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("des4.engine.signals.time.monotonic", lambda: clock[0])
 
     def twice(seconds):
         def kill(m):
@@ -226,24 +230,35 @@ def test_a_signal_in_the_evaluation_stops_it_and_resuming_makes_up_for_it(new_ru
     assert [row["step"] for row in run.metrics() if "loss" not in row] == [4, 8, 10]
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_reaches_nothing(new_run):
+def test_a_step_that_is_not_finite_is_skipped_named_and_not_counted(new_run):
+    run = new_run()
+    results = trainer(run, 10, method := Toy(), Numbered(bad=3), log_every=5).fit()
+    assert results["skipped_steps"] == [4]
+    assert "step 4 is not finite (labelled nan, weights" in (log := (run.path / "train.log").read_text())
+    assert "its images: left-3, right-3" in log
+    assert all(row["loss"] > 0 for row in run.metrics() if "loss" in row)  # the means are those of the others
+    assert all(tensor.isfinite().all() for tensor in method.state_dict().values())
+
+
+def test_too_many_steps_that_are_not_finite_stop_the_run(new_run):
     run, method = new_run(), Toy()
-    with pytest.raises(RunError, match=r"step 4 .*left-3, right-3"):
-        trainer(run, 10, method, Numbered(bad=3)).fit()
+    with pytest.raises(RunError, match=r"step 4 .*left-3, right-3.* 1 such steps in a row"):
+        trainer(run, 10, method, Numbered(bad=3), max_skipped_steps=0).fit()
     with pytest.raises(Interrupted, match="step 3"):
         trainer(new_run("clean"), 10, clean := Toy(), Numbered(on_batch=signal_at(2, signal.SIGTERM))).fit()
-    assert same(method.state_dict(), clean.state_dict())  # the weights are those after step 3
+    assert same(method.student.state_dict(), clean.student.state_dict())  # the weights are those after step 3
     assert run.metrics()[-1]["step"] == 3
     assert not list(run.checkpoints.iterdir())
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_too(new_run):
+def test_a_gradient_that_is_not_finite_is_skipped_too(new_run):
     method = Toy()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     method.student.weight.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(RunError, match=r"gradient norm (inf|nan)"):
-        trainer(new_run(), method=method).fit()
-    assert same(before, method.state_dict())
+    with pytest.raises(RunError, match=r"step 3 .*gradient norm (inf|nan).* 3 such steps in a row"):
+        trainer(new_run(), method=method, max_skipped_steps=2).fit()
+    assert same(before | method.teacher.state_dict(prefix="teacher."), method.state_dict())
+    assert all(tensor.isfinite().all() for tensor in method.teacher.state_dict().values())
 
 
 class WithHoles(Numbered):
@@ -271,27 +286,34 @@ def test_skipped_images_are_named_once_and_counted(new_run):
     assert trainer(new_run("intact")).fit()["data"] == {"skipped": {"count": 0, "images": {}}}
 
 
-def test_accumulation_is_the_mean_over_micro_batches(new_run):
-    class Pairs:
-        """The two micro-batches of a step as one batch."""
+class Roomy(Toy):
+    """A method that fails with more than `room` images at a time."""
 
-        def batches(self, start, device):
-            small = Numbered().batches(2 * start, device)
-            for one, two in zip(small, small, strict=False):
-                yield Batch(Labelled(*(torch.cat(pair) for pair in zip(parts(one), parts(two), strict=True))))
+    room = 1
 
-    def parts(batch):
-        return batch.labelled.image, batch.labelled.label
+    def forward(self, batch):
+        if len(batch.labelled.image) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+        return super().forward(batch)
 
-    class NoDropout(Toy):
-        def forward(self, batch):
-            return {"labelled": nn.functional.cross_entropy(self.student(batch.labelled.image), batch.labelled.label)}
 
-    halves, whole = NoDropout(), NoDropout()
-    trainer(new_run("halves"), method=halves, accumulate=2).fit()
-    trainer(new_run("whole"), method=whole, loader=Pairs()).fit()
-    for one, other in zip(halves.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(one, other)
+def test_without_memory_the_batch_is_split_and_the_run_remembers(new_run):
+    run = new_run()
+    trainer(run, 4, method := Roomy()).fit()
+    trainer(new_run("split"), 4, split := Toy(), accumulate=2).fit()
+    assert same(method.state_dict(), split.state_dict())
+    log = (run.path / "train.log").read_text()
+    said = "out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): from now on a batch is split into 2 parts"
+    assert log.count(said) == 1 and run.parts() == 2
+    trainer(run, 4, Roomy()).fit()
+    assert (run.path / "train.log").read_text().count(said) == 1
+
+
+def test_memory_for_no_image_at_all_is_one_line(new_run):
+    (method := Roomy()).room = 0
+    with pytest.raises(RunError, match=r"out of memory with parts of 1 labelled images.*crop_size") as error:
+        trainer(new_run(), method=method).fit()
+    assert "\n" not in str(error.value)
 
 
 def test_clipping_bounds_the_step(new_run):
@@ -299,6 +321,18 @@ def test_clipping_bounds_the_step(new_run):
     before = method.student.weight.detach().clone()
     trainer(new_run(), 1, method, optim=OptimConfig(lr=0.1, clip=1e-4, weight_decay=0)).fit()
     assert 0 < (method.student.weight - before).norm() <= 1e-4 * 1.001  # the multiplier 10 makes the rate 1
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
+def test_every_precision_trains_and_resumes(new_run, precision):
+    whole, halves = new_run("whole"), new_run("halves")
+    trainer(whole, 6, one := Toy(), precision=precision).fit()
+    with pytest.raises(Interrupted):
+        trainer(halves, 6, precision=precision, loader=Numbered(on_batch=signal_at(2, signal.SIGTERM))).fit()
+    trainer(halves, 6, two := Toy(), precision=precision).fit()
+    assert same(one.state_dict(), two.state_dict())
+    assert whole.results()["skipped_steps"] == []
+    assert all(0 < row["loss"] < 2 for row in whole.metrics() if "loss" in row)
 
 
 def test_bf16_keeps_the_loss_in_full_precision(new_run):
@@ -339,6 +373,18 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(new_run):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("last", [3, 4])
+def test_a_run_stopped_between_two_lines_of_the_log_repeats_none_and_loses_none(new_run, last):
+    options = {"log_every": 3, "evaluate": False}
+    trainer(whole := new_run("whole"), loader=Numbered(bad=4), **options).fit()
+    stopped = new_run("stopped")
+    with pytest.raises(Interrupted):
+        trainer(stopped, loader=Numbered(bad=4, on_batch=signal_at(last, signal.SIGTERM)), **options).fit()
+    trainer(stopped, loader=Numbered(bad=4), **options).fit()
+    assert comparable(stopped) == comparable(whole)
+    assert stopped.results()["skipped_steps"] == [5]
+
+
 def test_lines_of_the_log_stand_for_the_steps_since_the_last(new_run):
     fine, coarse = new_run("fine"), new_run("coarse")
     trainer(fine, evaluate=False).fit()
@@ -359,12 +405,14 @@ def test_the_length_of_a_training():
             config.total_steps(10, 100)
 
 
-def test_micro_batches_divide_the_batch():
-    assert TrainConfig(batch_size=8, accumulate=2).micro_batches() == (4, 4)
-    assert TrainConfig(batch_size=8, unlabelled_batch_size=12, accumulate=4).micro_batches() == (2, 3)
+def test_shares_and_parts_divide_the_batch():
+    assert TrainConfig(batch_size=8, accumulate=2).shares() == (8, 8)
+    assert TrainConfig(batch_size=8, unlabelled_batch_size=12, accumulate=2).shares(2) == (4, 6)
     for config in (TrainConfig(batch_size=8, accumulate=3), TrainConfig(unlabelled_batch_size=3, accumulate=2)):
-        with pytest.raises(ConfigError, match="accumulate"):
-            config.micro_batches()
+        with pytest.raises(ConfigError, match=r"accumulate=\d does not divide"):
+            config.shares()
+    with pytest.raises(ConfigError, match="on 4 processes does not divide a batch of 6"):
+        TrainConfig(batch_size=6).shares(4)
 
 
 def test_choosing_a_device():

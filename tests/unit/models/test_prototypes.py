@@ -149,12 +149,30 @@ def test_collecting_moves_nothing_and_committing_does(sampling: Sampling) -> Non
     before = head.prototypes.clone()
     feed.collect(*collected())
     assert torch.equal(head.prototypes, before)
-    feed.commit(head, torch.Generator().manual_seed(0))
+    feed.commit(head, torch.Generator().manual_seed)
     assert head.seen.all()
     assert ((head.prototypes - before).norm(dim=1) > 0.01).all()
     after = head.prototypes.clone()
     feed.commit(head)  # nothing is pending any more
     assert torch.equal(head.prototypes, after)
+
+
+def test_what_is_discarded_moves_nothing() -> None:
+    head, twin, feed = PrototypeClassifier(3, 4), PrototypeClassifier(3, 4), PrototypeFeed(COUNTS, "all")
+    twin.load_state_dict(head.state_dict())
+    failed, retaken = collected(), collected()
+    feed.collect(*failed)
+    feed.discard()
+    before = head.prototypes.clone()
+    feed.commit(head)
+    assert torch.equal(head.prototypes, before)
+    assert not head.seen.any()
+    feed.collect(*failed)
+    feed.discard()
+    for target in (head, twin):
+        feed.collect(*retaken)
+        feed.commit(target)
+    assert torch.equal(head.prototypes, twin.prototypes)
 
 
 def test_all_pixels_of_the_grid_are_committed() -> None:

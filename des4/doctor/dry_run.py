@@ -1,0 +1,273 @@
+"""A training that is built as `des4 train` builds it, and takes a few steps: what they cost, and what all will."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from des4 import build
+from des4.config import RunConfig
+from des4.doctor.findings import Finding, duration, size
+from des4.doctor.machine import existing, usable_cores
+from des4.engine import Evaluator, TrainStep, choose_precision
+from des4.engine.cost import Flops, Memory, matrix_rate, memory, step_cost, time_shares, wait_for
+from des4.engine.parts import split
+from des4.engine.process import free_memory, prepare_process
+from des4.engine.settings import Precision
+from des4.types import Batch, RunError
+
+WARMUP_STEPS, PROFILED_STEPS = 2, 2
+LOADER_SECONDS, LOADER_BATCHES = 2.0, 20
+VAL_IMAGES = 2
+MOST_WAITING = 0.1
+"""Share of a step that may be spent on waiting for data before it is worth a warning."""
+KEPT_CHECKPOINTS = 3
+"""Two are kept, and a third is there while it is written."""
+DATA = "data"
+"""The part of a step, beside those of `des4.engine.cost`, that is waiting for the batch."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the steps took; times in seconds, rates a second.
+
+    loader_rate: images that the loader delivers when nothing else is done. waiting: part of `step`, for the batch.
+    validation: all val images once. training: all steps and validations. shares: of a step, by part.
+    flop_rate, matrix_rate: FLOP/s of the steps, and of large matrix products alone. peak: most GPU memory, in bytes.
+    """
+
+    loader_rate: float
+    waiting: float
+    step: float
+    image_rate: float
+    validation: float
+    training: float
+    flop_rate: float
+    matrix_rate: float
+    shares: dict[str, float]
+    peak: int | None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a training would cost. steps, validations: of the whole training. parts: that each batch is split into.
+
+    images: labelled and unlabelled ones of a step. measured: None if the steps were not risked.
+    """
+
+    method: str
+    encoder: str
+    device: str
+    precision: Precision
+    crop: tuple[int, int]
+    images: tuple[int, int]
+    parts: int
+    lists: dict[str, int]
+    steps: int
+    validations: int
+    flops: Flops
+    memory: Memory
+    measured: Measured | None
+
+
+def dry_run(config: RunConfig, num_steps: int = 5) -> tuple[DryRun, list[Finding]]:
+    """Take a few steps of a training, and say what is wrong with its settings on this machine. Nothing is written.
+
+    A config that says neither how many steps nor how many epochs is taken for 1,000 steps.
+    Raises ConfigError, DataError or WeightsError, as the training would.
+    """
+    prepare_process()
+    training = build.training(_without_traces(config))
+    return _DryRun(training).run(num_steps)
+
+
+def _without_traces(config: RunConfig) -> RunConfig:
+    """Return the config without a cache of images, which would be filled, and with a number of steps."""
+    train, data = config.train, config.data
+    if train.steps is None and train.epochs is None:
+        train = train.model_copy(update={"steps": 1000})
+    if getattr(data, "cache", 0):
+        data = data.model_copy(update={"cache": 0.0})
+    return config.model_copy(update={"train": train, "data": data})
+
+
+class _DryRun:
+    """The steps on the way to a DryRun; findings are added as they come."""
+
+    def __init__(self, training: build.Training) -> None:
+        self.training, self.config = training, training.config
+        self.device = training.device
+        self.precision = choose_precision(self.config.train.precision, self.device)
+        self.parts = training.parts
+        self.findings: list[Finding] = []
+        self.take_step = TrainStep(
+            training.method,
+            training.optimiser,
+            self.device,
+            precision=self.precision,
+            clip=self.config.optim.clip,
+            parts=self.parts,
+            sync_norm=self.config.train.sync_norm,
+            on_smaller=self._split_further,
+        )
+
+    def run(self, num_steps: int) -> tuple[DryRun, list[Finding]]:
+        method, train = self.training.method, self.config.train
+        method.train()
+        with closing(self.training.loader.batches(0, self.device)) as batches:  # type: ignore[type-var]
+            batch = next(batches)
+            self._look_at(batch)
+            cost = step_cost(method, split(batch, self.parts)[0], self.precision)
+            flops = Flops(*(self.parts * one for one in (cost.flops.plain, cost.flops.forward, cost.flops.backward)))
+            measured = None
+            if self._fits(memory(method, self.training.optimiser, cost.kept_bytes)):
+                measured = self._measure(batches, _num_images(batch), flops.total, num_steps)
+        held = memory(method, self.training.optimiser, cost.kept_bytes)
+        self._look_at_disk(held.weights + held.optimiser)
+        data, labelled, unlabelled = self.training.dataset, *_images(batch)
+        done = DryRun(
+            method=self.config.method.name,
+            encoder=self.config.model.encoder,
+            device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            precision=self.precision,
+            crop=self.config.views.crop,
+            images=(labelled, unlabelled),
+            parts=self.take_step.parts,
+            lists={"labelled": len(data.labelled), "unlabelled": len(data.unlabelled), "val": len(data.val)},
+            steps=self.training.schedule.steps,
+            validations=self._validations(),
+            flops=flops,
+            memory=held,
+            measured=measured,
+        )
+        if train.workers > usable_cores():
+            self._warn("workers", f"train.workers={train.workers} on {usable_cores()} cores", "take fewer of them")
+        return done, self.findings
+
+    # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _measure(self, batches: Iterator[Batch], images: int, flops: int, num_steps: int) -> Measured | None:
+        loader_rate = images / self._seconds_per_batch(batches)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            for _ in range(WARMUP_STEPS):
+                self.take_step(next(batches))
+            times = [self._timed_step(batches) for _ in range(num_steps)]
+        except RunError as error:  # there is no part small enough
+            self._problem("memory", str(error), "")
+            return None
+        waiting, step = (statistics.median(values) for values in zip(*times, strict=True))
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        batch = next(batches)
+        shares = time_shares(self.training.method, lambda: self.take_step(batch), PROFILED_STEPS)
+        rate = matrix_rate(self.device, self.precision)
+        validation = self._validation_seconds()
+        self._look_at_speed(waiting, step, loader_rate, rate)
+        return Measured(
+            loader_rate=loader_rate,
+            waiting=waiting,
+            step=step,
+            image_rate=images / step,
+            validation=validation,
+            training=self.training.schedule.steps * step + self._validations() * validation,
+            flop_rate=flops / step,
+            matrix_rate=rate,
+            shares={DATA: waiting / step, **{name: (1 - waiting / step) * share for name, share in shares.items()}},
+            peak=peak,
+        )
+
+    def _seconds_per_batch(self, batches: Iterator[Batch]) -> float:
+        """Ask for batches and do nothing with them. The first ones do not count: workers have prepared them."""
+        for _ in range(2 * self.config.train.workers):
+            next(batches)
+        wait_for(self.device)
+        start, number = time.perf_counter(), 0
+        while number < 2 or (time.perf_counter() - start < LOADER_SECONDS and number < LOADER_BATCHES):
+            next(batches)
+            number += 1
+        wait_for(self.device)
+        return (time.perf_counter() - start) / number
+
+    def _timed_step(self, batches: Iterator[Batch]) -> tuple[float, float]:
+        """Return the seconds of waiting for the batch, and of the step with that."""
+        start = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - start
+        outcome = self.take_step(batch)
+        wait_for(self.device)
+        elapsed = time.perf_counter() - start
+        if outcome.skipped.item():
+            terms = ", ".join(f"{name} {float(term):g}" for name, term in outcome.terms.items())
+            self._warn("step", f"is not finite ({terms})", "look at the images with des4 data check, or lower optim.lr")
+        return waited, elapsed
+
+    def _validation_seconds(self) -> float:
+        """Evaluate a few images, and scale up."""
+        method, training = self.training.method, self.training
+        ids = training.dataset.val[:VAL_IMAGES]
+        evaluate = Evaluator(training.dataset, ids, self.config.eval, self.device)
+        start = time.perf_counter()
+        evaluate(method.predictors(), method.threshold)
+        return (time.perf_counter() - start) / len(ids) * len(training.dataset.val)
+
+    def _validations(self) -> int:
+        steps, every = self.training.schedule.steps, self.config.train.eval_every
+        return -(-steps // every) if every else 1
+
+    # ── finding fault ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _warn(self, subject: str, text: str, advice: str) -> None:
+        finding = Finding("warn", subject, text, advice)
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    def _problem(self, subject: str, text: str, advice: str) -> None:
+        self.findings.append(Finding("problem", subject, text, advice))
+
+    def _split_further(self, parts: int, reason: str) -> None:
+        self._warn("memory", f"ran out ({reason}); the batch went in {parts} parts", f"set train.accumulate={parts}")
+
+    def _look_at(self, batch: Batch) -> None:
+        for reason in batch.skipped.values():
+            self._warn("data", reason, "look at all of them with des4 data check")
+
+    def _fits(self, held: Memory) -> bool:
+        """Whether a step can be risked: a GPU refuses what it has no room for, but Linux ends a process for it."""
+        free, needed = free_memory(self.device), held.gradients + held.kept
+        if self.device.type == "cuda" or free is None or needed < free:
+            return True
+        self._problem("memory", f"a step needs {size(needed)} more, and {size(free)} are free",
+                      "raise train.accumulate, or lower train.batch_size or views.crop_size")  # fmt: skip
+        return False
+
+    def _look_at_speed(self, waiting: float, step: float, loader_rate: float, rate: float) -> None:
+        if waiting > MOST_WAITING * step:
+            workers, cores = self.config.train.workers, usable_cores()
+            advice = f"try train.workers={cores}" if workers < cores else "keep decoded images with data.cache=GIB"
+            text = f"{loader_rate:.1f} images/s are too few: a step of {duration(step)} waits {duration(waiting)}"
+            self._warn("data", text, advice)
+        if self.precision != "fp32" and rate < matrix_rate(self.device, "fp32"):
+            self._warn("precision", f"{self.precision} is slower than fp32 on this device", "set train.precision=fp32")
+
+    def _look_at_disk(self, checkpoint: int) -> None:
+        folder = existing(self.config.out or Path("runs"))
+        free, needed = shutil.disk_usage(folder).free, KEPT_CHECKPOINTS * checkpoint
+        if needed > free:
+            text = f"checkpoints take {size(needed)}, and {size(free)} are free in {folder}"
+            self._problem("disk", text, "free some, or choose another folder for the run with out=FOLDER")
+
+
+def _images(batch: Batch) -> tuple[int, int]:
+    return len(batch.labelled.image), len(batch.unlabelled.weak) if batch.unlabelled else 0
+
+
+def _num_images(batch: Batch) -> int:
+    return sum(_images(batch))

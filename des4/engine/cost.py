@@ -1,0 +1,342 @@
+"""What a step costs: its FLOPs, the memory it keeps, where its time goes. All is seen from outside a method.
+
+FLOPs are those of matrix products, convolutions and attention, a multiply-add counting as two; what works pixel by
+pixel (norms, losses, sampling, averages) is not counted. Forward and backward pass are counted operation by operation,
+by torch's formulas but for one: the backward pass of a convolution takes as many as its forward pass for each of the
+gradients that are wanted, of its input and of its weight, where torch counts too many if it is grouped. So a layer of
+the student costs three times its forward pass, its first layer and one behind a cut twice, a teacher's without gradient
+once, and one whose activations are computed again four times.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd.profiler_util import FunctionEvent
+from torch.optim import AdamW
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import conv_flop_count, flop_registry
+
+from des4.engine.distributed import agree
+from des4.engine.parts import can_split, split
+from des4.engine.settings import DTYPES, Precision
+from des4.models import PrototypeClassifier, PrototypeFeed, Segmenter
+from des4.types import Batch
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from des4.methods.base import Method
+
+
+# ── operations and memory, counted ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of a step.
+
+    plain: of forward passes that nobody differentiates. forward: of those that are differentiated. backward: of the
+    backward pass, with what is computed again in it.
+    """
+
+    plain: int
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """All of the step."""
+        return self.plain + self.forward + self.backward
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What was counted. kept_bytes: memory that autograd keeps for the backward pass, weights left out."""
+
+    flops: Flops
+    kept_bytes: int
+
+
+def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> StepCost:
+    """Count what a step on `batch` costs, without computing it.
+
+    Losses and backward pass are run on a copy whose tensors have shapes and no values, so any machine counts any
+    network in seconds, and the method stays as it is. Raises torch's DataDependentOutputException for losses that ask
+    for a value.
+    """
+    device = batch.labelled.image.device.type
+    shapes = FakeTensorMode(allow_non_fake_inputs=True)
+    tensors = (*method.parameters(), *method.buffers())
+    copied: Method = copy.deepcopy(method, {id(tensor): shapes.from_tensor(tensor) for tensor in tensors})
+    counter = _FlopCounter()
+    kept = _Kept(copied.parameters())
+    with torch.compiler.set_stance("force_eager"), shapes, counter:
+        autocast = torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
+        with autocast, torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+            terms = copied(batch)
+        kept_bytes = kept.bytes()
+        counter.backwards = True
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    return StepCost(Flops(counter.plain, counter.forward, counter.backward), kept_bytes)
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the FLOPs of all that runs. backwards: whether the backward pass has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.plain = self.forward = self.backward = 0
+        self.backwards = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            flops = int(formula(*args, **(kwargs or {}), out_val=out))
+            if self.backwards:
+                self.backward += flops
+            elif torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+                self.forward += flops
+            else:
+                self.plain += flops
+        return out
+
+
+def _convolution_backward_flops(grad: Tensor, image: Tensor, weight: Tensor, *settings: Any, **named: Any) -> int:
+    transposed, wanted = settings[-4], settings[-1]  # of aten::convolution_backward
+    forward: int = conv_flop_count(list(image.shape), list(weight.shape), list(grad.shape), transposed)
+    return forward * int(sum(wanted[:2]))
+
+
+FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_backward_flops}
+"""Operation → function of its arguments and its result, `out_val`, that returns its FLOPs."""
+
+
+class _Kept:
+    """Called with each tensor that autograd keeps; adds up their memory, each storage once, and none of a weight."""
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._weights = {weight.untyped_storage()._cdata for weight in weights}
+        self._storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used again
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._weights:
+            self._storages[storage._cdata] = storage
+        return tensor
+
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a step holds at the same time. kept: for the backward pass of one part of the batch."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """All of them; what a single operation needs for a moment comes on top."""
+        return self.weights + self.gradients + self.optimiser + self.kept
+
+
+def memory(method: nn.Module, optimiser: Optimizer, kept_bytes: int) -> Memory:
+    """Add up a training's memory. AdamW's moments are there from its first step on only."""
+    state = [value for values in optimiser.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return Memory(
+        weights=sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers())),
+        gradients=sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad),
+        optimiser=sum(tensor.nbytes for tensor in state),
+        kept=kept_bytes,
+    )
+
+
+ROOM = 1.25
+"""Memory that a step may need, over what is counted: workspaces of single operations, and fragments."""
+
+
+def fewest_parts(method: Method, optimiser: Optimizer, batch: Batch, free: int | None, precision: Precision) -> int:
+    """Return into how few parts a step's batch can be split for it to fit, counted and not tried out.
+
+    free: bytes; None = unknown, so nothing is split. The same on all processes. If nothing fits, the most parts.
+    """
+    parts = 1
+    for number in range(1, len(batch.labelled.image) + 1):
+        if not can_split(batch, number):
+            continue
+        parts = number
+        held = memory(method, optimiser, step_cost(method, split(batch, parts)[0], precision).kept_bytes)
+        moments = 2 * held.gradients if isinstance(optimiser, AdamW) and not held.optimiser else 0
+        needed = ROOM * (held.kept + held.gradients + moments)
+        if not agree(free is not None and needed > free):
+            break
+    return parts
+
+
+# ── time, measured ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+LOSSES, SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST = (
+    "losses",
+    "choosing pixels",
+    "prototypes",
+    "averages",
+    "optimiser",
+    "rest",
+)
+"""Parts of a step beside the networks. losses: with mixing and pseudo-labels. averages: what else follows the step."""
+
+_MARK = "des4: "
+_BACKWARD = "autograd::engine::evaluate_function: "
+
+
+def time_shares(method: Method, step: Callable[[], object], steps: int = 1) -> dict[str, float]:
+    """Measure which part of a step's time goes where, over some steps: name → share, which sum to 1.
+
+    The names are those of the method's networks, `student forward` and `student backward`, and the parts above. Time is
+    the device's: on a GPU that of its kernels, which waiting for the host is no part of. A backward operation belongs
+    to the part whose forward operation it differentiates. A classifier that networks share is the first one's.
+    step: takes one step of `method`. The profiler slows small operations down more than large ones.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports on stderr that there is no GPU
+    device = next(method.parameters()).device
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with _marked(method), profile(activities=activities) as recorded:
+        for _ in range(steps):
+            step()
+        wait_for(device)
+    seconds = _add_up(recorded.events() or (), on_gpu)
+    whole = sum(seconds.values())
+    return {name: value / whole for name, value in seconds.items()}
+
+
+@contextmanager
+def _marked(method: Method) -> Iterator[None]:
+    """Inside, the profiler sees which part of the method runs."""
+    before: list[tuple[nn.Module, str, Any]] = []
+    for module, attribute, name in _parts(method):
+        before.append((module, attribute, vars(module).get(attribute)))
+        setattr(module, attribute, _under(_MARK + name, getattr(module, attribute)))
+    try:
+        yield
+    finally:
+        for module, attribute, own in reversed(before):
+            if own is None:
+                delattr(module, attribute)
+            else:
+                setattr(module, attribute, own)
+
+
+def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
+    """Yield module, name of its function, and the part of the step that this function is."""
+    yield method, "forward", LOSSES
+    yield method, "after_step", AVERAGES
+    for name, child in method.named_children():
+        if isinstance(child, Segmenter):
+            for module in dict.fromkeys((child.encoder, child.decoder, child.head)):
+                compiled = vars(module).get("_compiled_call_impl") is not None
+                yield module, "_compiled_call_impl" if compiled else "forward", name
+    for module in method.modules():
+        if isinstance(module, PrototypeFeed):
+            yield module, "choose", SAMPLING
+        elif isinstance(module, PrototypeClassifier):
+            yield module, "update", PROTOTYPES
+
+
+def _under(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with record_function(name):
+            return function(*args, **kwargs)
+
+    return marked
+
+
+def _add_up(events: Iterable[FunctionEvent], on_gpu: bool) -> Counter[str]:
+    """Add the events' own times up by part. Each is found under a mark, or under the backward pass of one that was."""
+    ordered = sorted(
+        (event for event in events if event.device_type == DeviceType.CPU),
+        key=lambda event: (event.time_range.start, -event.time_range.end),
+    )
+    # (thread, sequence number) of a forward operation → its part
+    differentiated: dict[tuple[int | None, int | None], str] = {}
+    last: dict[int | None, str] = {}  # thread → part of the newest backward operation
+    times: Counter[str] = Counter()
+    for event in ordered:
+        place = _place(event)
+        if place is not None and place.name.startswith(_BACKWARD):
+            # adding a gradient to a parameter's comes right after the operation that made it, and has no number
+            part = differentiated.get((place.fwd_thread, place.sequence_nr), last.get(place.thread, REST))
+            last[place.thread] = part
+            name = _with_direction(part, "backward")
+        else:
+            part = _part_of(place)
+            if event.sequence_nr >= 0:
+                differentiated[event.thread, event.sequence_nr] = part
+            name = _with_direction(part, "forward")
+        times[name] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    return times
+
+
+def _place(event: FunctionEvent) -> FunctionEvent | None:
+    """Return the innermost of an event and its callers that says to which part it belongs."""
+    caller: FunctionEvent | None = event
+    while caller is not None and not caller.name.startswith((_MARK, _BACKWARD, "Optimizer.")):
+        caller = caller.cpu_parent
+    return caller
+
+
+def _part_of(place: FunctionEvent | None) -> str:
+    if place is None:
+        return REST
+    return place.name.removeprefix(_MARK) if place.name.startswith(_MARK) else OPTIMISER
+
+
+def _with_direction(part: str, direction: str) -> str:
+    return part if part in (SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST) else f"{part} {direction}"
+
+
+def matrix_rate(device: torch.device, precision: Precision, seconds: float = 0.3) -> float:
+    """Measure how fast this device multiplies matrices in a precision: FLOP/s, the best of what fits the time.
+
+    Larger matrices are tried until one takes a good part of the time.
+    """
+    size, best = 256, 0.0
+    end = time.perf_counter() + seconds
+    while True:
+        a, b = torch.rand(2, size, size, device=device).to(DTYPES[precision])
+        torch.mm(a, b)  # a first time, which sets things up
+        wait_for(device)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        wait_for(device)
+        elapsed = time.perf_counter() - start
+        best = max(best, 2 * size**3 / elapsed)
+        if time.perf_counter() > end:
+            return best
+        if elapsed < seconds / 30 and size < 8192:
+            size *= 2
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

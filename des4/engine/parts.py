@@ -1,0 +1,63 @@
+"""A step's batch cut into parts, which are trained on one after the other to save memory.
+
+However a step is cut, and shared out over processes, its loss is that of the whole: sums over pixels are divided by
+the pixels of all parts and processes (`Labelled.pixels`), and samples are mixed within groups that no cut divides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from des4.ops.mixing import mix, part
+from des4.ops.reduce import num_ranks, sum_over_ranks
+from des4.types import IGNORE, Batch, Labelled, Unlabelled
+
+
+def can_split(batch: Batch, parts: int) -> bool:
+    """Whether a batch can be cut into so many equal parts."""
+    unlabelled = batch.unlabelled
+    groups = len(unlabelled.weak) // max((boxes.group for boxes in unlabelled.mix), default=1) if unlabelled else 0
+    return len(batch.labelled.image) % parts == 0 and groups % parts == 0
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Cut this process's batch of a step into equal parts, whose mean loss over parts and processes is the step's."""
+    labelled, unlabelled = batch.labelled, batch.unlabelled
+    counts = [(labelled.label != IGNORE).sum()]
+    if unlabelled:
+        counts += [mix(unlabelled.valid, boxes).sum() for boxes in unlabelled.mix]
+    (total,) = sum_over_ranks(torch.stack(counts))
+    # where there is no pixel at all, sums are 0 whatever they are divided by
+    pixels = torch.where(total > 0, total / (parts * num_ranks()), 1.0).float().unbind()
+    return [
+        Batch(
+            _labelled_part(labelled, number, parts, pixels[0]),
+            _unlabelled_part(unlabelled, number, parts, pixels[1:]) if unlabelled else None,
+        )
+        for number in range(parts)
+    ]
+
+
+def _labelled_part(whole: Labelled, number: int, parts: int, pixels: Tensor) -> Labelled:
+    here = _span(len(whole.image), number, parts)
+    return replace(whole, image=whole.image[here], label=whole.label[here], ids=whole.ids[here], pixels=pixels)
+
+
+def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[Tensor, ...]) -> Unlabelled:
+    here = _span(len(whole.weak), number, parts)
+    return replace(
+        whole,
+        weak=whole.weak[here],
+        strong=tuple(view[here] for view in whole.strong),
+        mix=tuple(part(boxes, here.start, here.stop) for boxes in whole.mix),
+        valid=whole.valid[here],
+        ids=whole.ids[here],
+        pixels=pixels,
+    )
+
+
+def _span(length: int, number: int, parts: int) -> slice:
+    return slice(number * length // parts, (number + 1) * length // parts)

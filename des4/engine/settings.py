@@ -1,0 +1,98 @@
+"""How long, how much at a time, where and in which precision to train."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+
+from des4.engine.distributed import own_gpu
+from des4.types import Config, ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What the networks compute in; weights, losses, prototypes and averages are float32 always."""
+
+
+class TrainConfig(Config):
+    """How long, how much at a time, and on what to train.
+
+    steps: optimiser steps. epochs: passes over the unlabelled list, or over the labelled one for methods that read no
+        unlabelled image. Exactly one of the two is given.
+    batch_size: labelled images of a step, over all processes. unlabelled_batch_size: unlabelled ones; null = as many.
+    accumulate: parts that a process's share of a step is split into, to save memory; the loss is that of the whole.
+        `auto` = as few as fit the memory that is free.
+    workers: processes that read images, for each that trains; 0 = the training process reads them.
+    precision: what the networks compute in, under autocast; `auto` = bf16 on a GPU that has it, else fp32.
+    compile: let torch.compile fuse the networks; the first steps then take minutes.
+    sync_norm: of several processes, whether BatchNorm takes its statistics from all of them or each from its own.
+    log_every, checkpoint_every: in steps; a checkpoint is also written before each evaluation and at the end.
+    eval_every: in steps; null or 0 = only at the end.
+    max_skipped_steps: in a row; a step whose loss or gradient is not finite is skipped, one more than these stops the
+        run.
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, ge=1)
+    unlabelled_batch_size: int | None = Field(None, ge=1)
+    accumulate: PositiveInt | Literal["auto"] = 1
+    seed: int = Field(0, ge=0)
+    workers: int = Field(2, ge=0)
+    device: Device = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    sync_norm: bool = True
+    log_every: int = Field(20, ge=1)
+    eval_every: int | None = Field(None, ge=0)
+    checkpoint_every: int = Field(500, ge=1)
+    max_skipped_steps: int = Field(10, ge=0)
+
+    def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
+        """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""
+        if (self.steps is None) == (self.epochs is None):
+            given = "neither is" if self.steps is None else "both are"
+            raise ConfigError(f"train.steps and train.epochs: {given} given; give one, e.g. steps=40000 epochs=null")
+        if self.epochs is None:
+            assert self.steps is not None  # noqa: S101  # as checked above
+            return self.steps
+        if num_unlabelled:
+            return math.ceil(self.epochs * num_unlabelled / (self.unlabelled_batch_size or self.batch_size))
+        return math.ceil(self.epochs * num_labelled / self.batch_size)
+
+    def shares(self, processes: int = 1) -> tuple[int, int]:
+        """Return the labelled and unlabelled images of one process in a step.
+
+        Raises ConfigError if a batch does not split into that many shares of `accumulate` parts each.
+        """
+        parts = 1 if self.accumulate == "auto" else self.accumulate
+        sizes = self.batch_size, self.unlabelled_batch_size or self.batch_size
+        for size in sizes:
+            if size % (processes * parts):
+                among = f" on {processes} processes" if processes > 1 else ""
+                raise ConfigError(f"train.accumulate={parts}{among} does not divide a batch of {size}; "
+                                  "change accumulate or the batch size")  # fmt: skip
+        return sizes[0] // processes, sizes[1] // processes
+
+
+def choose_device(name: Device) -> torch.device:
+    """Return the device of that name, of several GPUs this process's own; `auto` = a GPU if there is one.
+
+    Raises ConfigError if there is no GPU.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("train.device=cuda, but PyTorch sees no GPU; use device=auto or device=cpu")
+    return own_gpu()
+
+
+def choose_precision(name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    """Return the precision of that name; `auto` = bf16 on a GPU that computes in it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

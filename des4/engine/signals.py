@@ -1,0 +1,77 @@
+"""Signals that ask a training to save and stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from des4.engine.distributed import agree
+from des4.types import STOP_SIGNALS
+
+
+class Interrupted(Exception):  # noqa: N818  # nothing went wrong
+    """A signal ended the training; its state is saved. code: the exit code, 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StopSignals:
+    """Turns the STOP_SIGNALS into a request to stop; another one, seconds later, acts as it would without us.
+
+    Not at once: a launcher such as `timeout` passes on what the whole process group has already received.
+    run: how the message names the training.
+    """
+
+    def __init__(self, run: object) -> None:
+        self._run = run
+        self._code = 0
+        self._since = 0.0
+        self._at_once: int | None = None  # the step whose checkpoint is written, where a signal may act at once
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._code and time.monotonic() - self._since > 2:
+            self.__exit__()
+            signal.raise_signal(number)
+        elif not self._code:
+            self._code, self._since = 128 + number, time.monotonic()
+        if self._at_once is not None:
+            step, self._at_once = self._at_once, None
+            self._stop(step, self._code)
+
+    @contextmanager
+    def at_once(self, step: int) -> Iterator[None]:
+        """Inside, a signal raises Interrupted where the program stands. The checkpoint of `step` has been written."""
+        self._at_once = step
+        if self._code:
+            self._stop(step, self._code)
+        yield
+        self._at_once = None
+
+    def asked(self) -> int:
+        """Return the exit code to stop with, 0 to go on; the same on all processes, whichever of them was asked."""
+        return agree(self._code)
+
+    def _stop(self, step: int, code: int) -> None:
+        raise Interrupted(f"stopped after step {step}; continue with: des4 train --resume {self._run}", code)
+
+    def stop(self, step: int, code: int) -> None:
+        """Raise Interrupted if `code` is not 0. The checkpoint of `step` has been written."""
+        if code:
+            self._stop(step, code)

@@ -1,0 +1,159 @@
+"""One optimiser step: from a batch to moved weights, prototypes and averages. Nothing in it waits for the device.
+
+What is not finite is skipped without asking the host: a flag on the device tells the fused optimiser to leave weights
+and moments alone, and puts the buffers (statistics of norms, prototypes) back to what they were. Averages of weights
+take their step, towards weights that did not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from des4.engine.distributed import average_buffers, average_gradients, without_averaging
+from des4.engine.parts import can_split, split
+from des4.engine.settings import DTYPES, Precision
+from des4.ops.reduce import num_ranks, sum_over_ranks
+from des4.types import Batch, RunError
+
+if TYPE_CHECKING:
+    from des4.methods.base import Method
+
+
+class Outcome(NamedTuple):
+    """What a step was, on the device, not yet waited for.
+
+    terms: the loss terms of this process. norm: of the gradient, over all processes. skipped: 1 if the step was not
+    finite and moved nothing, else 0.
+    """
+
+    terms: dict[str, Tensor]
+    norm: Tensor
+    skipped: Tensor
+
+
+class TrainStep:
+    """Takes optimiser steps with a method.
+
+    optimiser: a fused one, of the method's parameters. clip: largest gradient norm; None = no clipping. parts: that a
+    batch is split into; more of them when memory runs out. sync_norm: the method's norms take their statistics from
+    all processes, so that buffers are alike without averaging. on_smaller: told of a new number of parts, and why.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimiser: Optimizer,
+        device: torch.device,
+        *,
+        precision: Precision = "fp32",
+        clip: float | None = None,
+        parts: int = 1,
+        sync_norm: bool = True,
+        on_smaller: Callable[[int, str], object] = lambda parts, reason: None,
+    ) -> None:
+        self.method, self.optimiser, self.device = method, optimiser, device
+        self.precision, self.clip, self.parts = precision, clip, parts
+        self.sync_norm, self.on_smaller = sync_norm, on_smaller
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self._wrapped = average_gradients(method)
+        self._buffers = _Buffers(method)
+
+    def __call__(self, batch: Batch) -> Outcome:
+        """Take a step. Raises RunError if memory runs out however small the parts."""
+        self._buffers.remember()
+        terms = self._backward(batch)
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        loss = torch.stack(list(terms.values())).sum()
+        (bad,) = sum_over_ranks((~torch.isfinite(loss + norm)).float())
+        skipped = bad.clamp_max(1)
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        self.optimiser.found_inf = skipped  # type: ignore[attr-defined]  # how fused optimisers are told
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.scaler.update()
+        if not self.sync_norm:
+            average_buffers(self.method)
+        self.method.after_step()
+        self._buffers.undo(skipped)
+        return Outcome(terms, norm, skipped)
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Leave the step's gradient in the parameters; with less memory than it takes, try again in smaller parts."""
+        while True:
+            try:
+                return self._backward_in_parts(split(batch, self.parts))
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            self._make_parts_smaller(batch, reason)  # not in the except clause, whose traceback holds the tensors
+
+    def _backward_in_parts(self, parts: list[Batch]) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        low = self.precision != "fp32"
+        for number, part in enumerate(parts, 1):
+            with without_averaging(self._wrapped, number < len(parts)):
+                with torch.autocast(self.device.type, DTYPES[self.precision], enabled=low):
+                    terms: dict[str, Tensor] = self._wrapped(part)
+                terms = {name: term.float() / len(parts) for name, term in terms.items()}
+                self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+        return sums
+
+    def _make_parts_smaller(self, batch: Batch, reason: str) -> None:
+        """Undo what the failed attempt did, and split further. Raises RunError if that cannot be, or not here."""
+        images = len(batch.labelled.image)
+        parts = next((n for n in range(self.parts + 1, images + 1) if can_split(batch, n)), None)
+        if parts is None:
+            raise RunError(f"out of memory with parts of {images // self.parts} labelled images, which cannot be split "
+                           f"further ({reason}); lower views.crop_size, or train a smaller model.encoder")  # fmt: skip
+        self.parts = parts
+        self.on_smaller(parts, reason)
+        if num_ranks() > 1:  # the others wait for this one's gradients and cannot take the step again
+            raise RunError(f"out of memory ({reason}); continued, the run splits each batch into {parts} parts")
+        self.optimiser.zero_grad()
+        self._buffers.undo(torch.ones((), device=self.device))
+        self.method.discard()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Buffers:
+    """The buffers of a module as they were, to be put back by a number on the device.
+
+    They are seen as integers: as floats, what is not finite would survive a multiplication with 0.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        self._now: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers():
+            kind = integers[buffer.element_size()]
+            self._now.setdefault(kind, []).append(buffer.detach().view(kind))
+        self._before = {kind: [b.clone() for b in buffers] for kind, buffers in self._now.items()}
+
+    def remember(self) -> None:
+        """Take the buffers as they are."""
+        for kind, buffers in self._now.items():
+            torch._foreach_copy_(self._before[kind], buffers)
+
+    @torch.no_grad()
+    def undo(self, undo: Tensor) -> None:
+        """Put all buffers back if `undo`, a scalar, is 1; leave them as they are if it is 0. Once a `remember`."""
+        for kind, buffers in self._now.items():
+            back = undo.to(kind)
+            torch._foreach_mul_(self._before[kind], back)
+            torch._foreach_mul_(buffers, 1 - back)
+            torch._foreach_add_(buffers, self._before[kind])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

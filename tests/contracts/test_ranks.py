@@ -1,0 +1,178 @@
+"""One process against two: every method, the same data order, losses, weights, prototypes and figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
+from des4.engine import EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
+from des4.engine.distributed import agree, average_buffers, on_first
+from des4.methods import METHODS, Method
+from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter, synchronise_norms
+from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
+from des4.types import DataError, RunError, UserError
+
+CPU = torch.device("cpu")
+STEPS = 20
+DATA = Scenes(ScenesConfig(labeled=6, unlabeled=10, val=5, size=48))
+MODEL = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8, embedding_dim=12,
+                    temperature=0.5)  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        name: (name, {"threshold": 0.0} if "threshold" in cls.Config.model_fields else {})
+        for name, cls in METHODS.items()
+    },
+    "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
+    "des4, accumulated": ("des4", {"sampling": "all"}),
+}
+
+
+def build(name: str, settings: dict[str, Any]) -> Method:
+    torch.manual_seed(0)
+
+    def make_segmenter(head: HeadName) -> Segmenter:
+        return build_segmenter(MODEL, len(DATA.classes), head)
+
+    cls = METHODS[name]
+    counts = torch.linspace(9000, 100, len(DATA.classes)).long()
+    return cls(cls.Config(**settings), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+
+
+def loader(method: Method, ranks: int) -> Loader:
+    return Loader(
+        DATA, ViewsConfig(crop_size=33), method.VIEWS, labelled_batch=8 // ranks, unlabelled_batch=8 // ranks,
+        mix_group=2, seed=0, workers=0, fill=(0.5, 0.5, 0.5), rank=this_rank(), ranks=ranks,
+    )  # fmt: skip
+
+
+def train(name: str, settings: dict[str, Any], parts: int = 1) -> dict[str, Any]:
+    """Train on this process's share; return what it saw and became."""
+    method = build(name, settings)
+    synchronise_norms(method)
+    step = TrainStep(method, build_optimiser(method, OptimConfig(lr=3e-4, clip=5.0), 8), CPU, parts=parts)
+    found: dict[str, Any] = {"losses": [], "ids": []}
+    for batch in islice(loader(method, num_ranks()).batches(), STEPS):
+        outcome = step(batch)
+        (loss,) = sum_over_ranks(torch.stack(list(outcome.terms.values())).sum())
+        found["losses"].append(float(loss) / num_ranks())
+        ids = batch.labelled.ids + (batch.unlabelled.ids if batch.unlabelled else ())
+        found["ids"].append([i for rank in gather_over_ranks(ids) for i in rank])
+    found["state"] = method.state_dict()
+    evaluation = Evaluator(DATA, DATA.val, EvalConfig(), CPU)(method.predictors())
+    found["confusion"] = {model: results.confusion for model, results in evaluation.results.items()}
+    found["image_miou"] = evaluation.image_miou
+    return found
+
+
+def sampled(parts: int) -> dict[str, Tensor]:
+    """Train DeS4 with its own sampler, whose quotas are those of a part, and norms that do not see the batch."""
+    method = build("des4", {})
+    for module in method.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign,assignment,misc]
+            module.training = False
+    step = TrainStep(method, build_optimiser(method, OptimConfig(lr=1e-3), 8), CPU, parts=parts)
+    for batch in islice(loader(method, num_ranks()).batches(), 5):
+        step(batch)
+    return method.state_dict()
+
+
+def small_pieces(rank: int) -> dict[str, Any]:
+    """What the engine and the operations do with two processes."""
+
+    def fail() -> None:
+        raise DataError("no such image")
+
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean.fill_(float(rank))  # type: ignore[union-attr]
+    average_buffers(norm)
+    try:
+        on_first(fail)
+    except UserError as error:
+        failure = f"{type(error).__name__}: {error}"
+    return {
+        "agree": agree(143 if rank else 0),
+        "first": on_first(lambda: "written"),
+        "failure": failure,
+        "gathered": gather_over_ranks({"rank": rank, "text": "é" * (5 * rank)}),
+        "mean": norm.running_mean.tolist(),  # type: ignore[union-attr]
+    }
+
+
+def _on_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {case: train(*CASES[case], parts=2 if "accumulated" in case else 1) for case in CASES}
+    pieces = small_pieces(rank)
+    torch.save({"cases": found, "sampled": sampled(1), "pieces": pieces}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(_on_rank, (str(folder),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> None:
+    one = train(*CASES[case])
+    first, second = (rank["cases"][case] for rank in ranks)
+    assert [sorted(ids) for ids in first["ids"]] == [sorted(ids) for ids in one["ids"]]
+    assert first["losses"] == second["losses"]
+    if "accumulated" in case:  # its norms see other batches; that it is the same loss is tested in test_steps.py
+        assert first["losses"][0] == pytest.approx(one["losses"][0], rel=0.1)
+    else:  # later on, a pseudo-label that falls the other way may show
+        assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5)
+        assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=1e-4)
+        torch.testing.assert_close(first["state"], one["state"], atol=1e-3, rtol=1e-2)
+        assert {k: v.tolist() for k, v in first["confusion"].items()} == {
+            k: v.tolist() for k, v in one["confusion"].items()
+        }
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+    for name, confusion in first["confusion"].items():
+        assert torch.equal(confusion, second["confusion"][name])
+        assert confusion.sum() == one["confusion"][name].sum()  # each image once
+    assert list(first["image_miou"]) == list(DATA.val)
+
+
+def test_two_processes_sample_as_one_that_takes_its_batch_in_two_parts(ranks: list[dict[str, Any]]) -> None:
+    one = sampled(2)
+    assert one["student.head.prototypes"].isfinite().all()
+    for rank in ranks:
+        torch.testing.assert_close(rank["sampled"], one, atol=1e-5, rtol=1e-4)
+
+
+def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["pieces"] for rank in ranks)
+    assert first["agree"] == second["agree"] == 143
+    assert (first["first"], second["first"]) == ("written", None)
+    assert first["failure"] == "DataError: no such image"
+    assert second["failure"] == "RunError: no such image"
+    assert first["gathered"] == second["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ééééé"}]
+    assert first["mean"] == second["mean"] == [0.5, 0.5]
+
+
+def test_alone_nothing_is_waited_for() -> None:
+    assert agree(3) == 3
+    assert on_first(lambda: 5) == 5
+    with pytest.raises(RunError, match="as it was"):
+        on_first(_fail)
+
+
+def _fail() -> Callable[[], None]:
+    raise RunError("as it was")

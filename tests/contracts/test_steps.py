@@ -1,0 +1,259 @@
+"""What the engine's step promises of every method: no waiting, nothing not finite, and the same loss in parts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from des4.engine import OptimConfig, TrainStep, build_optimiser
+from des4.engine.checkpoint import optimiser_state, restore_optimiser
+from des4.engine.parts import can_split, split
+from des4.methods import METHODS, Method
+from des4.types import IGNORE, Batch
+
+CPU = torch.device("cpu")
+NAMES = list(METHODS)
+OPTIMISERS = {"sgd": OptimConfig(lr=0.003, clip=1.0), "adamw": OptimConfig(name="adamw", lr=1e-4)}
+
+Make = Callable[..., Any]
+
+
+def unthresholded(name: str) -> dict[str, float]:
+    return {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
+
+
+def step_of(method: Method, optim: str = "sgd", **options: Any) -> TrainStep:
+    return TrainStep(method, build_optimiser(method, OPTIMISERS[optim], 4), CPU, clip=OPTIMISERS[optim].clip, **options)
+
+
+def state_of(step: TrainStep) -> dict[str, Tensor]:
+    """Everything that a checkpoint would hold."""
+    moments = step.optimiser.state_dict()["state"]
+    tensors = {f"{i}/{key}": value for i, state in moments.items() for key, value in state.items()}
+    return {name: value.clone() for name, value in {**step.method.state_dict(), **tensors}.items()}
+
+
+def differing(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
+    assert one.keys() == two.keys()
+    return [name for name in one if not torch.equal(one[name], two[name])]
+
+
+# ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result, or its size, the host would have to wait for on a GPU."""
+
+    NAMES = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "unique", "bincount", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        masked = name in ("index", "index_put_", "index_put") and any(
+            isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1]
+        )
+        if masked or name.lstrip("_") in [n.lstrip("_") for n in self.NAMES] or name.startswith("unique"):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optim", OPTIMISERS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_waits_for_nothing(name: str, precision: Any, optim: str, make_method: Make, make_batch: Make) -> None:
+    step = step_of(make_method(name, **unthresholded(name)), optim, precision=precision, parts=2)
+    batch = make_batch(images=4, group=2)
+    step(batch)
+    with Waits() as waits:
+        step(batch)
+    assert waits.seen == []
+
+
+def test_waiting_is_noticed() -> None:
+    """So the test above can fail."""
+    with Waits() as waits:
+        values = torch.arange(3.0)
+        assert values[values > 1].sum().item() == 2
+        assert bool(values.any())
+    assert waits.seen == ["index", "_local_scalar_dense", "_local_scalar_dense"] or len(waits.seen) == 3
+
+
+# ── what is not finite ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def poisoned(batch: Batch, view: str, value: float) -> Batch:
+    """The batch with one bad pixel in one of its images."""
+
+    def poison(image: Tensor) -> Tensor:
+        image = image.clone()
+        image[0, :, 16, 16] = value
+        return image
+
+    if view == "labelled":
+        return dataclasses.replace(
+            batch, labelled=dataclasses.replace(batch.labelled, image=poison(batch.labelled.image))
+        )
+    assert batch.unlabelled
+    views = (
+        {"weak": poison(batch.unlabelled.weak)} if view == "weak" else {"strong": (poison(batch.unlabelled.strong[0]),)}
+    )
+    return dataclasses.replace(batch, unlabelled=dataclasses.replace(batch.unlabelled, **views))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optim", OPTIMISERS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("view", ["labelled", "weak", "strong"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_finite_reaches_nothing(
+    name: str, view: str, value: float, optim: str, make_method: Make, make_batch: Make
+) -> None:
+    method = make_method(name, **unthresholded(name))
+    step = step_of(method, optim)
+    step(make_batch(1))
+    before = state_of(step)
+    batch = poisoned(make_batch(), view, value)
+    outcome = step(batch)
+    after = state_of(step)
+    assert [key for key, tensor in after.items() if not tensor.isfinite().all()] == []
+    read = view == "labelled" or METHODS[name].VIEWS.strong > 0
+    # pseudo-labels of a bad view have no confidence; a step without them is as good as any
+    assert outcome.skipped == read or view == "weak"
+    if outcome.skipped:
+        averages = {key for key, p in method.named_parameters() if not p.requires_grad}  # they follow weights that stay
+        assert [key for key in differing(before, after) if key not in averages and key != "_extra_state"] == []
+    assert step(make_batch(2)).skipped == 0
+    assert differing(after, state_of(step))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_gradient_alone_is_noticed(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, **unthresholded(name))
+    step = step_of(method)
+    parameter = next(p for p in method.parameters() if p.requires_grad)
+    handle = parameter.register_hook(lambda gradient: gradient * torch.inf)
+    before = parameter.clone()
+    assert step(make_batch()).skipped == 1
+    assert torch.equal(before, parameter)
+    handle.remove()
+    assert step(make_batch()).skipped == 0
+
+
+# ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("optim", OPTIMISERS)
+def test_moments_lie_in_memory_as_the_weights_do(optim: str, make_method: Make, make_batch: Make) -> None:
+    """Fused optimisers go through memory; a file gives tensors in one layout, networks are channels last."""
+    whole, halves = (step_of(make_method("supervised"), optim) for _ in range(2))
+    for m in range(2):
+        whole(make_batch(m))
+        halves(make_batch(m))
+    tensors, numbers = optimiser_state(halves.optimiser)
+    stored = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    assert any(stored[name].stride() != tensor.stride() for name, tensor in tensors.items())
+    resumed = step_of(halves.method, optim)
+    restore_optimiser(resumed.optimiser, stored, numbers)
+    for m in range(2, 4):
+        whole(make_batch(m))
+        resumed(make_batch(m))
+    assert differing(state_of(whole), state_of(resumed)) == []
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_in_parts_is_that_of_the_whole(name: str, parts: int, make_method: Make, make_batch: Make) -> None:
+    """In eval mode, as BatchNorm would see other batches; with labels and padding spread unevenly over the parts."""
+    method = make_method(name, **unthresholded(name)).eval()
+    batch = make_batch(images=8, group=2)
+    batch.labelled.label[:3, 10:] = IGNORE
+    batch.unlabelled.valid[5:, :20] = False
+    found, gradients = [], []
+    for pieces in ([batch], split(batch, 1), split(batch, parts)):
+        method.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for piece in pieces:
+            terms = {key: term / len(pieces) for key, term in method(piece).items()}
+            torch.stack(list(terms.values())).sum().backward()
+            sums = {key: sums.get(key, 0) + term.detach() for key, term in terms.items()}
+        method.discard()
+        found.append(sums)
+        gradients.append({key: p.grad.clone() for key, p in method.named_parameters() if p.grad is not None})
+    for terms, gradient in zip(found[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(terms, found[0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(gradient, gradients[0], atol=1e-6, rtol=1e-4)
+
+
+def test_a_cut_goes_between_groups(make_batch: Make) -> None:
+    batch = make_batch(images=8, group=2)
+    assert [n for n in range(1, 10) if can_split(batch, n)] == [1, 2, 4]
+    assert [n for n in range(1, 10) if can_split(make_batch(images=6), n)] == [1]
+    labelled_alone = Batch(make_batch(images=6).labelled)
+    assert [n for n in range(1, 10) if can_split(labelled_alone, n)] == [1, 2, 3, 6]
+    assert split(labelled_alone, 2)[1].unlabelled is None
+    pieces = split(batch, 4)
+    assert all(piece.unlabelled.mix[0].partner.tolist() == [1, 0] for piece in pieces)
+    assert torch.equal(torch.cat([piece.unlabelled.mix[0].box for piece in pieces]), batch.unlabelled.mix[0].box)
+
+
+def test_parts_without_any_pixel_give_0(make_method: Make, make_batch: Make) -> None:
+    batch = make_batch(images=4, group=2)
+    batch.labelled.label[:] = IGNORE
+    batch.unlabelled.valid[:] = False
+    method = make_method("mean_teacher")
+    terms = [method(piece) for piece in split(batch, 2)]
+    assert all(value == 0 for term in terms for value in term.values())
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_without_memory_a_step_is_taken_in_smaller_parts(
+    name: str, error: Exception, make_method: Make, make_batch: Make
+) -> None:
+    """The failure comes late, when statistics have moved and prototypes have collected."""
+
+    def fail(module: nn.Module, args: tuple[Batch], result: Any) -> None:
+        if len(args[0].labelled.image) > 2:
+            raise error
+
+    method, twin = (make_method(name, **unthresholded(name)) for _ in range(2))
+    method.register_forward_hook(fail)
+    said: list[tuple[int, str]] = []
+    step = step_of(method, on_smaller=lambda parts, reason: said.append((parts, reason)))
+    parted = step_of(twin, parts=2)
+    for m in range(3):
+        batch = make_batch(m, images=4, group=2)
+        step(copy.deepcopy(batch))
+        parted(batch)
+    assert differing(state_of(step), state_of(parted)) == []
+    assert [parts for parts, _ in said] == [2]
+    assert step.parts == 2
+
+
+def test_other_errors_pass(make_method: Make, make_batch: Make) -> None:
+    method = make_method("supervised")
+    method.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        step_of(method)(make_batch())

@@ -1,0 +1,204 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from des4.engine import OptimConfig, TrainStep, build_optimiser
+from des4.engine.cost import (
+    AVERAGES,
+    OPTIMISER,
+    PROTOTYPES,
+    SAMPLING,
+    Flops,
+    Memory,
+    fewest_parts,
+    matrix_rate,
+    memory,
+    step_cost,
+    time_shares,
+)
+from des4.engine.parts import split
+from des4.methods import METHODS
+from des4.types import Batch, Labelled
+
+CPU = torch.device("cpu")
+IMAGES = 2
+BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64)))
+
+
+class Layers(nn.Module):
+    """A first layer, which wants no gradient of the image, and others behind it; cut: detaches what goes into them."""
+
+    def __init__(self, *others, cut=False, frozen=False):
+        super().__init__()
+        self.first, self.others, self.cut = nn.Conv2d(3, 4, 3), nn.Sequential(*others), cut
+        self.requires_grad_(not frozen)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        inside = self.first(batch.labelled.image)
+        return {"loss": self.scale * self.others(inside.detach() if self.cut else inside).square().mean()}
+
+
+FIRST = 2 * IMAGES * (6 * 6 * 4) * (3 * 3 * 3)  # multiply-adds count as two; 3×3 kernel over 3 channels, 6×6 outputs
+
+
+def test_the_first_layer_costs_twice_its_forward_pass():
+    assert step_cost(Layers(), BATCH).flops == Flops(0, FIRST, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("layer", "flops"),
+    [
+        (nn.Conv2d(4, 5, 1), 2 * IMAGES * (6 * 6 * 5) * 4),
+        (nn.Conv2d(4, 4, 3, groups=4), 2 * IMAGES * (4 * 4 * 4) * 9),
+        (nn.Conv2d(4, 8, 3, stride=2, groups=2), 2 * IMAGES * (2 * 2 * 8) * (2 * 9)),
+        (nn.ConvTranspose2d(4, 2, 2, stride=2), 2 * IMAGES * (6 * 6 * 4) * (2 * 4)),
+        (nn.Linear(6, 7), 2 * IMAGES * (4 * 6) * 7 * 6),
+    ],
+    ids=["pointwise", "depthwise", "grouped", "transposed", "linear"],
+)
+def test_other_layers_cost_three_times_theirs(layer, flops):
+    assert step_cost(Layers(layer), BATCH).flops == Flops(0, FIRST + flops, FIRST + 2 * flops)
+
+
+def test_what_is_cut_off_or_frozen_costs_less():
+    second = 2 * IMAGES * (6 * 6 * 5) * 4
+    assert step_cost(Layers(nn.Conv2d(4, 5, 1), cut=True), BATCH).flops == Flops(0, FIRST + second, second)
+    assert step_cost(Layers(nn.Conv2d(4, 5, 1), frozen=True), BATCH).flops == Flops(FIRST + second, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "des4"])
+def test_without_grouped_convolutions_torch_counts_the_same(name, make_method, make_batch):
+    method, batch = make_method(name, model={"encoder": "test_resnet"}), make_batch()
+    flops = step_cost(method, batch).flops
+    with FlopCounterMode(display=False) as forward:
+        terms = method(batch)
+    with FlopCounterMode(display=False) as backward:
+        torch.stack(list(terms.values())).sum().backward()
+    assert flops.plain + flops.forward == forward.get_total_flops()
+    assert flops.backward == backward.get_total_flops()
+
+
+def test_des4_beyond_the_mean_teacher(make_method, make_batch):
+    """Its teacher sees the labelled images too: an encoder's forward pass, and a decoder's with a gradient."""
+    batch = make_batch()
+    methods = {name: make_method(name, model={"head": "prototype"}) for name in ("cutmixseg", "des4")}
+    ours, theirs = (step_cost(methods[name], batch).flops for name in ("des4", "cutmixseg"))
+    teacher = methods["des4"].teacher.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as encoder:
+        maps = teacher.encode(batch.labelled.image)
+    with torch.no_grad(), FlopCounterMode(display=False) as decoder:
+        teacher.head(teacher.decoder(maps))
+    assert ours.plain - theirs.plain == encoder.get_total_flops()
+    assert ours.forward - theirs.forward == decoder.get_total_flops()
+    assert decoder.get_total_flops() < ours.backward - theirs.backward < 2 * decoder.get_total_flops()
+
+
+def test_activations_computed_again_cost_another_forward_pass_and_less_memory(make_method, make_batch):
+    batch = make_batch()
+    plain = step_cost(make_method("supervised"), batch)
+    again = step_cost(make_method("supervised", model={"checkpointing": True}), batch)
+    assert again.flops.forward == plain.flops.forward
+    assert plain.flops.backward < again.flops.backward <= plain.flops.backward + plain.flops.forward
+    assert again.kept_bytes < plain.kept_bytes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_memory_is_that_of_a_real_pass_and_the_method_stays_as_it_was(name, make_method, make_batch):
+    method, batch = make_method(name), make_batch()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    counted = step_cost(method, batch).kept_bytes
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
+
+    parameters = {parameter.data_ptr() for parameter in method.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        terms = method(batch)
+    assert terms and counted == sum(storage.nbytes() for storage in kept.values())
+
+
+def test_half_precision_keeps_less_and_computes_as_much(make_method, make_batch):
+    method, batch = make_method("des4"), make_batch()
+    full, half = step_cost(method, batch), step_cost(method, batch, "bf16")
+    assert half.flops == full.flops
+    assert half.kept_bytes < 0.9 * full.kept_bytes
+
+
+def test_memory_of_weights_gradients_and_moments():
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1).requires_grad_(False))
+    trained, frozen, buffers = 4 * (6 + 2 + 2 + 2), 4 * (2 + 1), 4 * (2 + 2) + 8
+    optimiser = build_optimiser(network, OptimConfig(lr=0.1, momentum=0.9), 1)
+    held = memory(network, optimiser, kept_bytes=100)
+    assert held == Memory(trained + frozen + buffers, trained, trained, 100)
+    assert held.total == 3 * trained + frozen + buffers + 100
+
+
+def make_step(method, batch):
+    take_step = TrainStep(method, build_optimiser(method, OptimConfig(lr=1e-3), 2), CPU)
+    take_step(batch)
+    return lambda: take_step(batch)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shares_name_the_parts_of_any_method(name, make_method, make_batch):
+    method = make_method(name)
+    step = make_step(method, make_batch())
+    own = {module: set(vars(module)) for module in method.modules()}
+    shares = time_shares(method, step)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert {"student forward", "student backward", "losses forward", "losses backward", OPTIMISER, AVERAGES} <= set(
+        shares
+    )
+    assert ("teacher forward" in shares) == hasattr(method, "teacher")
+    assert ("teacher backward" in shares) == ({SAMPLING, PROTOTYPES} <= set(shares)) == (name == "des4")
+    assert {module: set(vars(module)) for module in method.modules()} == own
+    step()
+
+
+def test_a_slow_part_has_the_largest_share(make_method, make_batch):
+    method = make_method("mean_teacher")
+    step = make_step(method, make_batch())
+    started = time.perf_counter()
+    step()
+    usual, after_step = time.perf_counter() - started, method.after_step
+
+    def slow():
+        time.sleep(10 * usual)
+        after_step()
+
+    method.after_step = slow
+    shares = time_shares(method, step)
+    assert max(shares, key=shares.get) == AVERAGES
+    assert method.after_step is slow
+
+
+def test_the_rate_of_matrix_products_is_positive():
+    assert matrix_rate(CPU, "fp32", seconds=0.01) > 1e6
+
+
+def test_a_batch_is_split_until_it_fits(make_method, make_batch):
+    method, batch = make_method("des4"), make_batch(images=8, group=2)
+    sgd, adamw = (build_optimiser(method, OptimConfig(name=name), 8) for name in ("sgd", "adamw"))
+
+    def needed(parts, optimiser=sgd):
+        """Bytes at which so many parts fit, and one part fewer does not."""
+        held = memory(method, optimiser, step_cost(method, split(batch, parts)[0]).kept_bytes)
+        return 1.25 * (held.kept + held.gradients)
+
+    assert needed(1) > needed(2) > needed(4)
+    for parts in (1, 2, 4):
+        assert fewest_parts(method, sgd, batch, needed(parts), "fp32") == parts
+    assert fewest_parts(method, sgd, batch, None, "fp32") == 1
+    assert fewest_parts(method, sgd, batch, 0, "fp32") == 4  # and the training says that it does not fit
+    assert fewest_parts(method, adamw, batch, needed(1), "fp32") == 2  # its moments are still to come
