@@ -52,7 +52,6 @@ class Evaluator:
         self.tail = tuple(dataset.classes[index] for index in tail)
 
     @torch.inference_mode()
-    @torch.compiler.set_stance("force_eager")  # a compiled network would be compiled again for each size of image
     def __call__(
         self,
         predictors: Mapping[str, nn.Module],

@@ -43,7 +43,13 @@ def segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
     """Segment one image: (3, H, W) float in [0, 1] → (C, H, W) class probabilities.
 
     model: maps (1, 3, H, W) to logits (1, C, h, w) of any resolution, and is in eval mode. It is on the image's device.
+    One that was compiled runs uncompiled here: it would be compiled again for each size of image.
     """
+    with torch.compiler.set_stance("force_eager"):
+        return _segment(model, image, config)
+
+
+def _segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
     size = (image.shape[1], image.shape[2])
     seen = image[None]
     if config.resize != 1:

@@ -159,7 +159,11 @@ class Trainer:
         watched, self._watched = self._watched, []
         if not watched:
             return
-        for one, skipped in zip(watched, torch.stack([w.outcome.skipped for w in watched]).tolist(), strict=True):
+        started = time.perf_counter()
+        flags = torch.stack([one.outcome.skipped for one in watched]).tolist()
+        self._window.seconds += (waited := time.perf_counter() - started)  # for a GPU, most of the steps' time
+        self.seconds += waited
+        for one, skipped in zip(watched, flags, strict=True):
             if not skipped:
                 self._skipped_in_a_row = 0
                 continue

@@ -77,7 +77,7 @@ def test_the_curve_is_the_golden_one(name: str, curve_of: Callable[..., Curve], 
 def test_bfloat16_follows_the_curve(name: str, curve_of: Callable[..., Curve]) -> None:
     """The bands are about twice what three seeds differed from float32 at most: cross-entropies by 0.24 % at a step and
     0.02 % in the mean, squared gaps, which are differences of near equals, by 3.8 and 0.30 %, the terms of DeS4, whose
-    sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in all of them.
+    sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in nearly all of them.
     """
     golden: Curve = json.loads((CURVES / f"{name}.json").read_text(encoding="utf-8"))
     curve = curve_of(name, torch.bfloat16)
