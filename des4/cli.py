@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,6 +163,7 @@ def predict(
     """Segment images: index PNGs, overlays and a table. Unreadable files are named, the others go on."""
     from des4.predict import Predictor, predict_folder
 
+    warnings.showwarning = lambda message, *place: _complain(str(message), "yellow")
     predictor = Predictor(run)
     failures = predict_folder(predictor, paths, out, overwrite=overwrite, progress=_progress("predicting"))
     for line in failures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from torch import Tensor
 from des4.build import load_weights
 from des4.data.images import IMAGE_SUFFIXES, read_image
 from des4.engine import choose_device, segment
+from des4.engine.process import is_out_of_memory
 from des4.report.pictures import overlay
 from des4.types import DataError, RunError, UserError, WeightsError
+
+SMALLEST_WINDOW = 65
+"""Pixels; a window below it shows too little to segment it."""
 
 Source = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -46,10 +51,30 @@ class Predictor:
         return self.segment(_pixels(image))[0]
 
     def segment(self, image: Tensor) -> tuple[NDArray[np.uint8], float]:
-        """Segment (3, H, W) uint8; return class indices (H, W) and the mean of the largest probability over pixels."""
-        probs = segment(self.segmenter, image.to(self.device).float() / 255, self.eval)
-        confidence, label = probs.max(0)
-        return label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
+        """Segment (3, H, W) uint8; return class indices (H, W) and the mean of the largest probability over pixels.
+
+        With less memory than that takes, `eval` is changed to windows, or to smaller ones, with a warning: near the
+        borders of windows the network sees less, so some pixels may fall otherwise. Raises RunError if none fit.
+        """
+        while True:
+            try:
+                probs = segment(self.segmenter, image.to(self.device).float() / 255, self.eval)
+                confidence, label = probs.max(0)
+                return label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._take_less_memory()  # not in the except clause, whose traceback holds the tensors
+
+    def _take_less_memory(self) -> None:
+        whole = self.eval.mode == "whole"
+        window = self.eval.window if whole else self.eval.window // 2
+        if window < SMALLEST_WINDOW:
+            raise RunError(
+                f"out of memory even with windows of {self.eval.window} pixels; free some, or use device=cpu"
+            )
+        self.eval = self.eval.model_copy(update={"mode": "sliding", "window": window, "stride": None})
+        warnings.warn(f"out of memory: from now on images are segmented by windows of {window} pixels", stacklevel=4)
 
 
 def weights_file(source: str | Path) -> Path:

@@ -219,6 +219,10 @@ class RunFolder:
         """Keep the final figures of the run."""
         write_json(self.path / "results.json", results)
 
+    def write_page(self, page: str) -> None:
+        """Keep the report."""
+        write_atomically(self.report, page)
+
     def results(self) -> dict[str, Any]:
         """Read results.json. Raises RunError, also when the run has not finished."""
         if not (self.path / "results.json").exists():

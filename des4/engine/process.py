@@ -48,3 +48,8 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     seen = memory_of_machine()
     return seen[1] // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if seen else None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out, on a GPU or on the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from des4.engine.distributed import average_buffers, average_gradients, without_averaging
 from des4.engine.parts import can_split, split
+from des4.engine.process import is_out_of_memory
 from des4.engine.settings import DTYPES, Precision
 from des4.ops.reduce import num_ranks, sum_over_ranks
 from des4.types import Batch, RunError
@@ -91,7 +92,7 @@ class TrainStep:
             try:
                 return self._backward_in_parts(split(batch, self.parts))
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 reason = str(error).partition("\n")[0]
             self._make_parts_smaller(batch, reason)  # not in the except clause, whose traceback holds the tensors
@@ -153,7 +154,3 @@ class _Buffers:
             torch._foreach_mul_(self._before[kind], back)
             torch._foreach_mul_(buffers, 1 - back)
             torch._foreach_add_(buffers, self._before[kind])
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

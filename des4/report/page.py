@@ -16,7 +16,7 @@ from des4.report import plots
 from des4.report.templates import inline, template
 
 if TYPE_CHECKING:
-    from des4.runlog import RunFolder, write_atomically
+    from des4.runlog import RunFolder
 
 SAMPLE_TITLES = {"samples": "Samples of the validation list", "worst": "Worst predictions"}
 """Headings of the picture grids that others leave in `plots/`; further PNGs are shown under their file name."""
@@ -46,7 +46,7 @@ def write_report(run: RunFolder) -> Path:
         config=yaml.safe_dump(run.config(), sort_keys=False, allow_unicode=True),
         env=flatten(run.env()),
     )
-    write_atomically(run.report, page)
+    run.write_page(page)
     return run.report
 
 

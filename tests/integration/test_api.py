@@ -169,6 +169,29 @@ def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
         predictor.predict(image)  # type: ignore[arg-type]
 
 
+def test_without_memory_images_are_segmented_by_windows(trained: Path) -> None:
+    roomy, image = des4.load(trained), np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+
+    def fail_above(side: int) -> None:
+        def fail(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+            if max(args[0].shape[2:]) > side:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        roomy.segmenter.register_forward_pre_hook(fail)
+
+    fail_above(130)
+    with pytest.warns(UserWarning, match="by windows of") as said:
+        label = roomy.predict(image)
+    assert [str(warning.message).split()[-2] for warning in said] == ["513", "256", "128"]
+    assert (roomy.eval.mode, roomy.eval.window) == ("sliding", 128)
+    by_windows = des4.load(trained)
+    by_windows.eval = roomy.eval
+    assert np.array_equal(label, by_windows.predict(image))
+    fail_above(10)
+    with pytest.raises(RunError, match="even with windows of 128 pixels"):
+        roomy.predict(image)
+
+
 def test_predict_folder_keeps_tree_and_sizes_and_goes_on(predictor: Predictor, tmp_path: Path) -> None:
     source, out = tmp_path / "photos", tmp_path / "out"
     (source / "trip").mkdir(parents=True)
