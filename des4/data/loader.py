@@ -55,9 +55,9 @@ class Loader:
     """Batches of labelled and unlabelled samples; `loader[m]` is batch m, `batches(m)` streams from there.
 
     spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
-    unlabelled_batch: images of one process. mix_group: neighbours that are mixed together; it divides unlabelled_batch.
-    workers: processes that prepare batches ahead, 0 = none. fill: RGB in [0, 1], the colour of padding. rank, ranks:
-    this process among those that share a step. Raises DataError if a needed list is empty.
+    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: RGB in
+    [0, 1], the colour of padding. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None =
+    as many. rank, ranks: this process among those that share a step. Raises DataError if a needed list is empty.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Loader:
         *,
         labelled_batch: int,
         unlabelled_batch: int,
-        mix_group: int,
         seed: int,
         workers: int,
         fill: tuple[float, float, float],
+        mix_group: int | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -83,7 +83,8 @@ class Loader:
             )
         self.dataset, self.config, self.spec = dataset, views_config, spec
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.mix_group, self.seed, self.workers, self.fill = mix_group, seed, workers, fill
+        self.seed, self.workers, self.fill = seed, workers, fill
+        self.mix_group = unlabelled_batch if mix_group is None else mix_group
         self.rank, self.ranks = rank, ranks
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric

@@ -133,7 +133,7 @@ def test_tables_for_people(run: Des4) -> None:
 
 
 def test_steps_that_have_no_room_are_not_risked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(dry_runs, "memory_of_machine", lambda: (1 << 30, 1 << 10))  # a machine that is full
+    monkeypatch.setattr(dry_runs, "free_memory", lambda device: 1 << 10)  # a machine that is full
     settings = {"method": "des4", "data": {"name": "scenes", "size": 48, "labeled": 4, "unlabeled": 4, "val": 3}}
     examination = examine(settings, TINY, 1)
     assert examination.exit_code == 1

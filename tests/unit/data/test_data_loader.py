@@ -258,7 +258,7 @@ def test_it_is_skipped_on_request():
     data = Broken(DATA.labelled[:2])
     data.skip_broken = True
     loader = Loader(
-        data, ViewsConfig(crop_size=24), ViewSpec(), labelled_batch=5, unlabelled_batch=1, mix_group=1, seed=0,
+        data, ViewsConfig(crop_size=24), ViewSpec(), labelled_batch=5, unlabelled_batch=1, seed=0,
         workers=0, fill=(0, 0, 0),
     )  # fmt: skip
     batch = loader[0]
@@ -283,7 +283,7 @@ def test_a_broken_labelled_file_stops_the_checks_or_is_left_to_training(tmp_path
     data.check_labelled()
     assert pixel_counts(data, data.labelled).tolist() == [2 * 81, 0]
     loader = Loader(
-        data, ViewsConfig(crop_size=9), ViewSpec(), labelled_batch=4, unlabelled_batch=1, mix_group=1, seed=0,
+        data, ViewsConfig(crop_size=9), ViewSpec(), labelled_batch=4, unlabelled_batch=1, seed=0,
         workers=0, fill=(0, 0, 0),
     )  # fmt: skip
     assert {sample_id: reason.partition(":")[0] for sample_id, reason in loader[0].skipped.items()} == {

@@ -48,7 +48,7 @@ def test_every_suggestion_is_a_config_of_which_each_value_has_a_reason(sizes, ma
     assert all(setting.reason for setting in settings)
     tree = yaml.safe_load(as_yaml(settings, "Where to begin\nwith photos"))
     config = load_config(tree)
-    config.train.micro_batches()
+    config.train.shares()
     config.train.total_steps(100, unlabelled)
     written = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
     assert written == {s.key: str(s.value) if isinstance(s.value, Path) else s.value for s in settings}
