@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,7 +41,7 @@ from des4.models import (
     synchronise_norms,
 )
 from des4.ops.reduce import num_ranks, this_rank
-from des4.runlog import RunFolder, replacing, unwritable
+from des4.runlog import RunFolder, replacing
 from des4.types import Config, ConfigError, Dataset, WeightsError
 
 
@@ -227,11 +227,8 @@ class WeightsInfo(Config):
 def save_weights(path: Path, segmenter: Segmenter, info: WeightsInfo) -> None:
     """Write a weights file as a whole: a crash leaves the old one or the new one. Raises RunError."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in segmenter.state_dict().items()}
-    try:
-        with replacing(path) as partial:
-            save_file(tensors, partial, {"des4": info.model_dump_json()})
-    except SafetensorError as error:  # what its writer raises on a full disk
-        raise unwritable(path, error) from error
+    with replacing(path) as partial:  # not `save_file`, which leaves a file of its own behind when it is killed
+        partial.write_bytes(save(tensors, {"des4": info.model_dump_json()}))
 
 
 def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
