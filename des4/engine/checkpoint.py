@@ -62,9 +62,14 @@ class Checkpoints:
     def _delete_stale(self, step: int) -> None:
         """Delete what the state of `step` replaces. What cannot be deleted now is tried again at the next save."""
         shutil.rmtree(self.folder / f"step-{step}" / "replaced", ignore_errors=True)
-        newer = [other for other in self.steps() if other > step]  # left by a run that was resumed before them
-        for stale in newer + [other for other in self.steps() if other <= step][: -self.keep]:
-            shutil.rmtree(self.folder / f"step-{stale}", ignore_errors=True)
+        for newer in (other for other in self.steps() if other > step):  # left by a run that was resumed before them
+            shutil.rmtree(self.folder / f"step-{newer}", ignore_errors=True)
+        self.delete_old(step)
+
+    def delete_old(self, step: int) -> None:
+        """Delete all but the newest `keep` of the states up to that of `step`, as a save does that nothing kills."""
+        for old in [other for other in self.steps() if other <= step][: -self.keep]:
+            shutil.rmtree(self.folder / f"step-{old}", ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Return the steps saved, oldest first."""

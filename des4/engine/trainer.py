@@ -274,6 +274,7 @@ class Trainer:
         if len(set(gather_over_ranks(step))) > 1:
             raise RunError(f"not all processes see the checkpoints in {self.run.path}; put out= where all machines "
                            "read and write")  # fmt: skip
+        on_first(lambda: self.checkpoints.delete_old(step))  # a kill may have come before the last save did
         on_first(lambda: self.run.truncate_metrics(step))
         key = f"val/{next(iter(self.method.predictors()))}/miou"
         self._validated = {row["step"]: _or_lowest(row[key]) for row in self.run.metrics() if key in row}

@@ -47,6 +47,15 @@ def test_the_newest_are_kept(tmp_path):
     assert checkpoints.load(silent).tensors["scalar"] == 15
 
 
+def test_old_ones_that_a_kill_has_left_are_deleted_up_to_the_state_in_use(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=4)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(step, tensors(step), {})
+    checkpoints.keep = 2
+    checkpoints.delete_old(3)  # 4 is damaged, say
+    assert checkpoints.steps() == [2, 3, 4]
+
+
 FILES = ("state.safetensors", "meta.json", "manifest.json")
 
 
