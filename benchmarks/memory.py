@@ -1,6 +1,6 @@
-"""Bytes that a step of DeS4 keeps for its backward pass, per pixel of a crop and pair of images.
+"""Bytes that a step of DeS4 keeps for its backward pass, per pixel of a crop and pair of images; its FLOPs and network.
 
-python benchmarks/memory.py [--encoder NAME …] [--crop N] [--stride N]
+python benchmarks/memory.py [--encoder NAME …] [--crop N] [--batch N] [--channels N] [--stride N] [--checkpointing]
 
 Counted, not measured, by des4.engine.cost, in float32. So any machine gives the same figure. `des4 data check` sizes
 batches by it (MEMORY in des4/data/checks/advice.py).
@@ -17,22 +17,34 @@ from des4.engine.cost import step_cost
 from des4.models import ModelConfig
 
 
-def bytes_kept(encoder: str, crop: int, stride: int, batch: int = 2) -> float:
-    """Return the bytes per pixel of a crop and pair of a labelled and an unlabelled image."""
-    model = ModelConfig(encoder=encoder, weights="none", output_stride=stride)
-    method = make_method("des4", model, torch.ones(NUM_CLASSES))
-    return step_cost(method, make_batch(batch, crop)).kept_bytes / (batch * crop**2)
-
-
 def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", nargs="+", default=["resnet101", "resnet50", "tf_efficientnet_lite0"])
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=2, help="pairs of a labelled and an unlabelled image")
+    parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--stride", type=int, default=16)
+    parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
     for encoder in args.encoder:
-        print(f"{encoder:24} {bytes_kept(encoder, args.crop, args.stride):8.0f} bytes")
+        model = ModelConfig(
+            encoder=encoder,
+            weights="none",
+            output_stride=args.stride,
+            channels=args.channels,
+            checkpointing=args.checkpointing,
+        )
+        method = make_method("des4", model, torch.ones(NUM_CLASSES))
+        cost = step_cost(method, make_batch(args.batch, args.crop))
+        encoder_size, size = (
+            sum(p.numel() for p in part.parameters()) / 1e6 for part in (method.student.encoder, method.student)
+        )
+        print(
+            f"{encoder:24} {cost.kept_bytes / (args.batch * args.crop**2):8.0f} bytes "
+            f"{cost.kept_bytes / 2**30:8.2f} GiB {cost.flops.total / 1e9:9.1f} GFLOP "
+            f"{size:7.2f} million parameters, {encoder_size:.2f} of them the encoder's"
+        )
 
 
 if __name__ == "__main__":

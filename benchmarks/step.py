@@ -71,9 +71,9 @@ class Networks(nn.Module):
         labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0]
         count, teacher = len(labelled), self.teacher
         with torch.no_grad():
-            low, deep = teacher.encode(torch.cat([labelled, weak]))
-            teacher.head(teacher.decoder((low[count:], deep[count:])))
-        taught = teacher.head(teacher.decoder((low[:count], deep[:count])))
+            maps = teacher.encode(torch.cat([labelled, weak]))
+            teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
+        taught = teacher.head(teacher.decoder(tuple(each[:count] for each in maps)))
         return {"student": self.student(torch.cat([labelled, strong])).mean(), "teacher": taught.mean()}
 
 

@@ -133,13 +133,13 @@ class DeS4(Method):
         config, teacher, count = self.config, self.teacher, len(labelled.image)
         teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
         with torch.no_grad():
-            low, deep = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
+            maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
             teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
-            logits = teacher.head(teacher.decoder((low[count:], deep[count:])))
+            logits = teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
             pseudo = pseudo_labels(logits, unlabelled.valid).mixed(unlabelled.mix[0])
         teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
-            features = teacher.decoder((low[:count], deep[:count]))
+            features = teacher.decoder(tuple(each[:count] for each in maps))
             logits = teacher.head(features)
         self.feed.collect(features, logits, labelled.label)
         return pseudo, logits

@@ -1,5 +1,6 @@
-"""Networks: encoders, the DeepLabV3+ decoder, classifiers, and the moving averages between them."""
+"""Networks: encoders, their decoders, classifiers, and the moving averages between them."""
 
+from des4.models.blocks import blocks
 from des4.models.compilation import compile_networks
 from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
 from des4.models.segmenter import HeadName, LinearClassifier, ModelConfig, Segmenter, build_segmenter
@@ -12,6 +13,7 @@ __all__ = [
     "PrototypeClassifier",
     "PrototypeFeed",
     "Segmenter",
+    "blocks",
     "build_segmenter",
     "compile_networks",
     "synchronise_norms",

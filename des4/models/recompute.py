@@ -17,35 +17,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from des4.models.blocks import blocks
 
 
 def recompute_activations(module: nn.Module) -> None:
     """Let every block inside `module` recompute its activations in the backward pass.
 
-    Blocks are the members of its sequences; a sequence of single layers is one block itself. In place, by the blocks'
-    classes alone, so parameters, hooks and names in the state dict stay as they are. Losses, gradients and buffers keep
-    their bits. Without gradients nothing is recomputed.
+    In place, by the blocks' classes alone, so parameters, hooks and names in the state dict stay as they are. Losses,
+    gradients and buffers keep their bits. Without gradients nothing is recomputed.
     """
-    for block in _blocks(module):
+    for block in blocks(module):
         block.__class__ = _recomputed(type(block))  # type: ignore[arg-type]  # mypy takes a class for one of its objects
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    if not isinstance(module, nn.Sequential):
-        for child in module.children():
-            yield from _blocks(child)
-    elif any(_is_layer(member) for member in module):
-        yield module
-    else:
-        for member in module:
-            yield from _blocks(member) if isinstance(member, nn.Sequential) else (member,)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    """Whether it computes by itself: timm's norms carry their activation as a child."""
-    return isinstance(module, _BatchNorm) or next(module.children(), None) is None
 
 
 @cache

@@ -8,31 +8,37 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.models.deeplab import DeepLabV3Plus, EmbeddingKind
-from des4.models.encoders import Encoder
+from des4.models.decoder_layers import EmbeddingKind
+from des4.models.deeplab import DeepLabV3Plus
+from des4.models.dpt import DPT
+from des4.models.encoders import Encoder, PyramidEncoder
 from des4.models.prototypes import PrototypeClassifier, Start
 from des4.models.recompute import recompute_activations
+from des4.models.vit import TransformerEncoder, is_transformer
 from des4.models.weights import load_pretrained
 from des4.types import Config
 
 HeadName = Literal["linear", "prototype"]
 Head = nn.Module
+Decoder = DeepLabV3Plus | DPT
 
 
 class ModelConfig(Config):
     """The network. Defaults are the paper's network, on a CPU-sized encoder."""
 
     encoder: str = "tf_efficientnet_lite0"
-    """Name of a timm network; `resnet101` in the paper."""
+    """Name of a timm network; `resnet101` in the paper. The decoder follows from it: DeepLabV3+ where maps get smaller
+    with depth, DPT behind a vision transformer."""
     weights: str = "package"
     """Encoder weights: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the
     `pretrained` extra), or a path to a .safetensors, .pth or .bin file."""
     output_stride: Literal[8, 16, 32] = 16
-    """Stride of the deep map. 32 leaves the encoder as it was built."""
+    """Stride of the deep map. 32 leaves the encoder as it was built. Not for vision transformers, whose stride is that
+    of their patches: there the default has no effect, and any other value is refused."""
     channels: int = Field(256, ge=1)
     """Width of the decoder."""
     low_channels: int = Field(48, ge=1)
-    """Width of the projected low-level map."""
+    """Width of the projected low-level map of DeepLabV3+; DPT has none."""
     head: Literal["auto", "linear", "prototype"] = "auto"
     """Classifier; `auto` is the method's own."""
     embedding: Literal["auto", "none", "linear", "norm"] = "auto"
@@ -64,7 +70,8 @@ class LinearClassifier(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Encoder, decoder and classifier. RGB in [0, 1] goes in, logits at stride 4 come out.
+    """Encoder, decoder and classifier. RGB in [0, 1] goes in, logits (B, C, h, w) come out: at stride 4 with
+    DeepLabV3+, at a quarter of the patches' stride with DPT.
 
     The network normalises its input itself, so whoever feeds it needs to know nothing about its weights.
     """
@@ -72,15 +79,15 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: Encoder, decoder: DeepLabV3Plus, head: Head) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, head: Head) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.register_buffer("mean", torch.tensor(encoder.mean), persistent=False)
         self.register_buffer("std", torch.tensor(encoder.std), persistent=False)
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Low-level and deep map of an image (B, 3, H, W) in [0, 1]."""
-        maps: tuple[Tensor, Tensor] = self.encoder((image - self.mean[:, None, None]) / self.std[:, None, None])
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's maps of an image (B, 3, H, W) in [0, 1], as its decoder reads them."""
+        maps: tuple[Tensor, ...] = self.encoder((image - self.mean[:, None, None]) / self.std[:, None, None])
         return maps
 
     def features(self, image: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ class Segmenter(nn.Module):
         return self.decoder(self.encode(image))  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, h, w) at stride 4 of an image (B, 3, H, W) in [0, 1]."""
+        """Logits (B, C, h, w) of an image (B, 3, H, W) in [0, 1]."""
         return self.head(self.features(image))  # type: ignore[no-any-return]
 
 
@@ -102,16 +109,7 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     embedding: EmbeddingKind = (
         config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "norm")
     )
-    encoder = Encoder(config.encoder, config.output_stride)
-    decoder = DeepLabV3Plus(
-        encoder.deep_channels,
-        encoder.low_channels,
-        output_stride=config.output_stride,
-        channels=config.channels,
-        low_channels=config.low_channels,
-        embedding=embedding,
-        embedding_dim=config.embedding_dim,
-    )
+    encoder, decoder = _networks(config, embedding)
     classifier: Head
     if name == "linear":
         classifier = LinearClassifier(num_classes, decoder.dim)
@@ -124,9 +122,32 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
             start=config.prototype_start,
         )
     if pretrained:
-        load_pretrained(encoder, config.encoder, config.weights)
+        load_pretrained(encoder, config.weights)
     segmenter = Segmenter(encoder, decoder, classifier)
     if config.checkpointing:
         recompute_activations(segmenter)
     # Channels last: depthwise and 1×1 convolutions are memory-bound, and read their input in one stretch this way.
     return segmenter.to(memory_format=torch.channels_last)
+
+
+def _networks(config: ModelConfig, embedding: EmbeddingKind) -> tuple[Encoder, Decoder]:
+    """Build the encoder, and the decoder that reads its maps."""
+    if is_transformer(config.encoder):
+        transformer = TransformerEncoder(config.encoder, config.output_stride)
+        return transformer, DPT(
+            transformer.channels[0],
+            channels=config.channels,
+            embedding=embedding,
+            embedding_dim=config.embedding_dim,
+        )
+    pyramid = PyramidEncoder(config.encoder, config.output_stride)
+    low_inputs, deep_inputs = pyramid.channels
+    return pyramid, DeepLabV3Plus(
+        deep_inputs,
+        low_inputs,
+        output_stride=config.output_stride,
+        channels=config.channels,
+        low_channels=config.low_channels,
+        embedding=embedding,
+        embedding_dim=config.embedding_dim,
+    )

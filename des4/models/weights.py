@@ -17,21 +17,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from des4.models.encoders import Encoder
+from des4.models.encoders import Encoder, first_line
 from des4.types import WeightsError
 
 PACKAGE_ENCODER = "tf_efficientnet_lite0"
 PACKAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def load_pretrained(encoder: Encoder, name: str, source: str) -> None:
-    """Load weights into `encoder`, a timm network called `name`.
+def load_pretrained(encoder: Encoder, source: str) -> None:
+    """Load weights into `encoder`.
 
     source: `none`, `timm`, `package` or a path; see `ModelConfig.weights`. Raises WeightsError with the reason and
     the remedy.
     """
     if source == "none":
         return
+    name = encoder.name
     if source == "timm":
         state = _from_timm(name)
     elif source == "package":
@@ -63,7 +64,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a refused or damaged pickle fails in any way, from IndexError to struct.error
         raise WeightsError(
-            f"model.weights: {path} cannot be read as plain tensors ({_reason(error)}); files that need code to be "
+            f"model.weights: {path} cannot be read as plain tensors ({first_line(error)}); files that need code to be "
             "executed are refused: convert it to .safetensors where it was made"
         ) from error
     for container in ("state_dict", "model", "model_state_dict", "teacher", "student"):
@@ -78,17 +79,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
 def _from_timm(name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm raises whatever its download library does
         raise WeightsError(
-            f"model.weights: timm could not provide weights for `{name}` ({_reason(error)}); check the connection, or "
-            "give a local file, `package` or `none`"
+            f"model.weights: timm could not provide weights for `{name}` ({first_line(error)}); check the connection, "
+            "or give a local file, `package` or `none`"
         ) from error
     return state
 

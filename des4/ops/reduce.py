@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 def is_distributed() -> bool:
@@ -37,6 +38,11 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     for t in summed:
         dist.all_reduce(t)
     return summed
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor, a view of it: all, unless it lies in shards over the ranks."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def mean_over(values: Tensor, valid: Tensor, pixels: Tensor | None = None) -> Tensor:

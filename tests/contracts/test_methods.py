@@ -116,6 +116,18 @@ def test_trainable_parameters_all_get_a_gradient_and_frozen_ones_none(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_vision_transformer_takes_steps(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, model={"encoder": "test_vit"}, **unthresholded(name))
+    optimiser = optimiser_of(method)
+    for seed in range(2):
+        terms = train_step(method, optimiser, make_batch(seed, size=49))
+        assert all(term.isfinite() and term > 0 for term in terms.values())
+    torch.stack(list(method.losses(make_batch(2, size=49)).values())).sum().backward()
+    trainable = {key: p for key, p in method.named_parameters() if p.requires_grad}
+    assert [key for key, p in trainable.items() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_losses_are_repeatable_and_draw_nothing(name: str, make_method: Make, make_batch: Make) -> None:
     method, batch = make_method(name, **unthresholded(name)), make_batch()
     train_step(method, optimiser_of(method), make_batch(1))

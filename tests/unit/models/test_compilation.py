@@ -136,6 +136,30 @@ def test_a_compiled_network_may_recompute_its_activations(tiny_model: ModelConfi
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_transformer_compiles_to_one_graph_and_its_decoder_to_another(
+    tiny_model: ModelConfig, checkpointing: bool
+) -> None:
+    torch.manual_seed(0)
+    config = tiny_model.model_copy(update={"encoder": "test_vit", "checkpointing": checkpointing})
+    plain = build_segmenter(tiny_model.model_copy(update={"encoder": "test_vit"}), 3, "prototype").train()
+    compiled = build_segmenter(config, 3, "prototype").train()
+    compiled.load_state_dict(plain.state_dict())
+    compile_networks(compiled, backend="aot_eager")
+    for seed in range(2):
+        image = torch.rand(2, 3, 65, 97, generator=torch.Generator().manual_seed(seed))
+        outputs = [segmenter(image) for segmenter in (plain, compiled)]
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+        for output in outputs:
+            output.square().mean().backward()
+    assert graphs() == 2
+    gradients = [{name: p.grad for name, p in segmenter.named_parameters()} for segmenter in (plain, compiled)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+    _assert_close_states(compiled.state_dict(), plain.state_dict())
+
+
 def _assert_close_states(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():

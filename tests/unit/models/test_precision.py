@@ -31,10 +31,12 @@ def low_batch(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return 100 * torch.randn(2, 8, 9, 9).to(dtype), torch.randn(2, 3, 9, 9).to(dtype), torch.randint(0, 3, (2, 33, 33))
 
 
+@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_vit"])
 def test_the_network_computes_in_low_precision_and_its_classifier_in_float32(
-    dtype: torch.dtype, tiny_model: ModelConfig
+    encoder: str, dtype: torch.dtype, tiny_model: ModelConfig
 ) -> None:
-    segmenter = build_segmenter(tiny_model.model_copy(update={"embedding": "linear"}), 3, "prototype").train()
+    config = tiny_model.model_copy(update={"encoder": encoder, "embedding": "linear"})
+    segmenter = build_segmenter(config, 3, "prototype").train()
     with torch.autocast("cpu", dtype):
         features = segmenter.features(torch.rand(2, 3, 33, 33))
         logits = segmenter.head(features)

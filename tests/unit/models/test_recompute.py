@@ -14,7 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from des4.models import ModelConfig, Segmenter, build_segmenter
 from des4.models.recompute import recompute_activations
 
-ENCODERS = ["test_efficientnet", "test_resnet", "test_convnext", "test_byobnet", "mobilenetv3_small_050"]
+ENCODERS = [
+    "test_efficientnet",
+    "test_resnet",
+    "test_convnext",
+    "test_byobnet",
+    "mobilenetv3_small_050",
+    "test_vit",
+    "vit_tiny_patch16_dinov3_qkvb",
+]
 
 
 def pair(config: ModelConfig) -> tuple[Segmenter, Segmenter]:

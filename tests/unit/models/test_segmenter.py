@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from des4.models import LinearClassifier, ModelConfig, PrototypeClassifier, build_segmenter
-from des4.models.encoders import Encoder
+from des4.models.encoders import PyramidEncoder
 from des4.types import ConfigError
 
 
@@ -93,10 +93,10 @@ ENCODERS = ["test_resnet", "test_efficientnet", "test_byobnet", "test_convnext",
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders_yield_two_maps_and_use_all_their_parameters(name: str) -> None:
-    encoder = Encoder(name, 16).train()
+    encoder = PyramidEncoder(name, 16).train()
     low, deep = encoder(torch.rand(2, 3, 64, 96))
-    assert low.shape == (2, encoder.low_channels, 16, 24)
-    assert deep.shape == (2, encoder.deep_channels, 4, 6)
+    assert low.shape == (2, encoder.channels[0], 16, 24)
+    assert deep.shape == (2, encoder.channels[1], 4, 6)
     (low.square().sum() + deep.square().sum()).backward()
     assert [key for key, p in encoder.named_parameters() if p.grad is None] == []
 
@@ -105,15 +105,15 @@ def test_encoders_yield_two_maps_and_use_all_their_parameters(name: str) -> None
     ("name", "stride", "reason"),
     [
         ("no_such_network", 16, "Unknown model"),
-        ("test_vit", 16, "output_stride"),
-        ("test_vit", 32, "strides [16, 16, 16]"),
+        ("test_vit_relpos", 16, "output_stride"),
+        ("test_vit_relpos", 32, "strides [16, 16, 16]"),
         ("test_mambaout", 32, "channels last"),
         ("test_coatnet", 32, "65 × 97"),
     ],
 )
 def test_unsuitable_encoders_are_refused_in_one_line(name: str, stride: int, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Encoder(name, stride)
+        PyramidEncoder(name, stride)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("model.encoder: ")
@@ -122,7 +122,7 @@ def test_unsuitable_encoders_are_refused_in_one_line(name: str, stride: int, rea
 
 
 def test_an_encoder_loads_its_own_state_and_names_what_is_missing() -> None:
-    source, encoder = Encoder("test_efficientnet", 16), Encoder("test_efficientnet", 16)
+    source, encoder = PyramidEncoder("test_efficientnet", 16), PyramidEncoder("test_efficientnet", 16)
     state = source.network.state_dict()
     assert encoder.load({**state, "classifier.weight": torch.zeros(1)}) == []
     for mine, theirs in zip(encoder.network.state_dict().values(), state.values(), strict=True):
@@ -136,6 +136,6 @@ def test_a_network_whose_pyramid_flattens_its_stages_loads_under_the_networks_ow
     import timm
 
     state = timm.create_model("test_convnext").state_dict()
-    encoder = Encoder("test_convnext", 16)
+    encoder = PyramidEncoder("test_convnext", 16)
     assert encoder.load(state) == []
     assert torch.equal(encoder.network.state_dict()["stem_0.weight"], state["stem.0.weight"])

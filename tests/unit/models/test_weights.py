@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from des4.models.encoders import Encoder
+from des4.models.encoders import PyramidEncoder
 from des4.models.weights import PACKAGE_ENCODER, load_pretrained, read_state
 from des4.types import WeightsError
 
@@ -31,7 +31,7 @@ def state() -> dict[str, Tensor]:
 
 def refusal(source: str, name: str = NAME) -> str:
     with pytest.raises(WeightsError) as caught:
-        load_pretrained(Encoder(name, 16), name, source)
+        load_pretrained(PyramidEncoder(name, 16), source)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("model.weights: ")
@@ -51,25 +51,25 @@ def test_local_files_load(tmp_path: Path, state: dict[str, Tensor], suffix: str,
         save_file(content, path)
     else:
         torch.save({"epoch": 3, "state_dict": content} if wrap in ("state_dict", "both") else content, path)
-    encoder = Encoder(NAME, 16)
-    load_pretrained(encoder, NAME, str(path))
+    encoder = PyramidEncoder(NAME, 16)
+    load_pretrained(encoder, str(path))
     for key, value in encoder.network.state_dict().items():
         assert torch.equal(value, state[key])
 
 
 def test_none_leaves_the_encoder_as_it_is() -> None:
-    encoder = Encoder(NAME, 16)
+    encoder = PyramidEncoder(NAME, 16)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    load_pretrained(encoder, NAME, "none")
+    load_pretrained(encoder, "none")
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
 @needs_package
 def test_the_package_fills_every_tensor_of_its_encoder() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(PACKAGE_ENCODER, 16)
+    encoder = PyramidEncoder(PACKAGE_ENCODER, 16)
     before = {key: value.clone() for key, value in encoder.network.state_dict().items()}
-    load_pretrained(encoder, PACKAGE_ENCODER, "package")  # raises if one is missing
+    load_pretrained(encoder, "package")  # raises if one is missing
     after = encoder.network.state_dict()
     assert all(not torch.equal(after[key], before[key]) for key in after if not key.endswith("num_batches_tracked"))
     assert encoder.mean == encoder.std == (0.5, 0.5, 0.5)
