@@ -57,7 +57,7 @@ def share_of_waiting(config: RunConfig, steps: int) -> float:
         run = RunFolder.create(Path(folder) / "run")
         Trainer(
             training.method, loader, training.optimiser, PolySchedule(WARMUP + steps, 0.9), run, config.train,
-            device=training.device, save_weights=lambda path, network: None,
+            device=training.device, save_weights=lambda path, network, state: None,
         ).fit()  # fmt: skip
     return sum(loader.waits[WARMUP:]) / (loader.ends[-1] - loader.ends[WARMUP - 1])
 

@@ -18,6 +18,7 @@ from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import check_checkpoints, check_data, check_settings, check_state, describe
 from des4.engine import Evaluator, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
+from des4.engine.sharding import whole_weights
 from des4.metrics import Results
 from des4.models import Segmenter
 from des4.ops.reduce import gather_over_ranks
@@ -172,7 +173,8 @@ def _fit(training: build.Training, run: RunFolder) -> Run:
     results = trainer.fit()
     evaluation = trainer.evaluation
     assert evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
-    on_first(lambda: _report(training, run, evaluation.image_miou))
+    with whole_weights(training.method):  # one process runs the networks alone, for the pictures
+        on_first(lambda: _report(training, run, evaluation.image_miou))
     return Run(run.path, results)
 
 

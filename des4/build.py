@@ -10,6 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from des4.data import DATASETS, Loader, content_hash, pixel_counts, recognise_li
 from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
 from des4.engine.cost import fewest_parts
 from des4.engine.process import free_memory
+from des4.engine.sharding import shard_weights
 from des4.methods import METHODS, Method
 from des4.metrics import tail_classes
 from des4.models import (
@@ -80,7 +82,7 @@ class Training:
             about=self._about(),
         )
 
-    def _save(self, path: Path, segmenter: nn.Module) -> None:
+    def _save(self, path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:
         assert isinstance(segmenter, Segmenter)  # noqa: S101  # what `Method.predictors` returns
         info = WeightsInfo(
             model=self.config.model,
@@ -91,7 +93,7 @@ class Training:
             eval=self.config.eval,
             method=self.config.method.name,
         )
-        save_weights(path, segmenter, info)
+        save_weights(path, state, info)
 
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
@@ -126,29 +128,33 @@ def training(config: RunConfig) -> Training:
     if config.train.compile:
         for segmenter in net.predictors().values():
             compile_networks(segmenter)
-    source, optimiser = loader(config, data, net), build_optimiser(net, config.optim, config.train.batch_size)
+    source = loader(config, data, net)
+    parts = _parts(config, net, source, device)  # counted on whole networks
+    if config.train.shard and num_ranks() > 1:
+        shard_weights(net)
     return Training(
         config,
         data,
         counts,
         net,
         source,
-        optimiser,
-        _parts(config, net, source, optimiser, device),
+        build_optimiser(net, config.optim, config.train.batch_size),
+        parts,
         schedule,
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
     )
 
 
-def _parts(config: RunConfig, method: Method, source: Loader, optimiser: Optimizer, device: torch.device) -> int:
+def _parts(config: RunConfig, method: Method, source: Loader, device: torch.device) -> int:
     """Return the parts that a batch is split into; `auto`: as few as the method's first batch needs to fit."""
     if config.train.accumulate != "auto":
         return config.train.accumulate
     with closing(source.batches(0, device)) as batches:  # type: ignore[type-var]  # it is a generator
         batch = next(batches)
     precision = choose_precision(config.train.precision, device)
-    return fewest_parts(method.train(), optimiser, batch, free_memory(device), precision)
+    shards = num_ranks() if config.train.shard else 1
+    return fewest_parts(method.train(), batch, free_memory(device), precision, config.optim.num_moments, shards)
 
 
 def dataset(config: RunConfig) -> Dataset:
@@ -224,9 +230,12 @@ class WeightsInfo(Config):
     method: str
 
 
-def save_weights(path: Path, segmenter: Segmenter, info: WeightsInfo) -> None:
-    """Write a weights file as a whole: a crash leaves the old one or the new one. Raises RunError."""
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in segmenter.state_dict().items()}
+def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Write a weights file as a whole: a crash leaves the old one or the new one. Raises RunError.
+
+    state: of the segmenter, as its `state_dict` returns it.
+    """
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     with replacing(path) as partial:  # not `save_file`, which leaves a file of its own behind when it is killed
         partial.write_bytes(save(tensors, {"des4": info.model_dump_json()}))
 

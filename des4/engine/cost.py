@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEvent
-from torch.optim import AdamW
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import conv_flop_count, flop_registry
@@ -174,19 +173,23 @@ ROOM = 1.25
 """Memory that a step may need, over what is counted: workspaces of single operations, and fragments."""
 
 
-def fewest_parts(method: Method, optimiser: Optimizer, batch: Batch, free: int | None, precision: Precision) -> int:
+def fewest_parts(
+    method: Method, batch: Batch, free: int | None, precision: Precision, num_moments: int, shards: int = 1
+) -> int:
     """Return into how few parts a step's batch can be split for it to fit, counted and not tried out.
 
-    free: bytes; None = unknown, so nothing is split. The same on all processes. If nothing fits, the most parts.
+    method: before its parameters go into `shards`. free: bytes, before there is an optimiser; None = unknown, so
+    nothing is split. num_moments: that the optimiser will keep of each parameter. The same on all processes. If nothing
+    fits, the most parts.
     """
+    trained = sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad)
+    held = (1 + num_moments) * trained // shards  # gradients and moments
     parts = 1
     for number in range(1, len(batch.labelled.image) + 1):
         if not can_split(batch, number):
             continue
         parts = number
-        held = memory(method, optimiser, step_cost(method, split(batch, parts)[0], precision).kept_bytes)
-        moments = 2 * held.gradients if isinstance(optimiser, AdamW) and not held.optimiser else 0
-        needed = ROOM * (held.kept + held.gradients + moments)
+        needed = ROOM * (held + step_cost(method, split(batch, parts)[0], precision).kept_bytes)
         if not agree(free is not None and needed > free):
             break
     return parts

@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from des4.engine.sharding import is_sharded
 from des4.ops.reduce import gather_over_ranks, is_distributed, num_ranks, this_rank
 from des4.types import ConfigError, RunError, UserError
 
@@ -117,8 +118,11 @@ def agree(code: int) -> int:
 
 
 def average_gradients(method: nn.Module) -> nn.Module:
-    """Wrap a method so that gradients are averaged over ranks as backward runs; itself on one process."""
-    if not is_distributed():
+    """Wrap a method so that gradients are averaged over ranks as backward runs.
+
+    Itself on one process, and in shards, where each process gets the average of its shares alone.
+    """
+    if not is_distributed() or is_sharded(method):
         return method
     # Buffers need no broadcast: norms are synchronised, or averaged once a step, and prototypes move alike everywhere.
     with warnings.catch_warnings():
@@ -127,7 +131,10 @@ def average_gradients(method: nn.Module) -> nn.Module:
 
 
 def without_averaging(wrapped: nn.Module, skip: bool) -> AbstractContextManager[None]:
-    """Inside, gradients stay this rank's own if `skip`: for all parts of a step but the last."""
+    """Inside, gradients stay this rank's own if `skip`: for all parts of a step but the last.
+
+    In shards they are averaged part by part, because a rank has no room for its own whole ones.
+    """
     return wrapped.no_sync() if skip and isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 

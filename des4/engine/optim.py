@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from des4.engine.sharding import own_share
 from des4.types import Config, ConfigError
 
 
@@ -39,6 +40,11 @@ class OptimConfig(Config):
     clip: float | None = Field(None, gt=0)
     decay_norms: bool = True
 
+    @property
+    def num_moments(self) -> int:
+        """How many numbers the optimiser keeps of each that it trains."""
+        return 2 if self.name == "adamw" else int(self.momentum > 0)
+
 
 def scaled_lr(config: OptimConfig, batch_size: int) -> float:
     """Scale the learning rate to the batch size: linearly for SGD, by the square root for AdamW.
@@ -57,14 +63,15 @@ def build_optimiser(method: nn.Module, config: OptimConfig, batch_size: int) -> 
     """Build the fused optimiser of all parameters that want a gradient.
 
     Parameters with `encoder` as a part of their qualified name form one group, all others another; each is split
-    again where norms and biases do not decay. Raises ConfigError if nothing can be trained.
+    again where norms and biases do not decay. Of parameters in shards it moves this process's shares.
+    Raises ConfigError if nothing can be trained.
     """
     lr = scaled_lr(config, batch_size)
     groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             decays = config.decay_norms or parameter.ndim > 1
-            groups.setdefault(("encoder" in name.split("."), decays), []).append((name, parameter))
+            groups.setdefault(("encoder" in name.split("."), decays), []).append((name, own_share(parameter)))
     if not groups:
         raise ConfigError("the method has no parameter to train; choose another with method=NAME")
     options: list[dict[str, Any]] = [

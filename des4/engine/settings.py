@@ -29,6 +29,8 @@ class TrainConfig(Config):
     workers: processes that read images, for each that trains; 0 = the training process reads them.
     precision: what the networks compute in, under autocast; `auto` = bf16 on a GPU that has it, else fp32.
     compile: let torch.compile fuse the networks; the first steps then take minutes.
+    shard: of several processes, whether each keeps a share of weights, gradients and moments, or all of them; for
+        encoders that are too large for one GPU.
     sync_norm: of several processes, whether BatchNorm takes its statistics from all of them or each from its own.
     log_every, checkpoint_every: in steps; a checkpoint is also written before each evaluation and at the end.
     eval_every: in steps; null or 0 = only at the end.
@@ -46,6 +48,7 @@ class TrainConfig(Config):
     device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
+    shard: bool = False
     sync_norm: bool = True
     log_every: int = Field(20, ge=1)
     eval_every: int | None = Field(None, ge=0)

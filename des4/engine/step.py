@@ -8,6 +8,7 @@ take their step, towards weights that did not move.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from des4.engine.distributed import average_buffers, average_gradients, without_
 from des4.engine.parts import can_split, split
 from des4.engine.process import is_out_of_memory
 from des4.engine.settings import DTYPES, Precision
+from des4.engine.sharding import grad_scaler, is_sharded, take_gradients, total_norm
 from des4.ops.reduce import num_ranks, sum_over_ranks
 from des4.types import Batch, RunError
 
@@ -60,8 +62,14 @@ class TrainStep:
         self.method, self.optimiser, self.device = method, optimiser, device
         self.precision, self.clip, self.parts = precision, clip, parts
         self.sync_norm, self.on_smaller = sync_norm, on_smaller
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self.sharded = is_sharded(method)
+        self.scaler = grad_scaler(device, precision == "fp16", self.sharded)
+        self.own = {
+            name: parameter
+            for group in optimiser.param_groups
+            for name, parameter in zip(group["param_names"], group["params"], strict=True)
+        }
+        self._parameters = dict(method.named_parameters())
         self._wrapped = average_gradients(method)
         self._buffers = _Buffers(method)
 
@@ -69,13 +77,14 @@ class TrainStep:
         """Take a step. Raises RunError if memory runs out however small the parts."""
         self._buffers.remember()
         terms = self._backward(batch)
+        take_gradients(self._parameters, self.own)
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = total_norm([p.grad for p in self.own.values() if p.grad is not None], self.sharded)
         loss = torch.stack(list(terms.values())).sum()
         (bad,) = sum_over_ranks((~torch.isfinite(loss + norm)).float())
         skipped = bad.clamp_max(1)
         if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+            nn.utils.clip_grads_with_norm_(self.own.values(), self.clip, norm)
         self.optimiser.found_inf = skipped  # type: ignore[attr-defined]  # how fused optimisers are told
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -99,10 +108,12 @@ class TrainStep:
 
     def _backward_in_parts(self, parts: list[Batch]) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        low = self.precision != "fp32"
+        # Autocast's cache of weights would keep whole ones, without their gradient if they were first used without.
+        autocast = partial(torch.autocast, self.device.type, DTYPES[self.precision], self.precision != "fp32",
+                           cache_enabled=not self.sharded)  # fmt: skip
         for number, part in enumerate(parts, 1):
             with without_averaging(self._wrapped, number < len(parts)):
-                with torch.autocast(self.device.type, DTYPES[self.precision], enabled=low):
+                with autocast():
                     terms: dict[str, Tensor] = self._wrapped(part)
                 terms = {name: term.float() / len(parts) for name, term in terms.items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.optim import PolySchedule
 from des4.engine.process import prepare_process
 from des4.engine.settings import TrainConfig, choose_precision
+from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, spread, whole_weights
 from des4.engine.signals import StopSignals
 from des4.engine.step import Outcome, TrainStep
 from des4.metrics import Results
@@ -49,7 +50,7 @@ class Trainer:
     run: an open run folder; of several processes only the first writes into it. clip: largest gradient norm; null =
     no clipping. parts: that a batch is split into, more if memory has run out before.
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
-    save_weights: writes one of the method's predictors to a file.
+    save_weights: writes one of the method's predictors to a file, given its state.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
     """
 
@@ -63,7 +64,7 @@ class Trainer:
         config: TrainConfig,
         *,
         device: torch.device,
-        save_weights: Callable[[Path, nn.Module], None],
+        save_weights: Callable[[Path, nn.Module, Mapping[str, Tensor]], None],
         evaluator: Evaluator | None = None,
         clip: float | None = None,
         parts: int = 1,
@@ -207,8 +208,10 @@ class Trainer:
 
     def _evaluate(self, step: int, signals: StopSignals) -> None:
         assert self.evaluator  # noqa: S101  # callers asked `_evaluation_due`
-        with signals.at_once(step):  # the checkpoint of this step is written: nothing can be lost
-            evaluation = self.evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
+        # At once: the checkpoint of this step is written, so nothing can be lost.
+        with signals.at_once(step), whole_weights(self.method):
+            evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
+        self.evaluation = evaluation
         headline = evaluation.results[evaluation.headline]
         if step in self._validated:  # a finished run, fitted once more: everything is written already
             return
@@ -231,8 +234,11 @@ class Trainer:
         self._look_at_steps()
         self.run.sync()
         moments, numbers = optimiser_state(self.optimiser)
+        moments = moments_in_shards(moments, dict(self.method.named_parameters()))
         parts = {"method": self.method.state_dict(), "optimiser": moments}
-        tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        tensors = gather_whole(
+            {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
+        )
         meta = {
             "optimiser": numbers,
             "seconds": self.seconds,
@@ -258,11 +264,12 @@ class Trainer:
                 part, _, name = path.partition("/")
                 parts.setdefault(part, {})[name] = tensor
             try:
-                self.method.load_state_dict(parts["method"])
+                self.method.load_state_dict(spread(parts["method"], self.method.state_dict()))
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise RunError(f"checkpoint {step} of {self.run.path} does not fit the config: {reason}") from error
-            restore_optimiser(self.optimiser, parts.get("optimiser", {}), checkpoint.meta["optimiser"])
+            moments = own_moments(parts.get("optimiser", {}), dict(self.method.named_parameters()))
+            restore_optimiser(self.optimiser, moments, checkpoint.meta["optimiser"])
             self.seconds = checkpoint.meta["seconds"]
             self._skipped_images = checkpoint.meta.get("skipped", {})  # earlier checkpoints lack these
             self._skipped_steps = checkpoint.meta.get("skipped_steps", [])
@@ -304,7 +311,8 @@ class Trainer:
     def _save_weights(self, name: str) -> None:
         """Write the headline's weights."""
         headline = next(iter(self.method.predictors().values()))
-        on_first(lambda: self.save_weights(self.run.weights / f"{name}.safetensors", headline))
+        state = gather_whole(headline.state_dict())
+        on_first(lambda: self.save_weights(self.run.weights / f"{name}.safetensors", headline, state))
 
     def _all_skipped_images(self) -> dict[str, str]:
         """Images that could not be read, of all processes: id → reason."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
-from des4.engine import EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
+from des4.engine import Checkpoints, EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
+from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.engine.distributed import agree, average_buffers, on_first
+from des4.engine.sharding import (
+    gather_whole,
+    moments_in_shards,
+    own_moments,
+    shard_weights,
+    spread,
+    whole_weights,
+)
 from des4.methods import METHODS, Method
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
@@ -34,13 +44,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
     "des4, accumulated": ("des4", {"sampling": "all"}),
 }
+SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in METHODS},
+    "fixmatch, adamw, fp16": ("fixmatch", {"optim": OptimConfig(name="adamw", lr=1e-4), "precision": "fp16"}),
+    "des4, bf16, accumulated": ("des4", {"precision": "bf16", "parts": 2}),
+    "des4, transformer": ("des4", {"encoder": "test_vit"}),
+}
+"""Name → case, and how it is trained, with its parameters in shards and without."""
 
 
-def build(name: str, settings: dict[str, Any]) -> Method:
+def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:
     torch.manual_seed(0)
+    model = MODEL.model_copy(update={"encoder": encoder})
 
     def make_segmenter(head: HeadName) -> Segmenter:
-        return build_segmenter(MODEL, len(DATA.classes), head)
+        return build_segmenter(model, len(DATA.classes), head)
 
     cls = METHODS[name]
     counts = torch.linspace(9000, 100, len(DATA.classes)).long()
@@ -54,22 +72,36 @@ def loader(method: Method, ranks: int) -> Loader:
     )  # fmt: skip
 
 
-def train(name: str, settings: dict[str, Any], parts: int = 1) -> dict[str, Any]:
+def train(
+    name: str,
+    settings: dict[str, Any],
+    *,
+    parts: int = 1,
+    steps: int = STEPS,
+    shard: bool = False,
+    optim: OptimConfig = OptimConfig(lr=3e-4, clip=5.0),  # noqa: B008  # it is immutable
+    precision: Any = "fp32",
+    encoder: str = MODEL.encoder,
+) -> dict[str, Any]:
     """Score the networks as they are built, then train on this process's share; return what was seen and became."""
-    method = build(name, settings)
+    method = build(name, settings, encoder)
     synchronise_norms(method)
+    if shard:
+        shard_weights(method)
     found: dict[str, Any] = {"losses": [], "ids": []}
-    evaluation = Evaluator(DATA, DATA.val, EvalConfig(), CPU)(method.predictors())
+    with whole_weights(method):
+        evaluation = Evaluator(DATA, DATA.val, EvalConfig(), CPU)(method.predictors())
     found["confusion"] = {model: results.confusion for model, results in evaluation.results.items()}
     found["image_miou"] = evaluation.image_miou
-    step = TrainStep(method, build_optimiser(method, OptimConfig(lr=3e-4, clip=5.0), 8), CPU, parts=parts)
-    for batch in islice(loader(method, num_ranks()).batches(), STEPS):
+    step = TrainStep(method, build_optimiser(method, optim, 8), CPU, parts=parts, precision=precision)
+    for batch in islice(loader(method, num_ranks()).batches(), steps):
         outcome = step(batch)
         (loss,) = sum_over_ranks(torch.stack(list(outcome.terms.values())).sum())
         found["losses"].append(float(loss) / num_ranks())
         ids = batch.labelled.ids + (batch.unlabelled.ids if batch.unlabelled else ())
         found["ids"].append([i for rank in gather_over_ranks(ids) for i in rank])
-    found["state"] = method.state_dict()
+    found["state"] = gather_whole(method.state_dict())
+    found["trained"] = sum(parameter.numel() for parameter in step.own.values())
     return found
 
 
@@ -84,6 +116,37 @@ def sampled(parts: int) -> dict[str, Tensor]:
     for batch in islice(loader(method, num_ranks()).batches(), 5):
         step(batch)
     return method.state_dict()
+
+
+def resumed_in_shards(folder: Path) -> dict[str, Tensor]:
+    """Train, save and go on; do so again from what was saved. Return the steps' losses, and weights and moments."""
+    settings = OptimConfig(name="adamw", lr=1e-3)
+    checkpoints = Checkpoints(folder)
+    losses, states = [], []
+    for start in (0, 2):
+        method = build("des4", {})
+        synchronise_norms(method)
+        shard_weights(method)
+        step = TrainStep(method, build_optimiser(method, settings, 8), CPU)
+        parameters = dict(method.named_parameters())
+        if checkpoint := checkpoints.load(print):
+            kept = {name.partition("/")[2]: value for name, value in checkpoint.tensors.items() if name[0] == "m"}
+            method.load_state_dict(spread(kept, method.state_dict()))
+            moments = {name.partition("/")[2]: value for name, value in checkpoint.tensors.items() if name[0] == "o"}
+            restore_optimiser(step.optimiser, own_moments(moments, parameters), {})
+        for number, batch in enumerate(islice(loader(method, num_ranks()).batches(start), 4 - start), start + 1):
+            torch.manual_seed(number)  # of dropout, as the trainer does
+            losses.append(torch.stack(list(step(batch).terms.values())).sum())
+            moments = moments_in_shards(optimiser_state(step.optimiser)[0], parameters)
+            state = {**{f"o/{name}": value for name, value in moments.items()},
+                     **{f"m/{name}": value for name, value in method.state_dict().items()}}  # fmt: skip
+            whole = gather_whole(state)
+            if number == 2 and start == 0:
+                on_first(partial(checkpoints.save, 2, whole, {}))
+        states.append(whole)
+    once, again = states
+    assert once.keys() == again.keys()
+    return {"losses": torch.stack(losses), "differ": torch.tensor(sum(not once[n].equal(again[n]) for n in once))}
 
 
 def small_pieces(rank: int) -> dict[str, Any]:
@@ -112,9 +175,17 @@ def _on_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    found = {case: train(*CASES[case], parts=2 if "accumulated" in case else 1) for case in CASES}
-    pieces = small_pieces(rank)
-    torch.save({"cases": found, "sampled": sampled(1), "pieces": pieces}, Path(folder) / f"{rank}.pt")
+    found = {
+        "cases": {case: train(*CASES[case], parts=2 if "accumulated" in case else 1) for case in CASES},
+        "sharded": {
+            name: [train(*CASES[case], steps=4, shard=shard, **how) for shard in (False, True)]
+            for name, (case, how) in SHARDED.items()
+        },
+        "sampled": sampled(1),
+        "resumed": resumed_in_shards(Path(folder) / "checkpoints"),
+        "pieces": small_pieces(rank),
+    }
+    torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -124,7 +195,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(_on_rank, (str(folder),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    checkpoint = Checkpoints(folder / "checkpoints").load(print)
+    assert checkpoint
+    return [{**rank, "checkpoint": checkpoint.tensors} for rank in found]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -145,6 +219,34 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
         assert torch.equal(confusion, second["confusion"][name])
         assert torch.equal(confusion, one["confusion"][name])
     assert list(first["image_miou"]) == list(DATA.val)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_in_shards_all_is_as_it_is_whole(name: str, ranks: list[dict[str, Any]]) -> None:
+    (whole, sharded), (_, other) = (rank["sharded"][name] for rank in ranks)
+    assert sharded["losses"] == pytest.approx(whole["losses"], abs=1e-5 if "16" not in name else 1e-2)
+    assert sharded["losses"] == other["losses"]
+    assert sharded["state"].keys() == whole["state"].keys()
+    if "16" not in name:
+        torch.testing.assert_close(sharded["state"], whole["state"], atol=1e-4, rtol=1e-3)
+    assert sharded["trained"] + other["trained"] == whole["trained"]
+    assert sharded["trained"] < 0.6 * whole["trained"]
+    for model, confusion in whole["confusion"].items():
+        assert torch.equal(confusion, sharded["confusion"][model])
+
+
+def test_a_state_in_shards_is_saved_whole_and_spread_again(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        losses = rank["resumed"]["losses"].tolist()
+        assert losses[2:4] == losses[4:]
+        assert rank["resumed"]["differ"] == 0
+    checkpoint = ranks[0]["checkpoint"]
+    like = build("des4", {})
+    like.load_state_dict({name[2:]: value for name, value in checkpoint.items() if name[0] == "m"})  # on one process
+    optimiser = build_optimiser(like, OptimConfig(name="adamw"), 8)
+    restore_optimiser(optimiser, {name[2:]: value for name, value in checkpoint.items() if name[0] == "o"}, {})
+    for parameter, state in optimiser.state.items():
+        assert state["exp_avg"].shape == parameter.shape
 
 
 def test_two_processes_sample_as_one_that_takes_its_batch_in_two_parts(ranks: list[dict[str, Any]]) -> None:

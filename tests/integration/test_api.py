@@ -265,7 +265,7 @@ def test_a_weights_file_loads_alone_and_exactly(trained: Path, tmp_path: Path) -
     assert info.method == "des4"
     assert info.head == "prototype"
     assert not segmenter.training
-    build.save_weights(tmp_path / "again.safetensors", segmenter, info)
+    build.save_weights(tmp_path / "again.safetensors", segmenter.state_dict(), info)
     assert (tmp_path / "again.safetensors").read_bytes() == lone.read_bytes()
     assert not list(tmp_path.glob(".*"))
 
@@ -284,7 +284,7 @@ def test_damaged_and_foreign_weights_are_named(trained: Path, tmp_path: Path) ->
     save_file({"a": torch.zeros(1)}, path, {"des4": "{}"})
     with pytest.raises(WeightsError, match="does not fit this version"):
         build.load_weights(path)
-    build.save_weights(path, segmenter, info.model_copy(update={"classes": ("one", "two")}))
+    build.save_weights(path, segmenter.state_dict(), info.model_copy(update={"classes": ("one", "two")}))
     with pytest.raises(WeightsError, match="do not fit its header"):
         build.load_weights(path)
     for missing in (tmp_path / "none", tmp_path):

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 SETTINGS = [
     "method=des4", "sampling=all", "data=scenes", "data.size=48", "data.labeled=6", "data.unlabeled=10", "data.val=5",
@@ -83,6 +85,24 @@ def test_a_killed_process_is_restarted_and_nothing_differs(finished: Path, tmp_p
     log = (tmp_path / "run" / "train.log").read_text()
     assert "continuing from step" in log
     assert "Traceback" not in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.slow
+def test_weights_in_shards_survive_and_one_process_goes_on_with_them(finished: Path, tmp_path: Path) -> None:
+    for out in ("undisturbed", "killed"):
+        process = start(tmp_path, "--max-restarts=1", out=out, settings=("train.shard=true",))
+        if out == "killed":
+            reached(tmp_path, 8, process, out)
+            os.kill(workers(process)[1], signal.SIGKILL)
+        assert process.wait(timeout=300) == 0, (tmp_path / f"{out}.log").read_text()
+    for name in ("weights/last.safetensors", "checkpoints/step-12/state.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
+    weights = [load_file(path / "weights" / "last.safetensors") for path in (finished / "run", tmp_path / "killed")]
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=1e-3)
+    command = [sys.executable, "-m", "des4", "train", "--resume", "killed", "steps=14", "--force"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "killed" / "results.json").read_text())["step"] == 14
 
 
 @pytest.mark.slow

@@ -189,17 +189,18 @@ def test_the_rate_of_matrix_products_is_positive():
 
 def test_a_batch_is_split_until_it_fits(make_method, make_batch):
     method, batch = make_method("des4"), make_batch(images=4, group=2)
-    sgd, adamw = (build_optimiser(method, OptimConfig(name=name), 8) for name in ("sgd", "adamw"))
+    trained = sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad)
 
-    def needed(parts, optimiser=sgd):
+    def needed(parts, num_moments=1):
         """Bytes at which so many parts fit, and one part fewer does not."""
-        held = memory(method, optimiser, step_cost(method, split(batch, parts)[0]).kept_bytes)
-        return 1.25 * (held.kept + held.gradients)
+        return 1.25 * ((1 + num_moments) * trained + step_cost(method, split(batch, parts)[0]).kept_bytes)
 
     whole, halves = needed(1), needed(2)
     assert whole > halves
-    assert fewest_parts(method, sgd, batch, whole, "fp32") == 1
-    assert fewest_parts(method, sgd, batch, halves, "fp32") == 2
-    assert fewest_parts(method, sgd, batch, None, "fp32") == 1
-    assert fewest_parts(method, sgd, batch, 0, "fp32") == 2  # and the training says that it does not fit
-    assert fewest_parts(method, adamw, batch, whole, "fp32") == 2  # its moments are still to come
+    assert fewest_parts(method, batch, whole, "fp32", 1) == 1
+    assert fewest_parts(method, batch, halves, "fp32", 1) == 2
+    assert fewest_parts(method, batch, None, "fp32", 1) == 1
+    assert fewest_parts(method, batch, 0, "fp32", 1) == 2  # and the training says that it does not fit
+    assert fewest_parts(method, batch, whole, "fp32", 2) == 2
+    assert fewest_parts(method, batch, needed(1, 2), "fp32", 2) == 1
+    assert fewest_parts(method, batch, needed(1, 0), "fp32", 1, shards=2) == 1  # two halves of gradients and moments

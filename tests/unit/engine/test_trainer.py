@@ -81,8 +81,8 @@ DATASET = SimpleNamespace(
 )
 
 
-def save_weights(path, network):
-    save_file(network.state_dict(), path)
+def save_weights(path, network, state):
+    save_file(state, path)
 
 
 def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, **config):
