@@ -18,6 +18,7 @@ from des4.types import Dataset, RunError
 
 HARMLESS = frozenset({
     "train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped_steps",
+    "train.deterministic",
     "train.shard",  # sums of gradients are rounded otherwise, as with another number of processes
     "train.device",  # the numbers of another kind of device are rounded otherwise, and a run that moves needs it
     "data.cache", "data.cache_dir",

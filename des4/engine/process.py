@@ -1,4 +1,4 @@
-"""What a training asks of the process it runs in: faster arithmetic and memory on a CPU, and how much there is."""
+"""What a training asks of the process it runs in: arithmetic, kernels, and how much memory there is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,6 +25,27 @@ def prepare_process() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
+    """Inside, a GPU takes kernels that give the same bits each time, where torch has one; it warns where it has none.
+
+    A CPU needs none: with the same number of threads its sums have one order.
+    """
+    if not wanted or device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, docs.nvidia.com/cuda/cublas
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nobody reads it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def memory_of_machine(

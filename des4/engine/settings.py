@@ -28,6 +28,7 @@ class TrainConfig(Config):
         `auto` = as few as fit the memory that is free.
     workers: processes that read images, for each that trains; 0 = the training process reads them.
     precision: what the networks compute in, under autocast; `auto` = bf16 on a GPU that has it, else fp32.
+    deterministic: on a GPU, take kernels that give the same bits each time, where there are some; slower ones.
     compile: let torch.compile fuse the networks; the first steps then take minutes.
     shard: of several processes, whether each keeps a share of weights, gradients and moments, or all of them; for
         encoders that are too large for one GPU.
@@ -47,6 +48,7 @@ class TrainConfig(Config):
     workers: int = Field(2, ge=0)
     device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    deterministic: bool = False
     compile: bool = False
     shard: bool = False
     sync_norm: bool = True

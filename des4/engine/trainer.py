@@ -18,7 +18,7 @@ from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimis
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.optim import PolySchedule
-from des4.engine.process import prepare_process
+from des4.engine.process import deterministic_kernels, prepare_process
 from des4.engine.settings import TrainConfig, choose_precision
 from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, spread, whole_weights
 from des4.engine.signals import StopSignals
@@ -105,7 +105,8 @@ class Trainer:
         steps, start = self.schedule.steps, self._restore(take_step)
         self.method.train()
         self._progress.disable = this_rank() > 0 or not self._progress.console.is_terminal
-        with self._progress, StopSignals(self.run.path) as signals:
+        kernels = deterministic_kernels(self.device, self.config.deterministic)
+        with kernels, self._progress, StopSignals(self.run.path) as signals:
             bar = self._progress.add_task("training", total=steps, completed=start)
             if self._evaluation_due(start):  # the run was stopped in the evaluation of its last step
                 self._evaluate(start, signals)
