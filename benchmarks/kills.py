@@ -1,7 +1,7 @@
 """Kills trainings, resumes them, and compares what they end with to a training nobody disturbed.
 
-python benchmarks/kills.py [--methods NAME …] [--workers N …] [--kills N] [--moments NAME …] [--seed N] [--folder DIR]
-                           [--json FILE]
+python benchmarks/kills.py [--methods NAME …] [--workers N …] [--processes N] [--kills N] [--moments NAME …] [--seed N]
+                           [--minutes N] [--folder DIR] [--json FILE]
 
 A tiny network learns 12 steps of the embedded scenes, with a checkpoint every 2 and a validation every 4. Every run
 is a process of its own, forked from this one, which has imported everything and started no thread. It is killed at a
@@ -11,8 +11,14 @@ results; then checkpoints and weights are compared byte by byte, metrics.jsonl a
 `anywhere` is uniform over the run, by SIGKILL from outside; `file` by SIGKILL as the process begins any operation on a
 file of the run. The other moments are aimed at: the process itself sets an alarm when it enters them, for a time
 uniform over how long they last, and the kernel ends it then, between any two instructions and as little prepared. A
-third of the killed processes leave orphaned workers behind for the next one to meet. Exit code 1 if a run ended
-otherwise than undisturbed. For systems that can fork.
+third of the killed processes leave orphaned workers behind for the next one to meet.
+
+With `--processes 2` a run is trained by two (gloo), told of each other as torchrun would. One of them, drawn at random,
+is killed, and with a chance of a third the other too, within a hundredth of a second. One that survives has to end
+by itself, with one line; while they were not joined yet, it is ended by SIGTERM after a second, as torchrun would do
+at once. Then the same command is started again, as by `torchrun --max-restarts`.
+
+Exit code 1 if a run ended otherwise than undisturbed. For systems that can fork.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -38,7 +45,7 @@ import torch
 from safetensors import safe_open
 
 from des4 import api, build
-from des4.engine import Checkpoints, Evaluator
+from des4.engine import Checkpoints, Evaluator, Trainer
 from des4.methods import METHODS
 from des4.models.prototypes import PrototypeFeed
 from des4.runlog import RunFolder
@@ -64,87 +71,217 @@ OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scan
 """Audit events of operations on files."""
 MOST_KILLS = 4
 """Of one run."""
+HELP, PATIENCE, DEADLINE = 1.0, 30.0, 300.0
+"""Seconds after a kill until survivors that may need it get a SIGTERM, and all a SIGKILL; and that a run may take."""
+LAST_WORDS = ("RunError: another process of this training has ended", "RunError: the processes of this training cannot")
+"""What a surviving process may end with."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and by how many processes, each with its own workers."""
+
+    method: str
+    workers: int
+    processes: int
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When to kill: `seconds` after the start, or after the `occurrence`-th entry of a moment; 0 is the first."""
+    """When to kill: `seconds` after the start, or after the `occurrence`-th entry of a moment; 0 is the first.
+
+    rank: of the process. others: seconds until the other processes are killed too; None = they are not.
+    """
 
     moment: str
     seconds: float = 0.0
     occurrence: int = 0
+    rank: int = 0
+    others: float | None = None
 
 
 @dataclass
 class Undisturbed:
-    """A run that nobody killed. spans: moment → seconds of each time it was in it."""
+    """A run that nobody killed. spans: of each process, moment → seconds of each time it was in it."""
 
     path: Path
     seconds: float
-    spans: dict[str, list[float]]
+    spans: list[dict[str, list[float]]]
 
 
 @dataclass
 class Survival:
-    """One run that was killed. inside: aimed kills that came while the process was in the moment."""
+    """One run that was killed. inside: aimed kills that came while the process was in the moment.
 
-    method: str
-    workers: int
+    survivors: processes that were not killed while another was. helped: those of them that needed a SIGTERM.
+    """
+
+    training: Training
     kills: list[str] = field(default_factory=list)
     inside: int = 0
+    survivors: int = 0
+    helped: int = 0
     differences: list[str] = field(default_factory=list)
 
 
-# ── one run in a process of its own ──────────────────────────────────────────────────────────────────────────────────
+# ── one run in processes of its own ──────────────────────────────────────────────────────────────────────────────────
 
 
-def settings(method: str, workers: int) -> dict[str, Any]:
+def settings(training: Training) -> dict[str, Any]:
     """Return the settings of the tiny run."""
-    head = {"head": "prototype"} if method in PROTOTYPES else {}
+    head = {"head": "prototype"} if training.method in PROTOTYPES else {}
+    train = {"workers": training.workers, "batch_size": SETTINGS["train"]["batch_size"] * training.processes}
     return {
         **SETTINGS,
-        "method": method,
+        "method": training.method,
         "model": {**SETTINGS["model"], **head},
-        "train": {**SETTINGS["train"], "workers": workers},
+        "train": {**SETTINGS["train"], **train},
     }
 
 
-def start(method: str, workers: int, run: Path, watch: Callable[[], None], seconds: float | None = None) -> int:
-    """Train or resume `run` in a new process until it has written its results; return how it ended, as os.waitpid.
+@dataclass
+class Process:
+    """A process of a run. said_before: bytes of its log that are older. status: as of os.waitpid; None = it runs.
 
-    watch: called in that process before it begins. seconds: after which it is killed from here.
+    helped: by a SIGTERM. hung: it had to be killed because nothing else ended it.
     """
-    log = run.with_suffix(".log")
-    child = os.fork()
-    if child == 0:
-        _train(method, workers, run, watch, log)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit(f"{run} failed:\n{log.read_text()[-2000:]}")
-    return child if os.WIFSIGNALED(status) else 0
+
+    number: int
+    log: Path
+    said_before: int
+    status: int | None = None
+    helped: bool = False
+    hung: bool = False
+
+    def look(self) -> None:
+        """Notice if it has ended."""
+        if self.status is None:
+            ended, status = os.waitpid(self.number, os.WNOHANG)
+            self.status = status if ended else None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal if it still runs."""
+        if self.status is None:
+            os.kill(self.number, number)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a SIGKILL ended it, or its alarm."""
+        assert self.status is not None
+        return os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) in (signal.SIGKILL, signal.SIGALRM)
+
+    @property
+    def words(self) -> str:
+        """What it has said."""
+        return self.log.read_bytes()[self.said_before :].decode(errors="replace")
 
 
-def _train(method: str, workers: int, run: Path, watch: Callable[[], None], log: Path) -> NoReturn:
-    """Be the new process."""
+def start(
+    training: Training, run: Path, watch: Callable[[int], None], restarts: int, kill: Kill | None
+) -> list[Process]:
+    """Train or resume `run` in new processes until it has written its results, and wait for their end.
+
+    watch: called in each process, with its rank, before it begins. restarts: how often the run was started before.
+    kill: the one that is to come; given in seconds, it is done here.
+    """
+    port = _free_port()
+    processes = []
+    for rank in range(training.processes):
+        log = run.with_suffix(f".{rank}.log")
+        said_before = log.stat().st_size if log.exists() else 0
+        child = os.fork()
+        if child == 0:
+            _train(training, run, rank, port, restarts, watch, log)
+        processes.append(Process(child, log, said_before))
+    _wait(processes, kill)
+    if not any(process.was_killed for process in processes) and any(process.status for process in processes):
+        words = "\n".join(process.words[-2000:] for process in processes)
+        raise SystemExit(f"{run} failed:\n{words}")
+    return processes
+
+
+def _wait(processes: list[Process], kill: Kill | None) -> None:
+    """Wait for the end of all; kill and help as is due."""
+    began, killed = time.monotonic(), None
+    while any(process.status is None for process in processes):
+        time.sleep(0.001)
+        for process in processes:
+            process.look()
+        now = time.monotonic()
+        if now - began > DEADLINE:
+            for process in processes:
+                process.signal(signal.SIGKILL)
+            raise SystemExit(f"{processes[0].log}: no end after {DEADLINE:.0f} s")
+        if kill is None:
+            continue
+        victim = processes[kill.rank]
+        if kill.moment == "anywhere" and now - began >= kill.seconds:
+            victim.signal(signal.SIGKILL)
+        if victim.status is not None and victim.was_killed:
+            killed = now if killed is None else killed
+            _end_survivors(processes, kill, now - killed)
+
+
+def _end_survivors(processes: list[Process], kill: Kill, seconds: float) -> None:
+    """Do to survivors what is due so many seconds after the kill."""
+    may_wait_for_others = kill.moment in ("anywhere", "file")  # and for minutes, if they have not joined yet
+    for process in processes:
+        if process.status is not None:
+            continue
+        if kill.others is not None and seconds >= kill.others:
+            process.signal(signal.SIGKILL)
+        elif seconds >= PATIENCE:
+            process.hung = True
+            process.signal(signal.SIGKILL)
+        elif seconds >= HELP and may_wait_for_others and not process.helped:
+            process.helped = True
+            process.signal(signal.SIGTERM)
+
+
+def _train(
+    training: Training, run: Path, rank: int, port: int, restarts: int, watch: Callable[[int], None], log: Path
+) -> NoReturn:
+    """Be a new process."""
     code = 1
     try:
         os.setsid()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        watch()
-        _around(RunFolder, "write_results", leave=lambda: os._exit(0))  # pictures and report cost more than the steps
-        if (run / "config.yaml").exists():
+        watch(rank)
+        _around(Trainer, "_finish", leave=lambda: os._exit(0))  # pictures and report cost more than the steps
+        if training.processes > 1:
+            _tell_as_torchrun_does(training, rank, port, restarts)
+            api.train(settings(training), out=run)
+        elif (run / "config.yaml").exists():
             api.resume(run)
         else:
-            api.train(settings(method, workers), out=run, overwrite=True)
+            api.train(settings(training), out=run, overwrite=True)
     except BaseException as error:  # nothing may go on in a copy of this program
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(code)
+
+
+def _tell_as_torchrun_does(training: Training, rank: int, port: int, restarts: int) -> None:
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": training.processes,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RESTART_COUNT": restarts,
+        "TORCHELASTIC_MAX_RESTARTS": 2 * MOST_KILLS,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    os.environ.update({name: str(value) for name, value in names.items()})
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 def _around(
@@ -174,12 +311,13 @@ def _before_operations(run: Path, act: Callable[[], object]) -> None:
     sys.addaudithook(look)
 
 
-def run_undisturbed(method: str, folder: Path) -> Undisturbed:
+def run_undisturbed(method: str, processes: int, folder: Path) -> Undisturbed:
     """Train to the end without workers, and note how long each moment lasts."""
-    run, times = folder / f"{method}-undisturbed", folder / f"{method}-times.txt"
+    run = folder / f"{method}-undisturbed"
+    times = [folder / f"{method}-times-{rank}.txt" for rank in range(processes)]
 
-    def watch() -> None:
-        output = os.open(times, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def watch(rank: int) -> None:
+        output = os.open(times[rank], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         _before_operations(run, lambda: os.write(output, b"file 0\n"))
         for moment, place in MOMENTS.items():
             entered: list[float] = []
@@ -190,12 +328,13 @@ def run_undisturbed(method: str, folder: Path) -> Undisturbed:
             _around(*place(method), enter=lambda entered=entered: entered.append(time.perf_counter()), leave=leave)
 
     began = time.perf_counter()
-    start(method, 0, run, watch)
+    start(Training(method, 0, processes), run, watch, 0, None)
     seconds = time.perf_counter() - began
-    spans: dict[str, list[float]] = {}
-    for line in times.read_text().splitlines():
-        moment, span = line.split()
-        spans.setdefault(moment, []).append(float(span))
+    spans: list[dict[str, list[float]]] = [{} for _ in times]
+    for path, found in zip(times, spans, strict=True):
+        for line in path.read_text().splitlines():
+            moment, span = line.split()
+            found.setdefault(moment, []).append(float(span))
     return Undisturbed(run, seconds, spans)
 
 
@@ -203,16 +342,16 @@ def run_undisturbed(method: str, folder: Path) -> Undisturbed:
 
 
 def survive(
-    undisturbed: Undisturbed, method: str, workers: int, moments: list[str], run: Path, rng: random.Random
+    undisturbed: Undisturbed, training: Training, moments: list[str], run: Path, rng: random.Random
 ) -> Survival:
     """Train a run that is killed at least once, at one of `moments` first."""
-    survival, killed = Survival(method, workers), []
+    survival, left = Survival(training), []
     try:
         while True:
             enough = survival.kills and (rng.random() > 1 / 3 or len(survival.kills) == MOST_KILLS)
             kill = None if enough else _draw(undisturbed, moments, rng)
-            process, inside = _start_and_kill(kill, method, workers, run)
-            if not process:
+            processes, inside = _start_and_kill(kill, training, run, len(survival.kills))
+            if not any(process.was_killed for process in processes):
                 if survival.kills:
                     break
                 for path in (run, *run.parent.glob(f"{run.name}.*")):  # it ended before its kill: another try
@@ -221,24 +360,42 @@ def survive(
             assert kill is not None
             survival.kills.append(kill.moment)
             survival.inside += inside
-            if torn := _torn(run):
-                survival.differences.append(torn)
-            killed.append(process)
+            survival.survivors += sum(not process.was_killed for process in processes)
+            survival.helped += sum(process.helped for process in processes)
+            survival.differences += [*_torn(run), *_bad_ends(processes)]
+            left.append(processes)
             if rng.random() > 1 / 3:
-                _end_session(killed.pop())
+                _end_sessions(left.pop())
     finally:
-        for process in killed:
-            _end_session(process)
+        for processes in left:
+            _end_sessions(processes)
     survival.differences += compare(undisturbed.path, run)
     return survival
 
 
 def _draw(undisturbed: Undisturbed, moments: list[str], rng: random.Random) -> Kill:
-    moment = rng.choice([m for m in moments if m == "anywhere" or m in undisturbed.spans])
+    rank, others = 0, None
+    if len(undisturbed.spans) > 1:
+        rank = rng.randrange(len(undisturbed.spans))
+        others = rng.uniform(0, 0.01) if rng.random() < 1 / 3 else None
+    spans = undisturbed.spans[rank]
+    moment = rng.choice([m for m in moments if m == "anywhere" or m in spans])
     if moment == "anywhere":
-        return Kill(moment, rng.uniform(0, undisturbed.seconds))
-    occurrence = rng.randrange(len(undisturbed.spans[moment]))
-    return Kill(moment, rng.uniform(0, undisturbed.spans[moment][occurrence]), occurrence)
+        return Kill(moment, rng.uniform(0, undisturbed.seconds), 0, rank, others)
+    occurrence = rng.randrange(len(spans[moment]))
+    return Kill(moment, rng.uniform(0, spans[moment][occurrence]), occurrence, rank, others)
+
+
+def _bad_ends(processes: list[Process]) -> Iterator[str]:
+    """Name the processes that survived others, and did not end as they should."""
+    for process in processes:
+        if process.hung:
+            yield f"a survivor did not end within {PATIENCE:.0f} s"
+        if process.was_killed or process.status == 0 or process.helped:
+            continue
+        *said, last = process.words.splitlines() or [""]
+        if not last.startswith(LAST_WORDS) or any("Traceback" in line for line in said):
+            yield f"a survivor ended with status {process.status} and: {last[:200]}"
 
 
 def _kill_before_operation(number: int, run: Path) -> None:
@@ -252,13 +409,18 @@ def _kill_before_operation(number: int, run: Path) -> None:
     _before_operations(run, act)
 
 
-def _start_and_kill(kill: Kill | None, method: str, workers: int, run: Path) -> tuple[int, bool]:
-    """Start a process; return its number if it was killed, else 0, and whether that was inside the moment."""
+def _start_and_kill(kill: Kill | None, training: Training, run: Path, restarts: int) -> tuple[list[Process], bool]:
+    """Start a run's processes; return them, ended, and whether one was killed inside the moment."""
     if kill is None or kill.moment == "anywhere":
-        return start(method, workers, run, lambda: None, kill.seconds if kill else None), False
+        return start(training, run, lambda rank: None, restarts, kill), False
     if kill.moment == "file":
-        process = start(method, workers, run, lambda: _kill_before_operation(kill.occurrence, run))
-        return process, bool(process)
+
+        def watch(rank: int) -> None:
+            if rank == kill.rank:
+                _kill_before_operation(kill.occurrence, run)
+
+        processes = start(training, run, watch, restarts, kill)
+        return processes, processes[kill.rank].was_killed
     inside, outside = os.pipe()
     left_to_enter = kill.occurrence
 
@@ -273,18 +435,23 @@ def _start_and_kill(kill: Kill | None, method: str, workers: int, run: Path) -> 
         if left_to_enter == -1:
             os.write(outside, b">")
 
-    process = start(method, workers, run, lambda: _around(*MOMENTS[kill.moment](method), enter=enter, leave=leave))
+    def aim(rank: int) -> None:
+        if rank == kill.rank:
+            _around(*MOMENTS[kill.moment](training.method), enter=enter, leave=leave)
+
+    processes = start(training, run, aim, restarts, kill)
     os.close(outside)
     os.set_blocking(inside, False)  # orphaned workers hold the other end
     with suppress(BlockingIOError), os.fdopen(inside, "rb", buffering=0) as pipe:
-        return process, pipe.read(2) == b"<"
-    return process, False
+        return processes, pipe.read(2) == b"<"
+    return processes, False
 
 
-def _end_session(process: int) -> None:
-    """End the workers that a killed process has left."""
-    with suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
+def _end_sessions(processes: list[Process]) -> None:
+    """End the workers that processes have left."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.number, signal.SIGKILL)
 
 
 def _remove(path: Path) -> None:
@@ -292,7 +459,7 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _torn(run: Path) -> str | None:
+def _torn(run: Path) -> Iterator[str]:
     """Name what a kill has torn besides the end of metrics.jsonl."""
     with suppress(FileNotFoundError):
         *lines, _ = (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
@@ -300,8 +467,7 @@ def _torn(run: Path) -> str | None:
             try:
                 json.loads(line)
             except ValueError:
-                return f"metrics.jsonl torn: {line[:40]}"
-    return None
+                yield f"metrics.jsonl torn: {line[:40]}"
 
 
 # ── comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -345,33 +511,38 @@ def _tensors(first: Path, second: Path) -> str:
 
 
 def campaign(
-    methods: list[str], workers: list[int], kills: int, moments: list[str], seed: int, folder: Path
+    trainings: list[Training], kills: int, moments: list[str], seed: int, folder: Path, minutes: float | None
 ) -> Iterator[list[Survival]]:
-    """Kill `kills` runs of each method and number of workers; yield them together."""
-    rng = random.Random(seed)
-    for method in methods:
-        undisturbed = run_undisturbed(method, folder)
-        for count in workers:
-            survivals = []
-            for number in range(kills):
-                run = folder / f"{method}-{count}-{number}"
-                survivals.append(survive(undisturbed, method, count, moments, run, rng))
-                if not survivals[-1].differences:
-                    _remove(run)
-            yield survivals
+    """Kill `kills` runs of each training, or fewer in less time; yield those of a training together."""
+    rng, undisturbed = random.Random(seed), {}
+    share = minutes and 60 * minutes / len(trainings)
+    for training in trainings:
+        began, method = time.monotonic(), training.method
+        if method not in undisturbed:
+            undisturbed[method] = run_undisturbed(method, training.processes, folder)
+        survivals: list[Survival] = []
+        while len(survivals) < kills and not (share and survivals and time.monotonic() - began > share):
+            run = folder / f"{method}-{training.workers}-{len(survivals)}"
+            survivals.append(survive(undisturbed[method], training, moments, run, rng))
+            if not survivals[-1].differences:
+                _remove(run)
+        yield survivals
 
 
 def summary(survivals: list[Survival]) -> dict[str, Any]:
     """Return the figures of runs of one method with one number of workers."""
-    kills = [moment for s in survivals for moment in s.kills]
+    kills, training = [moment for s in survivals for moment in s.kills], survivals[0].training
     return {
-        "method": survivals[0].method,
-        "workers": survivals[0].workers,
+        "method": training.method,
+        "workers": training.workers,
+        "processes": training.processes,
         "runs": len(survivals),
         "identical": sum(not s.differences for s in survivals),
         "kills": len(kills),
         "moments": {moment: kills.count(moment) for moment in ("anywhere", "file", *MOMENTS)},
         "inside": sum(s.inside for s in survivals),
+        "survivors": sum(s.survivors for s in survivals),
+        "helped": sum(s.helped for s in survivals),
         "differences": [f"killed in {', '.join(s.kills)}: {line}" for s in survivals for line in s.differences],
     }
 
@@ -381,7 +552,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2, 4])
+    parser.add_argument("--processes", type=int, default=1, help="that train a run together")
     parser.add_argument("--kills", type=int, default=50, help="runs killed, of each method and number of workers")
+    parser.add_argument("--minutes", type=float, help="for the whole campaign; the runs that fit, at least one each")
     parser.add_argument(
         "--moments", nargs="+", choices=["anywhere", "file", *MOMENTS], default=["anywhere", "file", *MOMENTS]
     )
@@ -390,18 +563,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write rows and differences there")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print("| method | workers | killed runs | identical | kills | of them in | aimed ones inside their moment |")
-    print("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
+    print("| method | workers | killed runs | identical | kills | of them in | aimed ones inside | survivors |")
+    print("| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |")
     rows = []
+    trainings = [Training(method, count, args.processes) for method in args.methods for count in args.workers]
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        for survivals in campaign(args.methods, args.workers, args.kills, args.moments, args.seed, folder):
+        for survivals in campaign(trainings, args.kills, args.moments, args.seed, folder, args.minutes):
             rows.append(row := summary(survivals))
             moments = ", ".join(f"{name} {count}" for name, count in row["moments"].items() if count)
             aimed = row["kills"] - row["moments"]["anywhere"]
             cells = [*(row[name] for name in ("method", "workers", "runs", "identical", "kills")), moments]
-            print("|", *(f"{cell} |" for cell in cells), f"{row['inside']} of {aimed} |", flush=True)
+            cells += [f"{row['inside']} of {aimed}", f"{row['survivors']}, {row['helped']} helped"]
+            print("|", *(f"{cell} |" for cell in cells), flush=True)
     differences = [f"{row['method']}, {row['workers']} workers, {line}" for row in rows for line in row["differences"]]
     print("\n".join(differences))
     if args.json:

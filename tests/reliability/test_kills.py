@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,6 +38,22 @@ def test_a_run_of_each_method_survives_kills_at_the_worst_moments(tmp_path: Path
     assert all(row["kills"] for row in rows)
 
 
+def test_two_processes_survive_the_kill_of_either(tmp_path: Path) -> None:
+    aimed = ["--moments", "save", "validation", "commit", "log"]
+    (row,) = campaign(
+        tmp_path / "runs", "--processes", "2", "--methods", "des4", "--workers", "0", "--kills", "2", *aimed
+    )
+    assert row["identical"] == row["runs"] == 2
+    assert row["survivors"]
+
+
+@pytest.mark.slow
+def test_fifty_runs_of_two_processes_survive(tmp_path: Path) -> None:
+    rows = campaign(tmp_path / "runs", "--processes", "2", "--workers", "0", "2", "--kills", "50")
+    assert len(rows) == 2 * len(METHODS)
+    assert all(row["identical"] == row["runs"] == 50 for row in rows)
+
+
 @pytest.mark.slow
 def test_fifty_runs_of_each_method_and_number_of_workers_survive(tmp_path: Path) -> None:
     rows = campaign(tmp_path / "runs", "--workers", "0", "2", "4", "--kills", "50")
@@ -43,13 +61,19 @@ def test_fifty_runs_of_each_method_and_number_of_workers_survive(tmp_path: Path)
     assert all(row["identical"] == row["runs"] == 50 for row in rows)
 
 
-def test_the_campaign_sees_what_differs(finished: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("kills", SCRIPT)
     assert spec
     assert spec.loader
-    kills = importlib.util.module_from_spec(spec)
-    sys.modules["kills"] = kills  # dataclasses look their module up
-    spec.loader.exec_module(kills)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "kills", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_campaign_sees_what_differs(kills: ModuleType, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     assert kills.compare(finished, run) == []
     state = run / "checkpoints" / "step-6" / "state.safetensors"
@@ -63,3 +87,26 @@ def test_the_campaign_sees_what_differs(finished: Path, tmp_path: Path) -> None:
     names = [line.split()[0] for line in kills.compare(finished, run)]
     assert names == [".results.json.partial", "checkpoints/step-6/state.safetensors", "metrics.jsonl",
                      "weights/best.safetensors"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "is_bad"),
+    [
+        (1 << 8, "RunError: another process of this training has ended, so this one cannot go on", False),
+        (1 << 8, "RunError: the processes of this training cannot join (reset)", False),
+        (0, "step 12: mIoU 0.5", False),
+        (1 << 8, "RuntimeError: connection closed by peer", True),
+        (1 << 8, "Traceback (most recent call last):\nRunError: another process of this training has ended", True),
+        (1 << 8, "", True),
+        (signal.SIGSEGV, "step 2/12", True),
+    ],
+)
+def test_the_campaign_sees_how_a_survivor_ends(
+    kills: ModuleType, tmp_path: Path, status: int, words: str, is_bad: bool
+) -> None:
+    log = tmp_path / "run.log"
+    log.write_text(f"of another start\n{words}\n")
+    survivor = kills.Process(1, log, len("of another start\n"), status)
+    assert bool(list(kills._bad_ends([survivor]))) == is_bad
+    survivor.hung = True
+    assert list(kills._bad_ends([survivor]))
