@@ -1,8 +1,9 @@
 """Bytes that a step of DeS4 keeps for its backward pass, per pixel of a crop and pair of images; its FLOPs and network.
 
 python benchmarks/memory.py [--encoder NAME …] [--crop N] [--batch N] [--channels N] [--stride N] [--checkpointing]
+                           [--precision NAME]
 
-Counted, not measured, by des4.engine.cost, in float32. So any machine gives the same figure. `des4 data check` sizes
+Counted, not measured, by des4.engine.cost. So any machine gives the same figure. `des4 data check` sizes
 batches by it (MEMORY in des4/data/checks/advice.py).
 """
 
@@ -14,6 +15,7 @@ import torch
 from step import NUM_CLASSES, make_batch, make_method
 
 from des4.engine.cost import step_cost
+from des4.engine.settings import DTYPES
 from des4.models import ModelConfig
 
 
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--stride", type=int, default=16)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     args = parser.parse_args()
     for encoder in args.encoder:
         model = ModelConfig(
@@ -36,7 +39,7 @@ def main() -> None:
             checkpointing=args.checkpointing,
         )
         method = make_method("des4", model, torch.ones(NUM_CLASSES))
-        cost = step_cost(method, make_batch(args.batch, args.crop))
+        cost = step_cost(method, make_batch(args.batch, args.crop), args.precision)
         encoder_size, size = (
             sum(p.numel() for p in part.parameters()) / 1e6 for part in (method.student.encoder, method.student)
         )

@@ -51,6 +51,7 @@ VARIANTS = {
     "fused optimiser": Variant(fused=True),
     "compile": Variant(compiled=True),
     "as trained": Variant(channels_last=True, fused=True),
+    "as trained, compile": Variant(channels_last=True, fused=True, compiled=True),
     "as trained, bf16": Variant(channels_last=True, fused=True, dtype=torch.bfloat16),
     "as trained, bf16, compile": Variant(channels_last=True, fused=True, dtype=torch.bfloat16, compiled=True),
 }
