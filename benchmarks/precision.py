@@ -23,6 +23,7 @@ from timing import machine, medians, prepare
 from torch.profiler import ProfilerActivity, profile
 
 from des4.engine.optim import OptimConfig, build_optimiser
+from des4.engine.settings import Precision, autocast
 from des4.methods import METHODS
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks, cpp_compiler
@@ -35,7 +36,7 @@ Step = Callable[[], None]
 class Variant:
     """What differs from plain float32."""
 
-    dtype: torch.dtype = torch.float32
+    precision: Precision = "fp32"
     channels_last: bool = False
     checkpointing: bool = False
     fused: bool = False
@@ -45,15 +46,15 @@ class Variant:
 VARIANTS = {
     "plain": Variant(),
     "channels_last": Variant(channels_last=True),
-    "bf16": Variant(dtype=torch.bfloat16),
-    "fp16": Variant(dtype=torch.float16),
+    "bf16": Variant(precision="bf16"),
+    "fp16": Variant(precision="fp16"),
     "checkpointing": Variant(checkpointing=True),
     "fused optimiser": Variant(fused=True),
     "compile": Variant(compiled=True),
     "as trained": Variant(channels_last=True, fused=True),
     "as trained, compile": Variant(channels_last=True, fused=True, compiled=True),
-    "as trained, bf16": Variant(channels_last=True, fused=True, dtype=torch.bfloat16),
-    "as trained, bf16, compile": Variant(channels_last=True, fused=True, dtype=torch.bfloat16, compiled=True),
+    "as trained, bf16": Variant(channels_last=True, fused=True, precision="bf16"),
+    "as trained, bf16, compile": Variant(channels_last=True, fused=True, precision="bf16", compiled=True),
 }
 
 
@@ -75,10 +76,10 @@ def make_step(variant: Variant, method: str, model: ModelConfig, batch: Batch, d
     for group in optimiser.param_groups:
         group.update(fused=variant.fused, foreach=not variant.fused)
     optimiser._step_supports_amp_scaling = variant.fused
-    scaler = torch.amp.GradScaler(device.type, enabled=variant.dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=variant.precision == "fp16")
 
     def step() -> None:
-        with torch.autocast(device.type, variant.dtype, enabled=variant.dtype != torch.float32):
+        with autocast(device, variant.precision):
             terms = net(batch)
         scaler.scale(torch.stack(list(terms.values())).sum()).backward()
         scaler.step(optimiser)

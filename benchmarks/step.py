@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from des4.engine import OptimConfig, TrainStep, build_optimiser
 from des4.engine.cost import StepCost, matrix_rate, step_cost, time_shares, wait_for
-from des4.engine.settings import DTYPES, Precision
+from des4.engine.settings import DTYPES, Precision, autocast
 from des4.methods import METHODS, Method
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks
@@ -79,7 +79,7 @@ class Networks(nn.Module):
 
 def bare_step(networks: Networks, batch: Batch, device: torch.device, precision: Precision) -> Step:
     def step() -> None:
-        with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+        with autocast(device, precision):
             terms = networks(batch)
         torch.stack(list(terms.values())).sum().backward()
         networks.zero_grad()

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from des4.engine.distributed import agree
 from des4.engine.parts import can_split, split
-from des4.engine.settings import DTYPES, Precision
+from des4.engine.settings import DTYPES, Precision, autocast
 from des4.models import PrototypeClassifier, PrototypeFeed, Segmenter
 from des4.types import Batch
 
@@ -76,15 +76,14 @@ def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> St
     network in seconds, and the method stays as it is. Raises torch's DataDependentOutputException for losses that ask
     for a value.
     """
-    device = batch.labelled.image.device.type
+    device = batch.labelled.image.device
     shapes = FakeTensorMode(allow_non_fake_inputs=True)
     tensors = (*method.parameters(), *method.buffers())
     copied: Method = copy.deepcopy(method, {id(tensor): shapes.from_tensor(tensor) for tensor in tensors})
     counter = _FlopCounter()
     kept = _Kept(copied.parameters())
     with torch.compiler.set_stance("force_eager"), shapes, counter:
-        autocast = torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
-        with autocast, torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+        with autocast(device, precision), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
             terms = copied(batch)
         kept_bytes = kept.bytes()
         counter.backwards = True

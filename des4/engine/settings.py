@@ -18,6 +18,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the networks compute in; weights, losses, prototypes and averages are float32 always."""
 
 
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Inside, networks compute in a precision.
+
+    Weights are cast each time they are used. torch's cache of cast weights would keep those of a pass without gradients
+    for the pass with them, which then gives none (torch 2.10 does so), and whole ones of parameters in shards.
+    """
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32", cache_enabled=False)
+
+
 class TrainConfig(Config):
     """How long, how much at a time, and on what to train.
 

@@ -8,7 +8,6 @@ take their step, towards weights that did not move.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 from des4.engine.distributed import average_buffers, average_gradients, without_averaging
 from des4.engine.parts import can_split, split
 from des4.engine.process import is_out_of_memory
-from des4.engine.settings import DTYPES, Precision
+from des4.engine.settings import Precision, autocast
 from des4.engine.sharding import grad_scaler, is_sharded, take_gradients, total_norm
 from des4.ops.reduce import num_ranks, sum_over_ranks
 from des4.types import Batch, RunError
@@ -108,12 +107,9 @@ class TrainStep:
 
     def _backward_in_parts(self, parts: list[Batch]) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        # Autocast's cache of weights would keep whole ones, without their gradient if they were first used without.
-        autocast = partial(torch.autocast, self.device.type, DTYPES[self.precision], self.precision != "fp32",
-                           cache_enabled=not self.sharded)  # fmt: skip
         for number, part in enumerate(parts, 1):
             with without_averaging(self._wrapped, number < len(parts)):
-                with autocast():
+                with autocast(self.device, self.precision):
                     terms: dict[str, Tensor] = self._wrapped(part)
                 terms = {name: term.float() / len(parts) for name, term in terms.items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]

@@ -79,6 +79,15 @@ def test_a_step_waits_for_nothing(name: str, precision: Any, optim: str, make_me
     assert waits.seen == []
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trained_weight_gets_its_gradient(name: str, precision: Any, make_method: Make, make_batch: Make) -> None:
+    """Also where a pass without gradients has used it before in the same step."""
+    step = step_of(make_method(name, **unthresholded(name)), precision=precision)
+    step._backward(make_batch(images=4, group=2))
+    assert [name for name, parameter in step.own.items() if parameter.grad is None] == []
+
+
 def test_waiting_is_noticed() -> None:
     """So the test above can fail."""
     with Waits() as waits:

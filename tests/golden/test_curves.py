@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 
+from des4.engine.settings import Precision, autocast
 from des4.methods import METHODS
 
 CURVES = Path(__file__).parent / "curves"
@@ -39,14 +40,14 @@ LOW_PRECISION = {"cross-entropy": (0.005, 0.001), "squared gap": (0.08, 0.01), "
 def curve_of(make_method: Make, make_batch: Make) -> Callable[..., Curve]:
     """Train a method for 20 steps; every pseudo-label counts, or the fresh networks would learn from none."""
 
-    def curve_of(name: str, dtype: torch.dtype = torch.float32) -> Curve:
+    def curve_of(name: str, precision: Precision = "fp32") -> Curve:
         settings = {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
         method = make_method(name, model={"temperature": 0.5}, **settings)
         trainable = [p for p in method.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(trainable, lr=0.003, momentum=0.9, weight_decay=1e-4)
         curve: Curve = {}
         for m in range(STEPS):
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            with autocast(torch.device("cpu"), precision):
                 terms = method(make_batch(m, images=4))
             torch.stack(list(terms.values())).sum().backward()
             optimiser.step()
@@ -80,7 +81,7 @@ def test_bfloat16_follows_the_curve(name: str, curve_of: Callable[..., Curve]) -
     sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in nearly all of them.
     """
     golden: Curve = json.loads((CURVES / f"{name}.json").read_text(encoding="utf-8"))
-    curve = curve_of(name, torch.bfloat16)
+    curve = curve_of(name, "bf16")
     assert curve.keys() == golden.keys()
     for term, values in golden.items():
         kind = "prototypes" if name == "des4" else "squared gap" if term == "consistency" else "cross-entropy"
