@@ -331,3 +331,16 @@ def test_positions_follow_the_size_of_the_image() -> None:
             assert (first[0].diff() > 0).all()
             middle = first[0].mean() - encoder.network.patch_embed.proj.bias[0]
             torch.testing.assert_close(middle, torch.tensor(0.5), atol=0.01, rtol=0)
+
+
+@pytest.mark.slow
+def test_of_all_transformers_in_timm_beit_alone_is_refused() -> None:
+    refused = []
+    with torch.device("meta"):  # shapes without memory
+        for name in filter(is_transformer, timm.list_models()):
+            try:
+                TransformerEncoder(name)
+            except ConfigError:
+                refused.append(name)
+    assert refused
+    assert all(name.startswith("beit") for name in refused)
