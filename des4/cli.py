@@ -175,11 +175,27 @@ def predict(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Run folders.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUNS", help="Run folders, or a campaign file and settings of all its runs.")
+    ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the comparison into this file.")] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of a campaign that train at a time.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads of each; default: the cores, shared out.")
+    ] = None,
+    no_training: Annotated[bool, typer.Option("--no-training", help="Report on what a campaign has so far.")] = False,
 ) -> None:
-    """Compare runs: mean ± standard deviation over seeds, and what makes the comparison unfair."""
+    """Compare runs: mean ± standard deviation over seeds, and what makes the comparison unfair.
+
+    Given a campaign (a YAML file of methods × lists × seeds), train what is missing of it first.
+    """
+    files, overrides = [run for run in runs if "=" not in run], [run for run in runs if "=" in run]
+    if any(file.endswith((".yaml", ".yml")) for file in files):
+        if len(files) > 1:
+            raise typer.BadParameter(f"one campaign file at a time, not {' and '.join(files)}")
+        _campaign(Path(files[0]), overrides, jobs, threads, markdown, plot, train=not no_training)
+        return
     from des4.report.compare import compare as compare_runs
     from des4.runlog import RunFolder
 
@@ -190,6 +206,37 @@ def compare(
         Console().print(comparison)
     if plot is not None:
         comparison.plot(plot)
+
+
+@app.command()
+def curve(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="CONFIG KEY=VALUE", help="Data and settings: as for des4 train.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
+    masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labelled images; may be repeated.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(metavar="S", help="Seed; may be repeated. Default: 0.")] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs that train at a time.")] = 1,
+) -> None:
+    """Would more masks help, or unlabelled images? Train with ever more of the masks you have, and draw the curve."""
+    from des4 import campaign
+    from des4.config import load_config
+
+    files, overrides = [a for a in arguments if "=" not in a], [a for a in arguments if "=" in a]
+    config = load_config(files or [{"method": "supervised"}], overrides)
+    settings = campaign.curve(config, out, masks or (), seed or (0,))
+    planned = campaign.plan(settings)
+    failures = campaign.run_campaign(planned, jobs)
+    for line in failures:
+        _complain(f"failed: {line}", "red")
+    found = campaign.report(settings, planned)
+    found.write(out)
+    Console().print(found)
+    for line in found.verdict(config.method.name):
+        print(line)
+    print(f"curve   {out / 'curve.png'}")
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -210,6 +257,30 @@ def methods() -> None:
     for name, cls in METHODS.items():
         table.add_row(name, *(Text(cell) for cell in (_summary(cls), _views(cls), _paper(cls))))
     Console().print(table)
+
+
+def _campaign(
+    file: Path, overrides: list[str], jobs: int, threads: int | None, markdown: bool, plot: Path | None, *, train: bool
+) -> None:
+    """Train what is missing of a campaign, then print and write its report."""
+    from des4 import campaign
+
+    settings = campaign.read_campaign(file)
+    planned = campaign.plan(settings, overrides)
+    failures = campaign.run_campaign(planned, jobs, threads) if train else []
+    for line in failures:
+        _complain(f"failed: {line}", "red")
+    found = campaign.report(settings, planned)
+    found.write(settings.out)
+    if plot is not None:
+        found.plot(plot)
+    if markdown:
+        print(found.markdown(), end="")
+    else:
+        Console().print(found)
+    print(f"written to {settings.out}: campaign.md, campaign.json and, with a reference, campaign.png")
+    if failures:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -81,16 +81,22 @@ class RunConfig(Config):
         return {**tree, "train": {"accumulate": "auto", **train, "batch_size": batch}}
 
 
-def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> RunConfig:
+Source = str | Path | Mapping[str, Any] | RunConfig
+"""Where settings come from."""
+
+
+def load_config(source: Source | Sequence[Source], overrides: Overrides = ()) -> RunConfig:
     """Read a config and apply overrides to it.
 
-    source: a YAML file's path, a mapping of the same shape, or a config.
+    source: a YAML file's path, a mapping of the same shape, or a config; or several of these, each of which overrides
+        those before it.
     overrides: `{"train.steps": 100}`, or `["train.steps=100"]` with the values written as YAML.
     Raises ConfigError, which lists every mistake with its dotted key.
     """
     errors: list[str] = []
     tree: Tree = {}
-    _apply(tree, _read(source).items(), errors)
+    for one in [source] if isinstance(source, str | Path | Mapping | RunConfig) else source:
+        _apply(tree, _read(one).items(), errors)
     _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
     if isinstance(data := tree.get("data"), dict):
         data.setdefault("name", recognise(Path(str(data.get("root")))))
@@ -127,12 +133,14 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(source: str | Path | Mapping[str, Any] | RunConfig) -> Mapping[str, Any]:
+def _read(source: Source) -> Mapping[str, Any]:
     if isinstance(source, RunConfig):
         return dump(source)
-    if isinstance(source, Mapping):
-        return source
-    path = Path(source)
+    return source if isinstance(source, Mapping) else read_yaml(Path(source))
+
+
+def read_yaml(path: Path) -> Tree:
+    """Read a YAML file that holds a mapping, as data. Raises ConfigError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: a config file holds at most {MAX_BYTES // 1024} KiB")

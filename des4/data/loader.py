@@ -123,12 +123,15 @@ class Loader:
     def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._labelled_order, []
         allowed = skipped if self.dataset.skip_broken else None
-        for epoch, place in order.batch(number, self.labelled_batch):
+        drawn = order.batch(number, self.labelled_batch)
+        for epoch, place in drawn:
             sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
             box = self._draw_crop(image, epoch, place)
             crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
         images, boxes, ids, labels = zip(*crops, strict=True)
-        return _Crops(torch.stack(images), boxes, ids, label=torch.stack(labels))
+        preset = self.config.labelled_photometric
+        colours = tuple(draw_photometric(preset, self._rng(*sample, "colour")) for sample in drawn)
+        return _Crops(torch.stack(images), boxes, ids, label=torch.stack(labels), colours=(colours,))
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []
@@ -194,7 +197,8 @@ class Loader:
         """Make the views, on the device where the crops are."""
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        labelled = Labelled(padded_views(lab.image, lab.boxes, self.fill)[0], lab.label.long(), lab.ids)
+        image = strong_view(padded_views(lab.image, lab.boxes, self.fill)[0], lab.colours[0])
+        labelled = Labelled(image, lab.label.long(), lab.ids)
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
@@ -206,7 +210,8 @@ class Loader:
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. label: (B, H, W) uint8, of labelled samples. colours, mix: one entry a strong view.
+    image: (B, H, W, 3) uint8. label: (B, H, W) uint8, of labelled samples. colours: one entry a view that is
+    recoloured. mix: one entry a strong view.
     """
 
     image: Tensor

@@ -41,6 +41,8 @@ class ViewsConfig(Config):
     had two images on a GPU; or all samples of a part that has an odd number."""
     photometric: StrongPreset | Literal["auto"] = "auto"
     """Colour and blur of strong views; `auto`: what the method was published with."""
+    labelled_photometric: StrongPreset = "none"
+    """Colour and blur of labelled images. With few masks it keeps a network from knowing them by heart."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Self:

@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from des4.models.depthwise import speed_up
 from des4.types import ConfigError
 
 LOW_STRIDE = 4
@@ -75,6 +76,7 @@ class PyramidEncoder(Encoder):
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1
         # Built again, so that blocks behind the maps in use are not there at all.
         network = timm.create_model(name, features_only=True, out_indices=(low, deep), **stride)
+        speed_up(network)
         super().__init__(name, network, (channels[low], channels[deep]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -98,7 +98,7 @@ class Comparison:
         blocks = []
         for title, *tables in self._sections():
             blocks += [f"### {_markdown(title)}"] if title else []
-            blocks += ["\n".join(_markdown_rows(rows)) for rows in tables]
+            blocks += ["\n".join(markdown_rows(rows)) for rows in tables]
         if self.warnings:
             blocks.append("\n".join(f"- Warning: {_markdown(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
@@ -119,7 +119,7 @@ class Comparison:
         lines: list[RenderableType] = []
         for title, *tables in self._sections():
             lines += [Text(title, style="bold")] if title else []
-            lines += [_table(rows) for rows in tables]
+            lines += [as_table(rows) for rows in tables]
         return Lines(*lines, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
     def _sections(self) -> Iterator[tuple[str, Rows, Rows]]:
@@ -249,7 +249,7 @@ def _by_class(groups: Sequence[RunGroup]) -> Rows:
     return [["IoU %", *(g.label for g in groups)], *rows]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Table:
+def as_table(rows: Sequence[Sequence[str]]) -> Table:
     """Make a rich table; Text keeps `[x]` in a class name from being read as markup."""
     table = Table(header_style="bold", border_style="dim")
     for i, heading in enumerate(rows[0]):
@@ -259,7 +259,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
     rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
     lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows]
     return [lines[0], rule, *lines[1:]]

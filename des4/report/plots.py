@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 Scores = Mapping[str, float | None]
@@ -216,6 +216,62 @@ def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) 
         axes.set_ylim(len(groups) - 0.5, -0.5)
         _percent_axis(axes)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
+
+
+def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Path) -> None:
+    """Draw each method's differences to a reference: a dot a pair of runs, their mean and standard deviation (n - 1).
+
+    groups: method -> score name -> the differences of its pairs, as fractions.
+    """
+    names = list(next(iter(groups.values())))
+    thick = 0.76 / len(names)
+    with canvas(path, WIDTH, 1.1 + len(groups) * (0.2 + 0.3 * len(names))) as figure:
+        axes = figure.add_subplot()
+        axes.axvline(0, color=INK, linewidth=1)
+        for offset, name in enumerate(names):
+            for row, scores in enumerate(groups.values()):
+                every = 100 * np.array(scores[name], dtype=float)
+                values, at = every[~np.isnan(every)], row - 0.38 + thick * (offset + 0.5)
+                if not len(values):
+                    continue
+                spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+                colour = _colour(name, offset)
+                axes.barh(at, values.mean(), thick * 0.86, color=colour, alpha=0.35, label=name if row == 0 else None)
+                axes.plot(values, np.full(len(values), at), "o", ms=4.5, mfc=colour, mec="white", mew=0.8, zorder=4)
+                if spread:
+                    axes.errorbar(values.mean(), at, xerr=spread, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
+        axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 36)) for label in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlabel(f"points minus {reference}, pairs with the same lists and seed")
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
+
+
+def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+    """Draw mIoU over the number of masks: a dot a run, the mean as a line, its standard deviation as a band.
+
+    curves: method -> number of masks -> the fractions of its runs.
+    """
+    with canvas(path, WIDTH, 3.6) as figure:
+        axes = figure.add_subplot()
+        ticks = sorted({n for points in curves.values() for n in points})
+        for index, (method, points) in enumerate(curves.items()):
+            colour = CYCLE[index % len(CYCLE)]
+            means, spreads = [], []
+            for masks, values in points.items():
+                present = [100 * value for value in values if not math.isnan(value)]
+                means.append(float(np.mean(present)) if present else math.nan)
+                spreads.append(float(np.std(present, ddof=1)) if len(present) > 1 else 0.0)
+                axes.plot([masks] * len(present), present, "o", ms=4, mfc="white", mec=colour, mew=0.9, zorder=4)
+            low, high = np.array(means) - spreads, np.array(means) + spreads
+            axes.fill_between(list(points), low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(list(points), means, color=colour, linewidth=1.8, label=method)
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(n) for n in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("labelled images")
+        axes.set_ylabel("mIoU %")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(curves), borderaxespad=0.3)
 
 
 def sizes(counts: Sequence[Mapping[str, int]], path: Path) -> None:

@@ -1,0 +1,270 @@
+"""Campaigns: methods × lists × seeds as one command, and what each method is worth against a reference.
+
+```yaml
+out: runs/few                      # one folder a run: out/METHOD/LIST/seed-0
+settings: {data: mydata}           # of every run, as in a config file
+methods:
+  supervised: {config: configs/camvid/supervised.yaml}   # a file to begin with, settings that override it, or both
+  des4: {config: configs/camvid/des4.yaml, steps: 2000}
+  oracle: {config: configs/camvid/supervised.yaml, lists: [all]}   # only with these lists
+lists:
+  6a: {data.labeled: lists/6a/labeled.txt, data.unlabeled: lists/6a/unlabeled.txt}
+  all: {data.labeled: lists/all.txt}
+seeds: [0, 1, 2]
+reference: supervised              # what the others are compared with, run by run
+full: all                          # the list that has every mask: the headroom is what it adds to the others
+```
+
+A run is done, goes on where it was stopped, or is trained from its beginning; so the command may be given again at any
+time. Paths are relative to the working directory, as everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from des4.config import RunConfig, differences, dump, load_config, read_yaml
+from des4.data.formats.files import FilesConfig
+from des4.data import open_files
+from des4.data.split_folder import Recipe, write_splits
+from des4.data.splits import counts_of, draw, pool_of, read_contents
+from des4.methods import METHODS
+from des4.report.campaign import CampaignReport, Finished
+from des4.runlog import RunFolder, read_json, write_atomically
+from des4.types import Config, ConfigError, RunError
+
+POLL = 0.5
+"""Seconds between two looks at the runs that are being trained."""
+
+
+class CampaignConfig(Config):
+    """What a campaign file says."""
+
+    out: Path
+    settings: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    lists: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    reference: str | None = None
+    full: str | None = None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: `{self.reference}` is none of the methods {', '.join(self.methods)}")
+        if self.full is not None and self.full not in self.lists:
+            raise ValueError(f"full: `{self.full}` is none of the lists {', '.join(self.lists)}")
+        for name, settings in self.methods.items():
+            if unknown := [entry for entry in settings.get("lists", ()) if entry not in self.lists]:
+                raise ValueError(f"methods.{name}.lists: {', '.join(unknown)} is none of {', '.join(self.lists)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a campaign: what it is called, where it lies, and its settings."""
+
+    method: str
+    lists: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        assert self.config.out is not None  # noqa: S101  # `plan` gives each run one
+        return self.config.out
+
+    @property
+    def name(self) -> str:
+        """How it is called on the terminal."""
+        return f"{self.method} · {self.lists} · seed {self.seed}"
+
+
+def read_campaign(path: Path) -> CampaignConfig:
+    """Read a campaign file. Raises ConfigError."""
+    try:
+        return CampaignConfig.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planned]:
+    """List the runs of a campaign, lists first, so that a table fills row by row. overrides: settings of every run.
+
+    Raises ConfigError where a run's settings are wrong, all of them before the first is trained.
+    """
+    runs = []
+    for seed in campaign.seeds:
+        for lists, where in campaign.lists.items():
+            for method, given in campaign.methods.items():
+                own = dict(given)
+                wanted, file = own.pop("lists", None), own.pop("config", None)
+                if wanted is not None and lists not in wanted:
+                    continue
+                # later ones win: the file, what all runs share, the lists, the method's own, the command line's
+                layers = [Path(file)] if file else []
+                config = load_config([*layers, campaign.settings, where, own, {"train.seed": seed}], overrides)
+                out = campaign.out / method / lists / f"seed-{seed}"
+                runs.append(Planned(method, lists, seed, config.model_copy(update={"out": out})))
+    return runs
+
+
+
+def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[int]) -> CampaignConfig:
+    """Make the campaign of a learning curve: supervised training with ever more of the masks that there are.
+
+    config: of data in files and a method that reads no unlabelled image. masks: numbers of labelled images; none = all
+    of them, and a half, a quarter and an eighth. The lists are drawn into `out`/lists once, stratified and each inside
+    the next larger one. Raises ConfigError or DataError.
+    """
+    if METHODS[config.method.name].VIEWS.strong:
+        raise ConfigError(f"method={config.method.name}: a learning curve is of supervised training; leave method out")
+    if not isinstance(config.data, FilesConfig):
+        raise ConfigError("data: a learning curve is drawn of data in files; give data=FOLDER")
+    dataset = open_files(config.data)
+    pool = pool_of(dataset)
+    numbers = sorted(set(masks)) or sorted({n for n in (len(pool) >> shift for shift in range(4)) if n >= 2})
+    counts = counts_of(len(pool), (), [*numbers, *([len(pool)] if len(pool) not in numbers else [])])
+    recipe = Recipe(tuple(f"--count {name}" for name in counts), "stratified", nested=True, seed=0, pool=len(pool))
+    lists = out / "lists"
+    if not lists.exists():
+        contents = read_contents(dataset, pool)
+        write_splits(lists, dataset, draw(dataset, pool, counts, nested=True, contents=contents), contents, recipe)
+    elif tuple(read_json(lists / "splits.json").get("sizes", ())) != recipe.sizes:
+        raise RunError(f"{lists} holds lists of other sizes; give another folder with --out, or the same --masks")
+    return CampaignConfig(
+        out=out,
+        settings=dump(config),
+        methods={config.method.name: {}},
+        lists={
+            name: {f"data.{kind}": str(lists / name / f"{kind}.txt") for kind in ("labeled", "unlabeled")}
+            | {"data.val": str(lists / "val.txt")}
+            for name in counts
+        },
+        seeds=tuple(seeds),
+        reference=config.method.name,
+        full=str(len(pool)),
+    )
+
+
+def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None) -> list[str]:
+    """Train what is missing of a campaign, `jobs` runs at a time; return one line for each run that failed.
+
+    threads: CPU threads of each run; None shares the cores among the runs. Ctrl-C stops the runs, which save; given
+    again, the command goes on. Raises RunError where a run folder holds a run with other settings.
+    """
+    waiting = [run for run in runs if not _is_done(run)]
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    failures: list[str] = []
+    running: dict[subprocess.Popen[bytes], Planned] = {}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(waiting))
+        bars = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    process = _start(run, threads)
+                    running[process] = run
+                    bars[process] = progress.add_task(run.name, total=None)
+                    if progress.disable:
+                        print(f"{run.name}: started", flush=True)
+                time.sleep(POLL)
+                for process, run in list(running.items()):
+                    progress.update(bars[process], completed=_step(run), total=_steps(run))
+                    if process.poll() is None:
+                        continue
+                    del running[process]
+                    progress.remove_task(bars.pop(process))
+                    progress.advance(bar)
+                    done = process.returncode == 0
+                    if not done:
+                        failures.append(f"{run.name}: {_reason(run)}")
+                    if progress.disable:
+                        print(f"{run.name}: {'done' if done else failures[-1]}", flush=True)
+        except KeyboardInterrupt:
+            for process in running:  # on a terminal they have been told too; twice does no harm to one that saves
+                process.terminate()
+            for process in running:
+                process.wait()
+            raise
+    return failures
+
+
+def finished(runs: Sequence[Planned]) -> Iterator[Finished]:
+    """Yield the runs of a campaign that are done, for the report."""
+    for run in runs:
+        if _is_done(run):
+            yield Finished(run.method, run.lists, run.seed, RunFolder.open(run.folder).results())
+
+
+def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
+    """Put the figures of all runs that are done together. Raises RunError if none is."""
+    done = list(finished(runs))
+    if not done:
+        raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
+    return CampaignReport(done, campaign.reference, campaign.full, planned=len(runs))
+
+
+def _is_done(run: Planned) -> bool:
+    """Whether the run has its results, with these settings. Raises RunError for a folder with other settings."""
+    if not RunFolder.is_run(run.folder):
+        return False
+    folder = RunFolder.open(run.folder)
+    if changed := differences(load_config(folder.config()), run.config):
+        raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
+                       "another out, or remove this run")  # fmt: skip
+    return (run.folder / "results.json").exists()
+
+
+def _start(run: Planned, threads: int) -> subprocess.Popen[bytes]:
+    """Start or resume a run in a process of its own; what it prints goes to a file beside its folder."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    if RunFolder.is_run(run.folder):
+        command = ["train", "--resume", str(run.folder)]
+    else:
+        settings = run.folder.with_suffix(".yaml")
+        write_atomically(settings, yaml.safe_dump(dump(run.config), sort_keys=False, allow_unicode=True))
+        command = ["train", str(settings), "--overwrite"]  # of what a kill left before the run had its config
+    with _output(run).open("wb") as output:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "des4", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+
+
+def _output(run: Planned) -> Path:
+    return run.folder.with_suffix(".out")
+
+
+def _reason(run: Planned) -> str:
+    lines = _output(run).read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "stopped without a word")
+    return f"{last} (all that it printed: {_output(run)})"
+
+
+def _step(run: Planned) -> int:
+    """The last step that a run has logged."""
+    path = run.folder / "metrics.jsonl"
+    return RunFolder(run.folder).metrics()[-1]["step"] if path.exists() and path.stat().st_size else 0
+
+
+def _steps(run: Planned) -> int | None:
+    return run.config.train.steps

@@ -1,0 +1,223 @@
+"""What a campaign found: scores by list and method, and differences to the reference, paired run by run.
+
+A pair is two runs with the same lists and the same seed. Its difference is free of what the lists alone decide, which
+of few masks is a good draw, so the spread of differences says more than that of scores. Headroom: what all masks give
+the reference more than the few of a list.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.text import Text
+
+from des4.report.compare import Rows, Score, as_table, markdown_rows
+from des4.report.plots import learning_curve, paired, percent
+from des4.runlog import write_atomically, write_json
+
+SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
+EVERY_LIST = "every list"
+FEWEST = 3
+"""Pairs below which a spread says little."""
+ROOM, STILL_RISING = 5.0, 1.0
+"""Points of mIoU: what all masks must be worth for a list to be a benchmark, and what a last step says it goes on."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is done. results: its results.json."""
+
+    method: str
+    lists: str
+    seed: int
+    results: Mapping[str, Any]
+
+    def score(self, name: str) -> float:
+        """A figure as a fraction, nan where it is undefined."""
+        value = self.results[name]
+        return math.nan if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class CampaignReport:
+    """The finished runs of a campaign. planned: how many it has in all."""
+
+    runs: Sequence[Finished]
+    reference: str | None = None
+    full: str | None = None
+    planned: int = 0
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, in the campaign's order."""
+        return list(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def lists(self) -> list[str]:
+        """Names of the lists, in the campaign's order."""
+        return list(dict.fromkeys(run.lists for run in self.runs))
+
+    def scores(self, method: str, lists: str, name: str) -> Score:
+        """Scores of a method with a list, one a seed."""
+        return Score(tuple(r.score(name) for r in self.runs if (r.method, r.lists) == (method, lists)))
+
+    def differences(self, method: str, name: str, lists: Iterable[str] | None = None) -> Score:
+        """A method minus the reference, of each list and seed that both have."""
+        at = {(r.method, r.lists, r.seed): r.score(name) for r in self.runs}
+        wanted = set(self.lists if lists is None else lists)
+        return Score(
+            tuple(
+                at[method, run.lists, run.seed] - run.score(name)
+                for run in self.runs
+                if run.method == self.reference and run.lists in wanted and (method, run.lists, run.seed) in at
+            )
+        )
+
+    def headroom(self, lists: str, name: str = "miou") -> float:
+        """What all masks give the reference more than a list does; nan where one of the two was not trained."""
+        if self.full is None or self.reference is None or lists == self.full:
+            return math.nan
+        return self.scores(self.reference, self.full, name).mean - self.scores(self.reference, lists, name).mean
+
+    def closed(self, method: str, lists: str, name: str = "miou") -> float:
+        """Share of the headroom that a method closes; nan where there is none."""
+        room = self.headroom(lists, name)
+        return self.differences(method, name, [lists]).mean / room if room > 0 else math.nan
+
+    def tables(self) -> list[Rows]:
+        """Scores by list and method and, with a reference, differences to it, by list and over all."""
+        return [self._by_list(name) for name in SCORES] + ([self._paired()] if self.reference else [])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the reader must know."""
+        found = []
+        if len(self.runs) < self.planned:
+            found.append(f"{len(self.runs)} of {self.planned} runs are finished; give the command again to go on")
+        steps = {method: sorted({r.results["steps"] for r in self.runs if r.method == method}) for method in self.methods}
+        if len({tuple(numbers) for numbers in steps.values()}) > 1:
+            told = "; ".join(f"{method} {', '.join(map(str, numbers))}" for method, numbers in steps.items())
+            found.append(f"steps differ: {told}")
+        if few := [m for m in self.methods if m != self.reference and self._is_thin(m)]:
+            found.append(f"{', '.join(few)}: fewer than {FEWEST} pairs, so nothing is known about the spread")
+        return found
+
+    def _is_thin(self, method: str) -> bool:
+        return self.reference is not None and len(self.differences(method, "miou").present) < FEWEST
+
+    def markdown(self) -> str:
+        """Return tables and warnings as Markdown."""
+        blocks = ["\n".join(markdown_rows(rows)) for rows in self.tables()]
+        if self.warnings:
+            blocks.append("\n".join(f"- Warning: {text}" for text in self.warnings))
+        return "\n\n".join(blocks) + "\n"
+
+    def plot(self, path: Path) -> None:
+        """Draw each method's differences to the reference, a dot a pair, as PNG; without a reference, its scores."""
+        others = [m for m in self.methods if m != self.reference]
+        if self.reference is None or not others:
+            return
+        paired(
+            {m: {label: self.differences(m, name).values for name, label in SCORES.items()} for m in others},
+            self.reference,
+            path,
+        )
+
+    @property
+    def curve(self) -> dict[str, dict[int, Score]]:
+        """Method → number of masks → mIoU, over all lists of that size and seeds."""
+        found: dict[str, dict[int, list[float]]] = {}
+        for run in self.runs:
+            masks = run.results["data"]["labelled"]
+            found.setdefault(run.method, {}).setdefault(masks, []).append(run.score("miou"))
+        return {m: {n: Score(tuple(v)) for n, v in sorted(sizes.items())} for m, sizes in found.items()}
+
+    def verdict(self, method: str) -> list[str]:
+        """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
+        points = [(n, score.mean) for n, score in self.curve[method].items() if not math.isnan(score.mean)]
+        (few, low), (most, top) = points[0], points[-1]
+        if len(points) < 2:
+            return []
+        room, (half, before) = 100 * (top - low), points[-2]
+        last = 100 * (top - before)
+        return [
+            f"All {most} masks give {room:.1f} points of mIoU more than {few}. "
+            + (
+                f"With {few} masks there is room for a method that reads unlabelled images."
+                if room >= ROOM
+                else f"That is less than {ROOM:g}: with {few} masks unlabelled images have little left to win."
+            ),
+            f"From {half} to {most} masks it gained {last:.1f}. "
+            + (
+                "More masks would still help."
+                if last >= STILL_RISING
+                else "More masks of this kind would help little; longer training or larger images might."
+            ),
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write campaign.md, campaign.json (the figures of each run), campaign.png and curve.png into a folder.
+
+        The pictures need a reference, and lists of several sizes. Raises RunError.
+        """
+        write_atomically(folder / "campaign.md", self.markdown())
+        kept = ("miou", "tail_miou", "iou", "steps", "evaluated", "seconds", "data")
+        runs = [
+            {"method": r.method, "lists": r.lists, "seed": r.seed, **{k: r.results.get(k) for k in kept}}
+            for r in self.runs
+        ]
+        write_json(folder / "campaign.json", {"reference": self.reference, "full": self.full, "runs": runs})
+        self.plot(folder / "campaign.png")
+        sizes = {n for points in self.curve.values() for n in points}
+        if len(sizes) > 1:
+            curve = {m: {n: score.values for n, score in points.items()} for m, points in self.curve.items()}
+            learning_curve(curve, folder / "curve.png")
+
+    def __rich__(self) -> RenderableType:
+        tables: list[RenderableType] = [as_table(rows) for rows in self.tables()]
+        return Lines(*tables, *(Text(f"! {text}", style="yellow") for text in self.warnings))
+
+    def _by_list(self, name: str) -> Rows:
+        rows = [[f"{SCORES[name]} %", *self.methods]]
+        for lists in self.lists:
+            scores = [self.scores(method, lists, name) for method in self.methods]
+            rows.append([lists, *(str(score) if score.values else "–" for score in scores)])
+        return rows
+
+    def _paired(self) -> Rows:
+        """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed."""
+        others = [m for m in self.methods if m != self.reference]
+        heading = [f"minus {self.reference}", "lists", "pairs", *SCORES.values(), "headroom", "closed"]
+        rows = [heading]
+        for method in others:
+            for lists in [*self.lists, None]:
+                wanted = self.lists if lists is None else [lists]
+                miou, tail = (self.differences(method, name, wanted) for name in SCORES)
+                if not miou.values:
+                    continue
+                few = [each for each in wanted if self.differences(method, "miou", [each]).values]
+                room = _mean(self.headroom(each) for each in few)
+                closed = miou.mean / room if room > 0 else math.nan
+                rows.append(
+                    [method, lists or EVERY_LIST, str(len(miou.values)), _points(miou), _points(tail)]
+                    + [percent(room, 2), "–" if math.isnan(closed) else f"{100 * closed:.0f} %"]
+                )
+        return rows
+
+
+def _mean(values: Iterable[float]) -> float:
+    present = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(present) if present else math.nan
+
+
+def _points(score: Score) -> str:
+    """A difference in points of a percentage, with its sign."""
+    spread = "" if math.isnan(score.sd) else f" ± {100 * score.sd:.2f}"
+    return "–" if math.isnan(score.mean) else f"{100 * score.mean:+.2f}{spread}"

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import math
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from des4.report.campaign import CampaignReport, Finished
+
+
+def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
+    results = {"miou": miou, "tail_miou": tail, "iou": {"sky": miou}, "steps": 9, "data": {"labelled": masks}}
+    return Finished(method, lists, seed, results)
+
+
+@pytest.fixture
+def report() -> CampaignReport:
+    """Two lists of few masks and all of them; the second method misses one run."""
+    runs = [
+        run("plain", "a", 0, 0.40), run("plain", "a", 1, 0.42), run("plain", "b", 0, 0.30, masks=12),
+        run("plain", "all", 0, 0.50, masks=100),
+        run("ours", "a", 0, 0.45, 0.12), run("ours", "a", 1, 0.45, 0.14), run("ours", "b", 0, 0.36, 0.1, masks=12),
+    ]  # fmt: skip
+    return CampaignReport(runs, "plain", "all", planned=8)
+
+
+def test_differences_are_of_runs_with_the_same_lists_and_seed(report: CampaignReport) -> None:
+    assert report.differences("ours", "miou").values == pytest.approx((0.05, 0.03, 0.06))
+    assert report.differences("ours", "miou", ["a"]).values == pytest.approx((0.05, 0.03))
+    assert report.differences("ours", "tail_miou", ["a"]).mean == pytest.approx(0.03)
+
+
+def test_headroom_and_the_share_of_it_that_is_closed_by_hand(report: CampaignReport) -> None:
+    assert report.headroom("a") == pytest.approx(0.50 - 0.41)
+    assert report.closed("ours", "a") == pytest.approx(0.04 / 0.09)
+    assert math.isnan(report.headroom("all")) and math.isnan(report.closed("ours", "all"))
+    alone = CampaignReport(report.runs, "plain")
+    assert math.isnan(alone.headroom("a"))
+
+
+def test_a_list_without_headroom_closes_nothing() -> None:
+    runs = [run("plain", "a", 0, 0.5), run("plain", "all", 0, 0.4), run("ours", "a", 0, 0.6)]
+    assert math.isnan(CampaignReport(runs, "plain", "all").closed("ours", "a"))
+
+
+def test_the_tables_say_who_won_and_what_is_missing(report: CampaignReport) -> None:
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(report)
+    text = console.export_text()
+    assert "+4.00 ± 1.41" in text and "44 %" in text and "7 of 8 runs are finished" in text
+    markdown = report.markdown()
+    assert "| minus plain | lists | pairs | mIoU | tail mIoU | headroom | closed |" in markdown
+    assert "| ours | every list | 3 | +4.67 ± 1.53 |" in markdown
+
+
+def test_too_few_pairs_and_unequal_steps_are_warned_of() -> None:
+    runs = [run("plain", "a", 0, 0.4), Finished("ours", "a", 0, {**run("ours", "a", 0, 0.5).results, "steps": 20})]
+    text = " ".join(CampaignReport(runs, "plain", planned=2).warnings)
+    assert "fewer than 3 pairs" in text and "plain 9; ours 20" in text
+
+
+def test_an_undefined_score_is_left_out() -> None:
+    runs = [run("plain", "a", 0, None), run("ours", "a", 0, 0.5)]
+    report = CampaignReport(runs, "plain")
+    assert math.isnan(report.differences("ours", "miou").mean)
+    assert "| ours |" in report.markdown()
+
+
+def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
+    assert {n: score.mean for n, score in report.curve["plain"].items()} == pytest.approx({6: 0.41, 12: 0.30, 100: 0.5})
+    few, more = report.verdict("plain")
+    assert "All 100 masks give 9.0 points of mIoU more than 6." in few and "there is room" in few
+    assert "More masks would still help." in more
+    flat = CampaignReport([run("plain", "a", 0, 0.40), run("plain", "all", 0, 0.405, masks=100)])
+    assert "little left to win" in flat.verdict("plain")[0] and "would help little" in flat.verdict("plain")[1]
+    assert CampaignReport([run("plain", "a", 0, 0.4)]).verdict("plain") == []
+
+
+def test_it_writes_figures_and_pictures(report: CampaignReport, tmp_path: Path) -> None:
+    report.write(tmp_path)
+    kept = json.loads((tmp_path / "campaign.json").read_text())
+    assert kept["reference"] == "plain" and len(kept["runs"]) == 7
+    assert (tmp_path / "campaign.md").read_text() == report.markdown()
+    for name in ("campaign.png", "curve.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 1000
