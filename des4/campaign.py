@@ -25,7 +25,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,8 +35,8 @@ from pydantic import Field, ValidationError, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from des4.config import RunConfig, differences, dump, load_config, read_yaml
-from des4.data.formats.files import FilesConfig
 from des4.data import open_files
+from des4.data.formats.files import FilesConfig
 from des4.data.split_folder import Recipe, write_splits
 from des4.data.splits import counts_of, draw, pool_of, read_contents
 from des4.methods import METHODS
@@ -52,7 +52,7 @@ class CampaignConfig(Config):
     """What a campaign file says."""
 
     out: Path
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     lists: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
@@ -121,7 +121,6 @@ def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planne
                 out = campaign.out / method / lists / f"seed-{seed}"
                 runs.append(Planned(method, lists, seed, config.model_copy(update={"out": out})))
     return runs
-
 
 
 def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[int]) -> CampaignConfig:

@@ -22,7 +22,7 @@ class DepthwiseConv2d(nn.Conv2d):
         """(B, D, h, w) to (B, D, h, w)."""
         if input.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(input)
-        return _Depthwise.apply(input, self.weight, self.dilation)  # type: ignore[no-any-return, no-untyped-call]
+        return _Depthwise.apply(input, self.weight, self.dilation)  # type: ignore[no-any-return]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -71,8 +71,11 @@ def speed_up(network: nn.Module) -> None:
 def _is_slow(conv: nn.Conv2d) -> bool:
     """Whether `conv` is depthwise with dilation, keeps the size, and has nothing else to it."""
     depthwise = conv.groups == conv.in_channels == conv.out_channels
-    keeps_size = conv.stride == (1, 1) and conv.padding_mode == "zeros" and conv.padding == tuple(
-        step * (side // 2) for step, side in zip(conv.dilation, conv.kernel_size, strict=True)
+    keeps_size = (
+        conv.stride == (1, 1)
+        and conv.padding_mode == "zeros"
+        and conv.padding
+        == tuple(step * (side // 2) for step, side in zip(conv.dilation, conv.kernel_size, strict=True))
     )
     odd = all(side % 2 for side in conv.kernel_size)
     return depthwise and keeps_size and odd and conv.dilation != (1, 1) and conv.bias is None

@@ -101,7 +101,9 @@ class CampaignReport:
         found = []
         if len(self.runs) < self.planned:
             found.append(f"{len(self.runs)} of {self.planned} runs are finished; give the command again to go on")
-        steps = {method: sorted({r.results["steps"] for r in self.runs if r.method == method}) for method in self.methods}
+        steps = {
+            method: sorted({r.results["steps"] for r in self.runs if r.method == method}) for method in self.methods
+        }
         if len({tuple(numbers) for numbers in steps.values()}) > 1:
             told = "; ".join(f"{method} {', '.join(map(str, numbers))}" for method, numbers in steps.items())
             found.append(f"steps differ: {told}")
@@ -205,10 +207,9 @@ class CampaignReport:
                 few = [each for each in wanted if self.differences(method, "miou", [each]).values]
                 room = _mean(self.headroom(each) for each in few)
                 closed = miou.mean / room if room > 0 else math.nan
-                rows.append(
-                    [method, lists or EVERY_LIST, str(len(miou.values)), _points(miou), _points(tail)]
-                    + [percent(room, 2), "–" if math.isnan(closed) else f"{100 * closed:.0f} %"]
-                )
+                share = "–" if math.isnan(closed) else f"{100 * closed:.0f} %"
+                scores = [_points(miou), _points(tail), percent(room, 2), share]
+                rows.append([method, lists or EVERY_LIST, str(len(miou.values)), *scores])
         return rows
 
 

@@ -260,6 +260,7 @@ def as_table(rows: Sequence[Sequence[str]]) -> Table:
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write a heading and its rows as the lines of a Markdown table."""
     rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
     lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows]
     return [lines[0], rule, *lines[1:]]

@@ -49,7 +49,11 @@ PROSE = {
     "everything below it": TABLE["build"],
     "`api` and what it uses": {"api"},
     "`api`, `campaign`, `demo`, `doctor`, `cli_data` and what they use": {
-        "api", "campaign", "demo", "doctor", "cli_data"
+        "api",
+        "campaign",
+        "demo",
+        "doctor",
+        "cli_data",
     },
 }
 """Cells of the table in docs/architecture.md that are no list of names."""
