@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from des4.engine import OptimConfig, TrainStep, build_optimiser
 from des4.engine.cost import StepCost, matrix_rate, step_cost, time_shares, wait_for
 from des4.engine.settings import DTYPES, Precision, autocast
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks
 from des4.ops.mixing import draw_mix
@@ -57,7 +57,20 @@ def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: objec
         return build_segmenter(model, NUM_CLASSES, "prototype")
 
     cls = METHODS[name]
-    return cls(cls.Config(**settings), make_segmenter, counts, 0).train()
+    return cls(cls.Config(**settings), make_setting(make_segmenter, counts)).train()
+
+
+def make_setting(make_segmenter: Callable[[HeadName], Segmenter], counts: Tensor) -> Setting:
+    """Return the setting of a training on VOC."""
+    return Setting(
+        classes=tuple(map(str, range(NUM_CLASSES))),
+        pixel_counts=counts,
+        total_steps=40_000,
+        num_labelled=662,
+        num_unlabelled=9920,
+        seed=0,
+        make_segmenter=make_segmenter,
+    )
 
 
 class Networks(nn.Module):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.ops.mixing import draw_mix, join
 from des4.types import IGNORE, Batch, CutMixPreset, Labelled, Unlabelled
@@ -18,6 +19,7 @@ NUM_CLASSES = 4
 PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
 
 MakeMethod = Callable[..., Method]
+MakeSetting = Callable[..., Setting]
 MakeBatch = Callable[..., Batch]
 
 
@@ -42,18 +44,37 @@ def tiny_model() -> ModelConfig:
 
 
 @pytest.fixture
-def make_method(tiny_model: ModelConfig) -> MakeMethod:
-    """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
+def make_setting(tiny_model: ModelConfig) -> MakeSetting:
+    """Factory of what a method is built for: `make_setting(seed=1, model={"head": "prototype"})`."""
 
-    def make(name: str, *, seed: int = 0, model: dict[str, object] | None = None, **settings: object) -> Method:
-        torch.manual_seed(seed)
+    def make(*, model: dict[str, object] | None = None, **changes: object) -> Setting:
         config = ModelConfig.model_validate({**tiny_model.model_dump(), **(model or {})})
 
         def make_segmenter(head: HeadName) -> Segmenter:
             return build_segmenter(config, NUM_CLASSES, head)
 
+        setting = Setting(
+            classes=("ground", "wall", "tree", "lamp"),
+            pixel_counts=PIXEL_COUNTS,
+            total_steps=20,
+            num_labelled=4,
+            num_unlabelled=16,
+            seed=0,
+            make_segmenter=make_segmenter,
+        )
+        return replace(setting, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_method(make_setting: MakeSetting) -> MakeMethod:
+    """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
+
+    def make(name: str, *, seed: int = 0, model: dict[str, object] | None = None, **settings: object) -> Method:
+        torch.manual_seed(seed)
         cls = METHODS[name]
-        return cls(cls.Config(**settings), make_segmenter, PIXEL_COUNTS, seed).train()  # type: ignore[call-arg]
+        return cls(cls.Config(**settings), make_setting(model=model, seed=seed)).train()
 
     return make
 

@@ -1,6 +1,6 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
-from des4.methods.base import Method
+from des4.methods.base import Method, Setting
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.des4 import DeS4
 from des4.methods.fixmatch import FixMatch
@@ -15,4 +15,4 @@ METHODS: dict[str, type[Method]] = {
     "des4": DeS4,
 }
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "Setting"]

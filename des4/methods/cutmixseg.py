@@ -16,15 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import cross_entropy, squared_gap
-from des4.methods.base import MakeSegmenter
-from des4.methods.mean_teacher import TeacherStudent
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.ops.mixing import mix
 from des4.ops.reduce import share
 from des4.ops.resize import upsample
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class CutMixSegConfig(Config):
+class CutMixSegConfig(TeacherStudentConfig):
     """Settings of CutMixSeg."""
 
     name: Literal["cutmixseg"] = "cutmixseg"
@@ -32,19 +31,19 @@ class CutMixSegConfig(Config):
     """λ, of the squared gap summed over classes."""
     threshold: float = Field(0.97, ge=0, le=1)
     """Confidence at which the teacher counts as sure."""
-    momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step."""
 
 
 class CutMixSeg(TeacherStudent):
     """Consistency of probabilities on mixed images, weighted by the teacher's sureness."""
 
     Config = CutMixSegConfig
+    config: CutMixSegConfig
     VIEWS = ViewSpec(strong=1, cutmix="french", photometric="french")
 
-    def __init__(self, config: CutMixSegConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
-        self.weight, self.sure = config.consistency_weight, config.threshold
+    @property
+    def threshold(self) -> float:
+        """0: targets are probabilities, of which every pixel's counts."""
+        return 0.0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, weighted squared gap to the mixed teacher."""
@@ -54,7 +53,7 @@ class CutMixSeg(TeacherStudent):
         with torch.no_grad():
             target = mix(upsample(self.teacher(unlabelled.weak).float(), size).softmax(1), boxes)
             valid = mix(unlabelled.valid, boxes)
-            sure = share((target.amax(1) >= self.sure) & valid, valid)
+            sure = share((target.amax(1) >= self.config.threshold) & valid, valid)
 
         features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
         count = len(labelled.image)
@@ -63,5 +62,7 @@ class CutMixSeg(TeacherStudent):
         self.note(sure=sure)
         return {
             "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
-            "consistency": self.weight * sure * squared_gap(probs, target, valid, unlabelled.pixels[0]),
+            "consistency": self.config.consistency_weight
+            * sure
+            * squared_gap(probs, target, valid, unlabelled.pixels[0]),
         }

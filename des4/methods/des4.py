@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy
-from des4.methods.base import MakeSegmenter, Method
+from des4.methods.base import Method, Setting
 from des4.methods.pseudo import PseudoLabels, pseudo_labels
 from des4.models.ema import follow, warm_momentum
 from des4.models.prototypes import PrototypeClassifier, PrototypeFeed, Sampling
@@ -78,14 +78,14 @@ class DeS4(Method):
     """
 
     Config = DeS4Config
+    config: DeS4Config
     VIEWS = ViewSpec(strong=1, cutmix="reco")
 
-    def __init__(self, config: DeS4Config, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(pixel_counts, seed)
-        self.config = config
-        self.threshold = config.threshold
-        self.student = make_segmenter("prototype")
-        self.teacher = make_segmenter("prototype")
+    def build(self, setting: Setting) -> None:
+        """Make student and teacher, which share the prototypes, and what feeds these."""
+        config = self.config
+        self.student = setting.make_segmenter("prototype")
+        self.teacher = setting.make_segmenter("prototype")
         if not isinstance(self.student.head, PrototypeClassifier):
             raise ConfigError(
                 "model.head: des4 classifies by prototypes; set model.head=auto, or take a method that can be linear"
@@ -96,10 +96,9 @@ class DeS4(Method):
             self.teacher.decoder.load_state_dict(self.student.decoder.state_dict())
         if config.shared_head:
             self.teacher.head = self.student.head
-        self.feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
-        self.student_feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
+        self.feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
+        self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
-        self.freeze()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""

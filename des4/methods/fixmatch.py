@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import cross_entropy, kept_cross_entropy
-from des4.methods.base import MakeSegmenter, SingleNetwork
+from des4.methods.bases import SingleNetwork
 from des4.methods.pseudo import pseudo_labels
 from des4.ops.mixing import mix
 from des4.ops.reduce import mean_over
@@ -33,11 +33,8 @@ class FixMatch(SingleNetwork):
     """One network, no teacher."""
 
     Config = FixMatchConfig
+    config: FixMatchConfig
     VIEWS = ViewSpec(strong=1, cutmix="unimatch", photometric="unimatch")
-
-    def __init__(self, config: FixMatchConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
-        self.threshold = config.threshold
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled, half the thresholded unlabelled cross-entropy."""

@@ -15,58 +15,26 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import cross_entropy, squared_gap
-from des4.methods.base import MakeSegmenter, SingleNetwork
-from des4.models.ema import follow, warm_momentum
-from des4.models.segmenter import Segmenter
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.ops.mixing import mix
 from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, Config, ViewSpec
+from des4.types import IGNORE, Batch, ViewSpec
 
 
-class MeanTeacherConfig(Config):
+class MeanTeacherConfig(TeacherStudentConfig):
     """Settings of the mean teacher."""
 
     name: Literal["mean_teacher"] = "mean_teacher"
     consistency_weight: float = Field(100.0, ge=0)
     """λ, of the squared gap averaged over classes."""
-    momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step."""
-
-
-class TeacherStudent(SingleNetwork):
-    """A student and a teacher that follows it whole; the base of mean teacher and CutMixSeg."""
-
-    FROZEN = ("teacher",)
-
-    def __init__(self, momentum: float, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
-        self.teacher = make_segmenter("linear")
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.momentum = momentum
-        self.freeze()
-
-    def after_step(self) -> None:
-        """Move the student's prototypes, if any, then the teacher."""
-        step = self.step
-        super().after_step()
-        follow(self.teacher, self.student, warm_momentum(self.momentum, step))
-
-    def predictors(self) -> dict[str, Segmenter]:
-        """The teacher first, as published."""
-        return {"teacher": self.teacher, "student": self.student}
 
 
 class MeanTeacher(TeacherStudent):
     """Consistency of probabilities on the same view."""
 
     Config = MeanTeacherConfig
+    config: MeanTeacherConfig
     VIEWS = ViewSpec(strong=1)
-
-    def __init__(
-        self, config: MeanTeacherConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
-    ) -> None:
-        super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
-        self.weight = config.consistency_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, squared gap to the teacher everywhere."""
@@ -88,5 +56,5 @@ class MeanTeacher(TeacherStudent):
         probs = upsample(everywhere.float(), size).softmax(1)
         return {
             "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
-            "consistency": self.weight / probs.shape[1] * squared_gap(probs, target, valid, pixels),
+            "consistency": self.config.consistency_weight / probs.shape[1] * squared_gap(probs, target, valid, pixels),
         }

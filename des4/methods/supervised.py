@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from des4.losses import cross_entropy
-from des4.methods.base import MakeSegmenter, SingleNetwork
+from des4.methods.bases import SingleNetwork
 from des4.types import Batch, Config
 
 
@@ -25,11 +25,7 @@ class Supervised(SingleNetwork):
     """One network, labelled images."""
 
     Config = SupervisedConfig
-
-    def __init__(
-        self, config: SupervisedConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
-    ) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
+    config: SupervisedConfig
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""

@@ -214,15 +214,16 @@ class PixelDecoder(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "head"), HEADED)
-def test_pixels_without_label_and_padding_change_nothing(name: str, head: HeadName, make_batch: Make) -> None:
+def test_pixels_without_label_and_padding_change_nothing(
+    name: str, head: HeadName, make_setting: Make, make_batch: Make
+) -> None:
     def make_segmenter(_: HeadName) -> Segmenter:
         classifier = LinearClassifier(4, 8) if head == "linear" else PrototypeClassifier(4, 8)
         return Segmenter(PixelEncoder(), PixelDecoder(), classifier)  # type: ignore[arg-type]
 
     torch.manual_seed(0)
     cls = METHODS[name]
-    counts = torch.tensor([900, 90, 50, 10])
-    method = cls(cls.Config(**unthresholded(name)), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+    method = cls(cls.Config(**unthresholded(name)), make_setting(make_segmenter=make_segmenter)).train()
     train_step(method, optimiser_of(method), make_batch(1))
     twin = copy.deepcopy(method)
 
@@ -265,7 +266,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
     for m in range(3):
         assert_same(train_step(other, first, make_batch(m)), curve[m])
     resumed = make_method(name, seed=7, **settings)  # other weights, which the state replaces
-    resumed.seed = other.seed  # of the config, hence the same in a resumed run
+    resumed.setting = other.setting  # of the config, hence the same in a resumed run
     resumed.load_state_dict(snapshot(other))
     second = optimiser_of(resumed)
     second.load_state_dict(first.state_dict())

@@ -26,7 +26,7 @@ from des4.engine.sharding import (
     spread,
     whole_weights,
 )
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
@@ -60,9 +60,17 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
     def make_segmenter(head: HeadName) -> Segmenter:
         return build_segmenter(model, len(DATA.classes), head)
 
+    setting = Setting(
+        classes=DATA.classes,
+        pixel_counts=torch.linspace(9000, 100, len(DATA.classes)).long(),
+        total_steps=STEPS,
+        num_labelled=len(DATA.labelled),
+        num_unlabelled=len(DATA.unlabelled),
+        seed=0,
+        make_segmenter=make_segmenter,
+    )
     cls = METHODS[name]
-    counts = torch.linspace(9000, 100, len(DATA.classes)).long()
-    return cls(cls.Config(**settings), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+    return cls(cls.Config(**settings), setting).train()
 
 
 def loader(method: Method, ranks: int) -> Loader:
