@@ -29,7 +29,7 @@ from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks
 from des4.ops.mixing import draw_mix
-from des4.types import Batch, Labelled, Unlabelled
+from des4.types import Batch, Labelled, StrongView, Unlabelled
 
 NUM_CLASSES = 21
 WARMUP, BLOCK = 2, 3
@@ -47,7 +47,7 @@ def make_batch(batch: int, crop: int, device: torch.device = torch.device("cpu")
     boxes = draw_mix("french", batch, crop, crop, random.Random(0))
     boxes = type(boxes)(boxes.partner.to(device), boxes.box.to(device), boxes.group)
     valid = torch.ones(batch, crop, crop, dtype=torch.bool, device=device)
-    return Batch(Labelled(labelled, label), Unlabelled(weak, (weak,), (boxes,), valid))
+    return Batch(Labelled(labelled, label), Unlabelled(weak, (StrongView(weak, boxes),), valid))
 
 
 def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: object) -> Method:
@@ -81,7 +81,7 @@ class Networks(nn.Module):
         self.student, self.teacher = des4.student, des4.teacher
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0]
+        labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0].image
         count, teacher = len(labelled), self.teacher
         with torch.no_grad():
             maps = teacher.encode(torch.cat([labelled, weak]))

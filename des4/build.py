@@ -180,6 +180,7 @@ def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int
         num_unlabelled=len(dataset.unlabelled),
         seed=config.train.seed,
         make_segmenter=make_segmenter,
+        supervision=config.supervision,
     )
     return METHODS[config.method.name](config.method, setting)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from des4.methods import METHODS, Method, Setting
+from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.ops.mixing import draw_mix, join
-from des4.types import IGNORE, Batch, CutMixPreset, Labelled, Unlabelled
+from des4.types import IGNORE, Batch, CutMixPreset, Labelled, StrongView, Unlabelled
 
 NUM_CLASSES = 4
 PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
@@ -71,10 +71,18 @@ def make_setting(tiny_model: ModelConfig) -> MakeSetting:
 def make_method(make_setting: MakeSetting) -> MakeMethod:
     """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
 
-    def make(name: str, *, seed: int = 0, model: dict[str, object] | None = None, **settings: object) -> Method:
+    def make(
+        name: str,
+        *,
+        seed: int = 0,
+        model: dict[str, object] | None = None,
+        supervision: dict[str, object] | None = None,
+        **settings: object,
+    ) -> Method:
         torch.manual_seed(seed)
         cls = METHODS[name]
-        return cls(cls.Config(**settings), make_setting(model=model, seed=seed)).train()
+        config = SupervisionConfig.model_validate(supervision or {})
+        return cls(cls.Config(**settings), make_setting(model=model, seed=seed, supervision=config)).train()
 
     return make
 
@@ -105,6 +113,6 @@ def make_batch() -> MakeBatch:
         strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
         group, rng = group or images, random.Random(seed)
         boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
-        return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))
+        return Batch(Labelled(image, label), Unlabelled(weak, (StrongView(strong, boxes),), valid))
 
     return make

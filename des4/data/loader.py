@@ -40,7 +40,18 @@ from des4.data.views import (
     strong_view,
 )
 from des4.ops.mixing import draw_mix, join
-from des4.types import STOP_SIGNALS, Batch, DataError, Dataset, Labelled, Mix, Unlabelled, UserError, ViewSpec
+from des4.types import (
+    STOP_SIGNALS,
+    Batch,
+    DataError,
+    Dataset,
+    Labelled,
+    Mix,
+    StrongView,
+    Unlabelled,
+    UserError,
+    ViewSpec,
+)
 
 CPU = torch.device("cpu")
 SUBSTITUTES = 11
@@ -198,8 +209,9 @@ class Loader:
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
-        strong = tuple(strong_view(weak, colours) for colours in un.colours)
-        return Batch(labelled, Unlabelled(weak, strong, un.mix, valid, un.ids), cut.skipped)
+        views = zip(un.colours, un.mix, strict=True)
+        strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
+        return Batch(labelled, Unlabelled(weak, strong, valid, un.ids), cut.skipped)
 
 
 @dataclass(frozen=True)

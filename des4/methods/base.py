@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
+from des4.methods.ingredients.targets import Target, hard_target
 from des4.models.prototypes import PrototypeFeed
 from des4.models.segmenter import HeadName, Segmenter
-from des4.types import Batch, ViewSpec
+from des4.types import Batch, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
@@ -30,7 +32,7 @@ class Setting:
 
     classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
     total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
-    draws after a step. make_segmenter: builds its networks.
+    draws after a step. make_segmenter: builds its networks. supervision: what cross-entropies do about imbalance.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +42,7 @@ class Setting:
     num_unlabelled: int
     seed: int
     make_segmenter: MakeSegmenter
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
 
 
 class Method(nn.Module, ABC):
@@ -59,6 +62,7 @@ class Method(nn.Module, ABC):
     def __init__(self, config: MethodConfig, setting: Setting) -> None:
         super().__init__()
         self.config, self.setting = config, setting
+        self.supervision = Supervision(setting.supervision, setting.pixel_counts)
         self.step = 0
         self._stats: dict[str, Tensor] = {}
         self.build(setting)
@@ -85,6 +89,14 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Call `losses`, so that the engine can wrap the method as one module."""
         return self.losses(batch)
+
+    def supervise(self, logits: Tensor, labelled: Labelled) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) against the labels, as the user's `supervision` has it; a scalar."""
+        return self.supervision.on_labels(logits, labelled)
+
+    def pseudo_labels(self, logits: Tensor, unlabelled: Unlabelled) -> Target:
+        """Hard labels of the weak view from a network's logits there, (B, C, h, w); no gradient reaches these."""
+        return hard_target(logits, unlabelled, self.threshold, self.supervision)
 
     def after_step(self) -> None:
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""

@@ -9,7 +9,7 @@ from des4.methods.base import Method, Setting
 from des4.models.ema import follow, warm_momentum
 from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
 from des4.models.segmenter import Segmenter
-from des4.types import Config
+from des4.types import Config, Labelled
 
 
 class SingleNetwork(Method):
@@ -20,11 +20,11 @@ class SingleNetwork(Method):
         self.student = setting.make_segmenter("linear")
         self.feed = PrototypeFeed(setting.pixel_counts)
 
-    def labelled_logits(self, features: Tensor, label: Tensor) -> Tensor:
+    def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
         """Classify labelled features, and hand them to the prototypes where the classifier has some."""
         logits: Tensor = self.student.head(features)
         if isinstance(self.student.head, PrototypeClassifier):
-            self.feed.collect(features, logits, label)
+            self.feed.collect(features, logits, labelled.label)
         return logits
 
     def after_step(self) -> None:

@@ -14,11 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import cross_entropy, squared_gap
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
-from des4.ops.mixing import mix
-from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, ViewSpec
+from des4.methods.ingredients.targets import soft_target
+from des4.types import Batch, ViewSpec
 
 
 class MeanTeacherConfig(TeacherStudentConfig):
@@ -38,23 +36,16 @@ class MeanTeacher(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, squared gap to the teacher everywhere."""
-        labelled, unlabelled = batch.labelled, batch.unlabelled
-        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
-        size = (labelled.image.shape[-2], labelled.image.shape[-1])
-        boxes = unlabelled.mix[0]
+        labelled, unlabelled = batch.both
+        (view,), count = unlabelled.strong, len(labelled.image)
         with torch.no_grad():
-            target = upsample(self.teacher(torch.cat([labelled.image, unlabelled.weak])).float(), size).softmax(1)
-        count = len(labelled.image)
-        target = torch.cat([target[:count], mix(target[count:], boxes)])
-        valid = torch.cat([labelled.label != IGNORE, mix(unlabelled.valid, boxes)])
+            known, weak = self.teacher(torch.cat([labelled.image, unlabelled.weak])).tensor_split([count])
+        target = soft_target(known, labelled).and_also(soft_target(weak, unlabelled).mixed(view))
 
-        features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
-        logits = self.labelled_logits(features[:count], labelled.label)
+        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        logits = self.labelled_logits(features[:count], labelled)
         everywhere = torch.cat([logits, self.student.head(features[count:])])
-        both = labelled.pixels, unlabelled.pixels[0]
-        pixels = None if both[0] is None or both[1] is None else both[0] + both[1]
-        probs = upsample(everywhere.float(), size).softmax(1)
         return {
-            "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
-            "consistency": self.config.consistency_weight / probs.shape[1] * squared_gap(probs, target, valid, pixels),
+            "labelled": self.supervise(logits, labelled),
+            "consistency": self.config.consistency_weight / logits.shape[1] * target.squared_gap(everywhere),
         }

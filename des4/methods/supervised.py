@@ -10,7 +10,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from des4.losses import cross_entropy
 from des4.methods.bases import SingleNetwork
 from des4.types import Batch, Config
 
@@ -30,5 +29,4 @@ class Supervised(SingleNetwork):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
         features = self.student.features(batch.labelled.image)
-        logits = self.labelled_logits(features, batch.labelled.label)
-        return {"labelled": cross_entropy(logits, batch.labelled.label, batch.labelled.pixels)}
+        return {"labelled": self.supervise(self.labelled_logits(features, batch.labelled), batch.labelled)}

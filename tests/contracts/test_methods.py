@@ -16,7 +16,6 @@ from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
 from des4.models.ema import warm_momentum
-from des4.ops.mixing import mix
 from des4.types import IGNORE, Batch, ConfigError
 
 NAMES = list(METHODS)
@@ -187,6 +186,36 @@ def test_bfloat16_gives_nearly_the_same_float32_terms(
     assert all(b.dtype == torch.float32 for key, b in method.named_buffers() if key.endswith("prototypes"))
 
 
+# ── what a user says of every cross-entropy ──────────────────────────────────────────────────────────────────────────
+
+SUPERVISIONS: dict[str, dict[str, float]] = {
+    "logit adjustment": {"logit_adjustment": 1.0},
+    "class weights": {"class_weighting": 0.5},
+    "focal": {"focal_gamma": 2.0},
+    "ohem": {"ohem_threshold": 0.2, "ohem_min_share": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", SUPERVISIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_supervision_reaches_the_labels_of_any_method(
+    name: str, kind: str, make_method: Make, make_batch: Make
+) -> None:
+    plain = make_method(name, **unthresholded(name)).losses(make_batch())
+    method = make_method(name, supervision=SUPERVISIONS[kind], **unthresholded(name))
+    found = method.losses(make_batch())
+    supervised = {key for key in found if key.split("/")[-1] == "labelled"}
+    if name == "des4" and kind != "logit adjustment":
+        supervised -= {"teacher/labelled"}  # its pixels have weights of their own, eq. 7
+    assert supervised
+    assert [key for key in supervised if torch.equal(found[key], plain[key])] == []
+    optimiser = optimiser_of(method)
+    assert all(
+        term.isfinite() for seed in range(2) for term in train_step(method, optimiser, make_batch(seed)).values()
+    )
+    assert snapshot(method).keys() == snapshot(make_method(name)).keys()  # a run's state is the same with it
+
+
 # ── what no loss may see ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -229,16 +258,17 @@ def test_pixels_without_label_and_padding_change_nothing(
 
     batch = make_batch()
     un = batch.unlabelled
-    assert un.mix[0].box.any()
+    assert un.strong[0].mix.box.any()
     unlabelled_pixel = (batch.labelled.label == IGNORE)[:, None]
     padding = ~un.valid[:, None]
 
     def spoil(image: Tensor, where: Tensor) -> Tensor:
         return torch.where(where, torch.rand_like(image), image)
 
+    strong = tuple(dataclasses.replace(view, image=spoil(view.image, padding)) for view in un.strong)
     spoilt = Batch(
         dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, unlabelled_pixel)),
-        dataclasses.replace(un, weak=spoil(un.weak, padding), strong=(spoil(un.strong[0], padding),)),
+        dataclasses.replace(un, weak=spoil(un.weak, padding), strong=strong),
     )
     terms = train_step(method, optimiser_of(method), batch)
     others = train_step(twin, optimiser_of(twin), spoilt)
@@ -388,18 +418,19 @@ def test_the_terms_are_those_of_the_equations(name: str, make_method: Make, make
     twin = copy.deepcopy(method)
     found = method.losses(batch)
     lab, un = batch.labelled, batch.unlabelled
-    (strong,), (boxes,) = un.strong, un.mix
+    (strong,) = un.strong
+    boxes = strong.mix
 
     def up(logits: Tensor) -> Tensor:
         return nn.functional.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
-    images = lab.image if name == "supervised" else torch.cat([lab.image, mix(strong, boxes)])
+    images = lab.image if name == "supervised" else torch.cat([lab.image, strong.mixed])
     teacher = twin.student if name == "fixmatch" else getattr(twin, "teacher", None)
     if teacher is not None:
         with torch.no_grad():
             target = up(teacher.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
             on_images, on_weak = target[:2], target[2:]
-            mixed, valid = mix(on_weak, boxes), mix(un.valid, boxes)
+            mixed, valid = boxes(on_weak), boxes(un.valid)
     logits = up(twin.student.train()(images))
     probs, labelled = logits.softmax(1), nn.functional.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
     if name == "supervised":

@@ -113,10 +113,13 @@ def poisoned(batch: Batch, view: str, value: float) -> Batch:
             batch, labelled=dataclasses.replace(batch.labelled, image=poison(batch.labelled.image))
         )
     assert batch.unlabelled
-    views = (
-        {"weak": poison(batch.unlabelled.weak)} if view == "weak" else {"strong": (poison(batch.unlabelled.strong[0]),)}
-    )
-    return dataclasses.replace(batch, unlabelled=dataclasses.replace(batch.unlabelled, **views))  # type: ignore[arg-type]
+    if view == "weak":
+        unlabelled = dataclasses.replace(batch.unlabelled, weak=poison(batch.unlabelled.weak))
+    else:
+        first, *rest = batch.unlabelled.strong
+        strong = (dataclasses.replace(first, image=poison(first.image)), *rest)
+        unlabelled = dataclasses.replace(batch.unlabelled, strong=strong)
+    return dataclasses.replace(batch, unlabelled=unlabelled)
 
 
 @pytest.mark.parametrize("optim", OPTIMISERS)
@@ -182,10 +185,13 @@ def test_moments_lie_in_memory_as_the_weights_do(optim: str, make_method: Make, 
 
 
 @pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("supervision", [{}, {"logit_adjustment": 1.0, "class_weighting": 0.5, "focal_gamma": 2.0}])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_loss_in_parts_is_that_of_the_whole(name: str, parts: int, make_method: Make, make_batch: Make) -> None:
+def test_the_loss_in_parts_is_that_of_the_whole(
+    name: str, supervision: dict[str, float], parts: int, make_method: Make, make_batch: Make
+) -> None:
     """In eval mode, as BatchNorm would see other batches; with labels and padding spread unevenly over the parts."""
-    method = make_method(name, **unthresholded(name)).eval()
+    method = make_method(name, supervision=supervision, **unthresholded(name)).eval()
     batch = make_batch(images=8, group=2)
     batch.labelled.label[:3, 10:] = IGNORE
     batch.unlabelled.valid[5:, :20] = False
@@ -213,8 +219,8 @@ def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     assert [n for n in range(1, 10) if can_split(labelled_alone, n)] == [1, 2, 3, 6]
     assert split(labelled_alone, 2)[1].unlabelled is None
     pieces = split(batch, 4)
-    assert all(piece.unlabelled.mix[0].partner.tolist() == [1, 0] for piece in pieces)
-    assert torch.equal(torch.cat([piece.unlabelled.mix[0].box for piece in pieces]), batch.unlabelled.mix[0].box)
+    assert all(piece.unlabelled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
+    assert torch.equal(torch.cat([p.unlabelled.strong[0].mix.box for p in pieces]), batch.unlabelled.strong[0].mix.box)
 
 
 def test_parts_without_any_pixel_give_0(make_method: Make, make_batch: Make) -> None:
