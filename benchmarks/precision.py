@@ -70,8 +70,8 @@ def make_step(variant: Variant, method: str, model: ModelConfig, batch: Batch, d
     cls = METHODS[method]
     net = cls(cls.Config(), make_setting(make_segmenter, torch.ones(NUM_CLASSES))).to(device).train()
     if variant.compiled:
-        for segmenter in net.predictors().values():
-            compile_networks(segmenter)
+        for network in net.networks().values():
+            compile_networks(network.module)
     optimiser = build_optimiser(net, OptimConfig(lr=1e-4), len(batch.labelled.image))
     for group in optimiser.param_groups:
         group.update(fused=variant.fused, foreach=not variant.fused)

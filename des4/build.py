@@ -126,8 +126,9 @@ def training(config: RunConfig) -> Training:
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
     if config.train.compile:
-        for segmenter in net.predictors().values():
-            compile_networks(segmenter)
+        for network in net.networks().values():
+            if isinstance(network.module, Segmenter):
+                compile_networks(network.module)
     source = loader(config, data, net)
     parts = _parts(config, net, source, device)  # counted on whole networks
     if config.train.shard and num_ranks() > 1:

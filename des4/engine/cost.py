@@ -31,7 +31,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from des4.engine.distributed import agree
 from des4.engine.parts import can_split, split
 from des4.engine.settings import DTYPES, Precision, autocast
-from des4.models import PrototypeClassifier, PrototypeFeed, Segmenter
+from des4.models import PrototypeClassifier, PrototypeFeed
 from des4.types import Batch
 
 if TYPE_CHECKING:
@@ -252,11 +252,10 @@ def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
     """Yield module, name of its function, and the part of the step that this function is."""
     yield method, "forward", LOSSES
     yield method, "after_step", AVERAGES
-    for name, child in method.named_children():
-        if isinstance(child, Segmenter):
-            for module in dict.fromkeys((child.encoder, child.decoder, child.head)):
-                compiled = vars(module).get("_compiled_call_impl") is not None
-                yield module, "_compiled_call_impl" if compiled else "forward", name
+    for name, network in method.networks().items():
+        for module in dict.fromkeys(network.parts):
+            compiled = vars(module).get("_compiled_call_impl") is not None
+            yield module, "_compiled_call_impl" if compiled else "forward", name
     for module in method.modules():
         if isinstance(module, PrototypeFeed):
             yield module, "choose", SAMPLING

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,28 @@ from des4.types import Config as MethodConfig
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
+
+
+Role = Literal["trained", "averaged"]
+"""`trained`: the optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient."""
+
+
+class Network(NamedTuple):
+    """A module of a method that has weights, and what becomes of them."""
+
+    module: nn.Module
+    role: Role
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The encoder, which learns at the rate of encoders; None of what is no segmenter."""
+        return self.module.encoder if isinstance(self.module, Segmenter) else None
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """What runs one after the other: encoder, decoder and classifier of a segmenter, else the module itself."""
+        module = self.module
+        return (module.encoder, module.decoder, module.head) if isinstance(module, Segmenter) else (module,)
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,18 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
         """Networks to evaluate by name; the first is the headline and the source of pseudo-labels."""
+
+    def networks(self) -> dict[str, Network]:
+        """Every module with weights, by name and with its role; what the engine does with networks reads this list.
+
+        These are the method's own attributes with parameters; one that no gradient reaches is an average.
+        """
+        found = {}
+        for name, module in self.named_children():
+            wanted = [parameter.requires_grad for parameter in module.parameters()]
+            if wanted:
+                found[name] = Network(module, "trained" if any(wanted) else "averaged")
+        return found
 
     def stats(self) -> dict[str, Tensor]:
         """Detached numbers of the last step for the log; reading them is what waits for the device."""

@@ -338,6 +338,24 @@ def test_what_follows_the_student_is_its_exact_average(name: str, make_method: M
     assert any(not torch.equal(after[key], before[key]) for key in followed)
 
 
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_networks_are_all_weights_there_are_and_roles_say_what_moves_them(
+    name: str, head: str, make_method: Make
+) -> None:
+    method = make_method(name, model={"head": head})
+    networks = method.networks()
+    assert {id(p) for network in networks.values() for p in network.module.parameters()} == {
+        id(p) for p in method.parameters()
+    }
+    for key, network in networks.items():
+        assert network.module is method.get_submodule(key)
+        trained = any(p.requires_grad for p in network.module.parameters())
+        assert (network.role == "trained") == trained, key
+        assert trained or key in method.FROZEN
+    modules = [network.module for network in networks.values()]
+    assert all(predictor in modules for predictor in method.predictors().values())
+
+
 # ── what is reported ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -21,6 +21,7 @@ from des4.engine.cost import (
 )
 from des4.engine.parts import split
 from des4.methods import METHODS
+from des4.methods.base import Network
 from des4.types import Batch, Labelled
 
 CPU = torch.device("cpu")
@@ -138,6 +139,7 @@ def test_half_precision_keeps_less_and_computes_as_much(make_method, make_batch)
 def test_memory_of_weights_gradients_and_moments():
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1).requires_grad_(False))
     trained, frozen, buffers = 4 * (6 + 2 + 2 + 2), 4 * (2 + 1), 4 * (2 + 2) + 8
+    network.networks = lambda: {"network": Network(network, "trained")}
     optimiser = build_optimiser(network, OptimConfig(lr=0.1, momentum=0.9), 1)
     held = memory(network, optimiser, kept_bytes=100)
     assert held == Memory(trained + frozen + buffers, trained, trained, 100)

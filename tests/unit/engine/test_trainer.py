@@ -20,6 +20,7 @@ from des4.engine import (
     build_optimiser,
     choose_device,
 )  # fmt: skip
+from des4.methods import Method
 from des4.runlog import RunFolder
 from des4.types import STOP_SIGNALS, Batch, ConfigError, Labelled, RunError
 
@@ -53,6 +54,8 @@ class Toy(nn.Module):
 
     def predictors(self):
         return {"teacher": self.teacher, "student": self.student}
+
+    networks = Method.networks
 
     def stats(self):
         return {"step_of_method": self.step, "one": 1.0, "per_class": torch.tensor([1.0, torch.nan])}
