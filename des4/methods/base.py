@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.prototypes import PrototypeFeed
+from des4.models.memory import Memory
 from des4.models.segmenter import HeadName, Segmenter
 from des4.types import Batch, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
@@ -125,9 +125,9 @@ class Method(nn.Module, ABC):
         self.step += 1
 
     def discard(self) -> None:
-        """Forget what `losses` collected for `after_step`: the engine takes the step again, in smaller parts."""
+        """Let memories forget what `losses` collected: the engine takes the step again, in smaller parts."""
         for module in self.modules():
-            if isinstance(module, PrototypeFeed):
+            if isinstance(module, Memory):
                 module.discard()
 
     @abstractmethod

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from des4.methods.base import Method, Setting
 from des4.models.ema import follow, warm_momentum
-from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
+from des4.models.memory import PrototypeFeed
+from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
 from des4.types import Config, Labelled
 

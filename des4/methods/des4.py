@@ -18,7 +18,8 @@ from des4.losses import reweighted_cross_entropy
 from des4.methods.base import Method, Setting
 from des4.methods.ingredients.targets import Target
 from des4.models.ema import follow, warm_momentum
-from des4.models.prototypes import PrototypeClassifier, PrototypeFeed, Sampling
+from des4.models.memory import PrototypeFeed, Sampling
+from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
 
