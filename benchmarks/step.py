@@ -47,7 +47,8 @@ def make_batch(batch: int, crop: int, device: torch.device = torch.device("cpu")
     boxes = draw_mix("french", batch, crop, crop, random.Random(0))
     boxes = type(boxes)(boxes.partner.to(device), boxes.box.to(device), boxes.group)
     valid = torch.ones(batch, crop, crop, dtype=torch.bool, device=device)
-    return Batch(Labelled(labelled, label), Unlabelled(weak, (StrongView(weak, boxes),), valid))
+    keys = torch.arange(batch, device=device)
+    return Batch(Labelled(labelled, label, keys), Unlabelled(weak, (StrongView(weak, boxes),), valid, keys))
 
 
 def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: object) -> Method:

@@ -117,10 +117,12 @@ class Labelled:
 
     pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
+    keys: (B,) int64, a hash of (seed, epoch, id): what is drawn for a sample follows from it, see `ops/noise.py`.
     """
 
     image: Tensor
     label: Tensor
+    keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
 
@@ -154,12 +156,13 @@ class Unlabelled:
 
     weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
-    pixels: as of `Labelled`, of `valid` as it is.
+    keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
     """
 
     weak: Tensor
     strong: tuple[StrongView, ...]
     valid: Tensor
+    keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
 

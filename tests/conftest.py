@@ -113,6 +113,7 @@ def make_batch() -> MakeBatch:
         strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
         group, rng = group or images, random.Random(seed)
         boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
-        return Batch(Labelled(image, label), Unlabelled(weak, (StrongView(strong, boxes),), valid))
+        keys = torch.randint(2**62, (2, images), generator=generator)
+        return Batch(Labelled(image, label, keys[0]), Unlabelled(weak, (StrongView(strong, boxes),), valid, keys[1]))
 
     return make

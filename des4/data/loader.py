@@ -40,6 +40,7 @@ from des4.data.views import (
     strong_view,
 )
 from des4.ops.mixing import draw_mix, join
+from des4.ops.noise import sample_key
 from des4.types import (
     STOP_SIGNALS,
     Batch,
@@ -134,12 +135,13 @@ class Loader:
     def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._labelled_order, []
         allowed = skipped if self.dataset.skip_broken else None
-        for epoch, place in order.batch(number, self.labelled_batch):
+        drawn = order.batch(number, self.labelled_batch)
+        for epoch, place in drawn:
             sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
             box = self._draw_crop(image, epoch, place)
             crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
         images, boxes, ids, labels = zip(*crops, strict=True)
-        return _Crops(torch.stack(images), boxes, ids, label=torch.stack(labels))
+        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels))
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []
@@ -154,6 +156,7 @@ class Loader:
             torch.stack(images),
             boxes,
             ids,
+            self._keys(drawn),
             colours=tuple(
                 tuple(draw_photometric(self.photometric, self._rng(*sample, view)) for sample in drawn)
                 for view in views
@@ -197,6 +200,10 @@ class Loader:
         _, height, width = image.shape
         return draw_crop(self.config, height, width, self._rng(epoch, place))
 
+    def _keys(self, drawn: list[tuple[int, str]]) -> Tensor:
+        """Return the keys of samples, given their epochs and ids."""
+        return torch.tensor([sample_key(self.seed, *sample) for sample in drawn])
+
     def _rng(self, *key: int | str) -> random.Random:
         """Return the generator of this key; Python seeds from a string by SHA-512, alike in every process."""
         return random.Random("/".join(map(str, (self.seed, *key))))
@@ -205,25 +212,27 @@ class Loader:
         """Make the views, on the device where the crops are."""
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        labelled = Labelled(padded_views(lab.image, lab.boxes, self.fill)[0], lab.label.long(), lab.ids)
+        labelled = Labelled(padded_views(lab.image, lab.boxes, self.fill)[0], lab.label.long(), lab.keys, lab.ids)
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
         views = zip(un.colours, un.mix, strict=True)
         strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
-        return Batch(labelled, Unlabelled(weak, strong, valid, un.ids), cut.skipped)
+        return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids), cut.skipped)
 
 
 @dataclass(frozen=True)
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. label: (B, H, W) uint8, of labelled samples. colours, mix: one entry a strong view.
+    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples. colours, mix: one entry a
+    strong view.
     """
 
     image: Tensor
     boxes: tuple[CropBox, ...]
     ids: tuple[str, ...]
+    keys: Tensor
     label: Tensor | None = None
     colours: tuple[tuple[Photometric, ...], ...] = ()
     mix: tuple[Mix, ...] = ()

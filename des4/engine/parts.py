@@ -43,7 +43,14 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 def _labelled_part(whole: Labelled, number: int, parts: int, pixels: Tensor) -> Labelled:
     here = _span(len(whole.image), number, parts)
-    return replace(whole, image=whole.image[here], label=whole.label[here], ids=whole.ids[here], pixels=pixels)
+    return replace(
+        whole,
+        image=whole.image[here],
+        label=whole.label[here],
+        keys=whole.keys[here],
+        ids=whole.ids[here],
+        pixels=pixels,
+    )
 
 
 def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[Tensor, ...]) -> Unlabelled:
@@ -56,6 +63,7 @@ def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[T
             for view, count in zip(whole.strong, pixels[1:], strict=True)
         ),
         valid=whole.valid[here],
+        keys=whole.keys[here],
         ids=whole.ids[here],
         pixels=pixels[0],
     )

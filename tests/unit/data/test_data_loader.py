@@ -25,6 +25,7 @@ from des4.data import (
 from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
+from des4.ops.noise import sample_key
 from des4.types import DataError, ViewSpec
 
 DATA = Scenes(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
@@ -43,8 +44,8 @@ def tensors(batch):
     """Every tensor of a batch, in a fixed order."""
     lab, un = batch.labelled, batch.unlabelled
     views = [] if un is None else [t for view in un.strong for t in (view.image, view.mix.partner, view.mix.box)]
-    rest = [] if un is None else [un.weak, un.valid, *views]
-    return [lab.image, lab.label, *rest]
+    rest = [] if un is None else [un.weak, un.valid, un.keys, *views]
+    return [lab.image, lab.label, lab.keys, *rest]
 
 
 def same(a, b):
@@ -88,7 +89,8 @@ def test_processes_share_a_step_out_between_them(ranks):
         whole = make(**size)[step]
         assert sum((b.labelled.ids for b in shares), ()) == whole.labelled.ids
         assert sum((b.unlabelled.ids for b in shares), ()) == whole.unlabelled.ids
-        for name in ("labelled.image", "labelled.label", "unlabelled.weak", "unlabelled.valid"):
+        parts = {"labelled": ("image", "label", "keys"), "unlabelled": ("weak", "valid", "keys")}
+        for name in (f"{part}.{name}" for part, names in parts.items() for name in names):
             find = operator.attrgetter(name)
             assert torch.equal(torch.cat([find(b) for b in shares]), find(whole)), name
         for view in range(2):
@@ -102,24 +104,9 @@ def test_samples_are_mixed_within_their_group():
     partners = make(batches=(2, 6), mix_group=2)[0].unlabelled.strong[0].mix.partner.tolist()
     assert partners == [1, 0, 3, 2, 5, 4]
     ring = ViewSpec(strong=1, cutmix="french")
-    rings = make(spec=ring, batches=(2, 6), mix_group=3)[0].unlabelled.strong[0].mix
-    assert rings.partner.tolist() == [
-        1,
-        2,
-        0,
-        4,
-        5,
-        3,
-    ]
-    rings = make(spec=ring, batches=(2, 6), mix_group=6)[0].unlabelled.strong[0].mix
-    assert rings.partner.tolist() == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        0,
-    ]
+    for group, expected in ((3, [1, 2, 0, 4, 5, 3]), (6, [1, 2, 3, 4, 5, 0])):
+        (view,) = make(spec=ring, batches=(2, 6), mix_group=group)[0].unlabelled.strong
+        assert view.mix.partner.tolist() == expected
 
 
 def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():
@@ -203,6 +190,19 @@ def test_auto_follows_the_method_and_the_config_overrules_it():
     assert not plain.strong[0].mix.box.any()
     french = make(views=ViewsConfig(crop_size=(24, 32), cutmix="french"))[0].unlabelled
     assert french.strong[0].mix.box.float().mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_every_sample_has_a_key_of_its_seed_epoch_and_id():
+    loader, seen = make(batches=(2, 6), seed=0), {}
+    order = Order(DATA.unlabelled, "0/unlabelled")
+    for step in range(4):
+        batch = loader[step]
+        assert batch.labelled.keys.dtype == batch.unlabelled.keys.dtype == torch.int64
+        for (epoch, place), key in zip(order.batch(step, 6), batch.unlabelled.keys.tolist(), strict=True):
+            assert key == sample_key(0, epoch, place)
+            seen[epoch, place] = key
+    assert len(set(seen.values())) == len(seen) > len(DATA.unlabelled)  # another one in the next epoch
+    assert not set(make(batches=(2, 6), seed=1)[0].unlabelled.keys.tolist()) & set(seen.values())
 
 
 class Broken(Scenes):

@@ -26,7 +26,7 @@ from des4.types import Batch, Labelled
 
 CPU = torch.device("cpu")
 IMAGES = 2
-BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64)))
+BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64), torch.arange(IMAGES)))
 
 
 class Layers(nn.Module):

@@ -74,7 +74,7 @@ class Numbered:
             generator = torch.Generator().manual_seed(m)
             image = torch.rand(2, 3, 4, 4, generator=generator)
             image[0, 0, 0, 0] = torch.nan if m == self.bad else 0.5
-            yield Batch(Labelled(image, (image[:, 0] > 0.5).long(), (f"left-{m}", f"right-{m}")))
+            yield Batch(Labelled(image, (image[:, 0] > 0.5).long(), torch.arange(2), (f"left-{m}", f"right-{m}")))
 
 
 DATASET = SimpleNamespace(

@@ -20,7 +20,7 @@ COUNTS = torch.tensor([60, 30, 10])
 LOGITS = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 LABEL = torch.randint(3, (2, 17, 17), generator=torch.Generator().manual_seed(1))
 LABEL[0, :4] = IGNORE
-LABELLED = Labelled(torch.zeros(2, 3, 17, 17), LABEL)
+LABELLED = Labelled(torch.zeros(2, 3, 17, 17), LABEL, torch.arange(2))
 KEEP, VALID = LABEL == 1, LABEL != IGNORE
 
 
@@ -55,7 +55,8 @@ def test_fully_adjusted_equal_logits_fit_any_frequencies() -> None:
     """The adjustment itself says how frequent classes are, so a network that sees nothing has no reason to."""
     label = torch.tensor([0] * 60 + [1] * 30 + [2] * 10).view(1, 10, 10)
     logits = torch.zeros(1, 3, 1, 1, requires_grad=True)
-    loss = supervision(logit_adjustment=1.0).on_labels(logits.expand(1, 3, 10, 10), Labelled(torch.zeros(1), label))
+    labelled = Labelled(torch.zeros(1, 3, 10, 10), label, torch.arange(1))
+    loss = supervision(logit_adjustment=1.0).on_labels(logits.expand(1, 3, 10, 10), labelled)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
 

@@ -15,6 +15,7 @@ from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import Target, hard_target, soft_target
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
+KEYS = torch.tensor([1, 2])
 SUPERVISION = Supervision(SupervisionConfig(), torch.tensor([3, 2, 1]))
 
 
@@ -31,7 +32,7 @@ def unlabelled() -> Unlabelled:
     view = StrongView(
         torch.rand(2, 3, 9, 9, generator=generator), Mix(torch.tensor([1, 0]), box, 2), torch.tensor(50.0)
     )
-    return Unlabelled(torch.rand(2, 3, 9, 9, generator=generator), (view,), valid, pixels=torch.tensor(70.0))
+    return Unlabelled(torch.rand(2, 3, 9, 9, generator=generator), (view,), valid, KEYS, pixels=torch.tensor(70.0))
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_target_that_knows_nothing_is_kept_nowhere() -> None:
 def test_a_soft_target_over_labelled_and_unlabelled_images(unlabelled: Unlabelled, logits: Tensor) -> None:
     label = torch.randint(3, (2, 9, 9))
     label[:, :2] = IGNORE
-    labelled = Labelled(torch.rand(2, 3, 9, 9), label, pixels=torch.tensor(130.0))
+    labelled = Labelled(torch.rand(2, 3, 9, 9), label, KEYS, pixels=torch.tensor(130.0))
     target = soft_target(logits, labelled).and_also(soft_target(-logits, unlabelled))
     student = torch.randn(4, 3, 3, 3)
     probs = upsampled(torch.cat([logits, -logits])).softmax(1)
