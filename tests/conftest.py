@@ -88,12 +88,24 @@ def make_method(make_setting: MakeSetting) -> MakeMethod:
 
 
 @pytest.fixture
-def make_batch() -> MakeBatch:
-    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding."""
+def make_batch(request: pytest.FixtureRequest) -> MakeBatch:
+    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding.
+
+    There are as many strong views as the test's own method, its parameter `name`, asks for, and at least one.
+    """
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    method = METHODS.get(parameters.get("name"))
+    asked = max(1, method.VIEWS.strong if method else 1)
     palette = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
 
     def make(
-        seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french", group: int | None = None
+        seed: int = 0,
+        *,
+        size: int = 33,
+        images: int = 2,
+        cutmix: CutMixPreset = "french",
+        group: int | None = None,
+        views: int = asked,
     ) -> Batch:
         generator = torch.Generator().manual_seed(seed)
 
@@ -110,10 +122,12 @@ def make_batch() -> MakeBatch:
         valid = torch.ones(images, size, size, dtype=torch.bool)
         valid[0, :, -size // 6 :] = False
         valid[1:, -size // 5 :] = False
-        strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
-        group, rng = group or images, random.Random(seed)
-        boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
+        group, rng, strong = group or images, random.Random(seed), []
+        for _ in range(views):
+            view = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
+            boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
+            strong.append(StrongView(view, boxes))
         keys = torch.randint(2**62, (2, images), generator=generator)
-        return Batch(Labelled(image, label, keys[0]), Unlabelled(weak, (StrongView(strong, boxes),), valid, keys[1]))
+        return Batch(Labelled(image, label, keys[0]), Unlabelled(weak, tuple(strong), valid, keys[1]))
 
     return make

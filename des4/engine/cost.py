@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +72,17 @@ class StepCost:
 def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> StepCost:
     """Count what a step on `batch` costs, without computing it.
 
-    Losses and backward pass are run on a copy whose tensors have shapes and no values, so any machine counts any
-    network in seconds, and the method stays as it is. Raises torch's DataDependentOutputException for losses that ask
-    for a value.
+    Losses and backward pass are run on a copy, and the method stays as it is. The copy's tensors have shapes and no
+    values, so any machine counts any network in seconds; those of a method that asks for values (`WAITS`) have some,
+    and it is counted by computing.
     """
     device = batch.labelled.image.device
-    shapes = FakeTensorMode(allow_non_fake_inputs=True)
-    tensors = (*method.parameters(), *method.buffers())
-    copied: Method = copy.deepcopy(method, {id(tensor): shapes.from_tensor(tensor) for tensor in tensors})
+    shapes = FakeTensorMode(allow_non_fake_inputs=True) if not method.WAITS else nullcontext()
+    copies: dict[int, Any] = {}
+    if isinstance(shapes, FakeTensorMode):
+        tensors = (*method.parameters(), *method.buffers())
+        copies = {id(tensor): shapes.from_tensor(tensor) for tensor in tensors}
+    copied: Method = copy.deepcopy(method, copies)
     counter = _FlopCounter()
     kept = _Kept(copied.parameters())
     with torch.compiler.set_stance("force_eager"), shapes, counter:

@@ -76,6 +76,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     VIEWS: ClassVar[ViewSpec] = ViewSpec()
     """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
+    WAITS: ClassVar[bool] = False
+    """Whether a step asks the device for values, so that the host waits for it each time; `des4 doctor` tells."""
     FROZEN: tuple[str, ...] = ()
     """Submodules that never get a gradient and stay in eval mode unless the method says otherwise."""
 

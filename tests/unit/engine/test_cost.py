@@ -38,6 +38,8 @@ class Layers(nn.Module):
         self.requires_grad_(not frozen)
         self.scale = nn.Parameter(torch.ones(()))
 
+    WAITS = False
+
     def forward(self, batch):
         inside = self.first(batch.labelled.image)
         return {"loss": self.scale * self.others(inside.detach() if self.cut else inside).square().mean()}
@@ -48,6 +50,22 @@ FIRST = 2 * IMAGES * (6 * 6 * 4) * (3 * 3 * 3)  # multiply-adds count as two; 3Ã
 
 def test_the_first_layer_costs_twice_its_forward_pass():
     assert step_cost(Layers(), BATCH).flops == Flops(0, FIRST, FIRST)
+
+
+def test_a_method_that_asks_for_values_is_counted_by_computing():
+    class Asking(Layers):
+        WAITS = True
+
+        def forward(self, batch):
+            (loss,) = super().forward(batch).values()
+            return {"loss": loss * (1.0 if loss.item() > 0 else 0.5)}
+
+    method = Asking(nn.Conv2d(4, 5, 1))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    found, expected = step_cost(method, BATCH), step_cost(Layers(nn.Conv2d(4, 5, 1)), BATCH)
+    assert found.flops == expected.flops
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
 
 
 @pytest.mark.parametrize(
