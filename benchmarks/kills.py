@@ -47,7 +47,7 @@ from safetensors import safe_open
 from des4 import api, build
 from des4.engine import Checkpoints, Evaluator, Trainer
 from des4.methods import METHODS
-from des4.models.prototypes import PrototypeFeed
+from des4.models import PrototypeFeed
 from des4.runlog import RunFolder
 
 SETTINGS: dict[str, Any] = {

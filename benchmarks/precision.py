@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from step import NUM_CLASSES, make_batch
+from step import NUM_CLASSES, make_batch, make_setting
 from timing import machine, medians, prepare
 from torch.profiler import ProfilerActivity, profile
 
@@ -68,10 +68,10 @@ def make_step(variant: Variant, method: str, model: ModelConfig, batch: Batch, d
         return build_segmenter(config, NUM_CLASSES, head).to(device, memory_format=layout)
 
     cls = METHODS[method]
-    net = cls(cls.Config(), make_segmenter, torch.ones(NUM_CLASSES), 0).to(device).train()
+    net = cls(cls.Config(), make_setting(make_segmenter, torch.ones(NUM_CLASSES))).to(device).train()
     if variant.compiled:
-        for segmenter in net.predictors().values():
-            compile_networks(segmenter)
+        for network in net.networks().values():
+            compile_networks(network.module)
     optimiser = build_optimiser(net, OptimConfig(lr=1e-4), len(batch.labelled.image))
     for group in optimiser.param_groups:
         group.update(fused=variant.fused, foreach=not variant.fused)

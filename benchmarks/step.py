@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from des4.engine import OptimConfig, TrainStep, build_optimiser
 from des4.engine.cost import StepCost, matrix_rate, step_cost, time_shares, wait_for
 from des4.engine.settings import DTYPES, Precision, autocast
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks
 from des4.ops.mixing import draw_mix
-from des4.types import Batch, Labelled, Unlabelled
+from des4.types import Batch, Labelled, StrongView, Unlabelled
 
 NUM_CLASSES = 21
 WARMUP, BLOCK = 2, 3
@@ -47,7 +47,8 @@ def make_batch(batch: int, crop: int, device: torch.device = torch.device("cpu")
     boxes = draw_mix("french", batch, crop, crop, random.Random(0))
     boxes = type(boxes)(boxes.partner.to(device), boxes.box.to(device), boxes.group)
     valid = torch.ones(batch, crop, crop, dtype=torch.bool, device=device)
-    return Batch(Labelled(labelled, label), Unlabelled(weak, (weak,), (boxes,), valid))
+    keys = torch.arange(batch, device=device)
+    return Batch(Labelled(labelled, label, keys), Unlabelled(weak, (StrongView(weak, boxes),), valid, keys))
 
 
 def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: object) -> Method:
@@ -57,7 +58,20 @@ def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: objec
         return build_segmenter(model, NUM_CLASSES, "prototype")
 
     cls = METHODS[name]
-    return cls(cls.Config(**settings), make_segmenter, counts, 0).train()
+    return cls(cls.Config(**settings), make_setting(make_segmenter, counts)).train()
+
+
+def make_setting(make_segmenter: Callable[[HeadName], Segmenter], counts: Tensor) -> Setting:
+    """Return the setting of a training on VOC."""
+    return Setting(
+        classes=tuple(map(str, range(NUM_CLASSES))),
+        pixel_counts=counts,
+        total_steps=40_000,
+        num_labelled=662,
+        num_unlabelled=9920,
+        seed=0,
+        make_segmenter=make_segmenter,
+    )
 
 
 class Networks(nn.Module):
@@ -68,7 +82,7 @@ class Networks(nn.Module):
         self.student, self.teacher = des4.student, des4.teacher
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0]
+        labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0].image
         count, teacher = len(labelled), self.teacher
         with torch.no_grad():
             maps = teacher.encode(torch.cat([labelled, weak]))

@@ -31,7 +31,7 @@ from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_opti
 from des4.engine.cost import fewest_parts
 from des4.engine.process import free_memory
 from des4.engine.sharding import shard_weights
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.metrics import tail_classes
 from des4.models import (
     HeadName,
@@ -122,12 +122,13 @@ def training(config: RunConfig) -> Training:
         config.train.total_steps(len(data.labelled), num_unlabelled), config.optim.power, config.optim.warmup_steps
     )
     counts = pixel_counts(data, data.labelled)
-    net = method(config, data, counts).to(device)
+    net = method(config, data, counts, schedule.steps).to(device)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
     if config.train.compile:
-        for segmenter in net.predictors().values():
-            compile_networks(segmenter)
+        for network in net.networks().values():
+            if isinstance(network.module, Segmenter):
+                compile_networks(network.module)
     source = loader(config, data, net)
     parts = _parts(config, net, source, device)  # counted on whole networks
     if config.train.shard and num_ranks() > 1:
@@ -165,16 +166,24 @@ def dataset(config: RunConfig) -> Dataset:
     return data
 
 
-def method(config: RunConfig, dataset: Dataset, counts: Tensor) -> Method:
+def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int) -> Method:
     """Build the method and its networks, from the seed. Raises ConfigError and WeightsError."""
     torch.manual_seed(config.train.seed)
 
     def make_segmenter(head: HeadName) -> Segmenter:
         return build_segmenter(config.model, len(dataset.classes), head)
 
-    cls: Any = METHODS[config.method.name]  # each method's constructor takes its own Config
-    built: Method = cls(config.method, make_segmenter, counts, config.train.seed)
-    return built
+    setting = Setting(
+        classes=dataset.classes,
+        pixel_counts=counts,
+        total_steps=total_steps,
+        num_labelled=len(dataset.labelled),
+        num_unlabelled=len(dataset.unlabelled),
+        seed=config.train.seed,
+        make_segmenter=make_segmenter,
+        supervision=config.supervision,
+    )
+    return METHODS[config.method.name](config.method, setting)
 
 
 def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:

@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails
 
 from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
 from des4.engine import EvalConfig, OptimConfig, TrainConfig
-from des4.methods import METHODS
+from des4.methods import METHODS, SupervisionConfig
 from des4.models import ModelConfig
 from des4.types import Config, ConfigError
 
@@ -64,6 +64,7 @@ class RunConfig(Config):
     data: DataConfig
     views: ViewsConfig = ViewsConfig()
     model: ModelConfig = ModelConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

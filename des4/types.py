@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -104,6 +105,11 @@ class Mix:
     box: Tensor
     group: int
 
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type."""
+        box = self.box if tensor.ndim == 3 else self.box[:, None]
+        return torch.where(box, tensor[self.partner], tensor)
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -111,35 +117,54 @@ class Labelled:
 
     pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
+    keys: (B,) int64, a hash of (seed, epoch, id): what is drawn for a sample follows from it, see `ops/noise.py`.
     """
 
     image: Tensor
     label: Tensor
+    keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """Where there is a label, (B, H, W) bool."""
+        return self.label != IGNORE
+
+
+@dataclass(frozen=True)
+class StrongView:
+    """One strong view of unlabelled samples. image: (B, 3, H, W), as `Unlabelled.weak`, not yet mixed.
+
+    mix: mixes it, and alike whatever belongs to its pixels: pseudo-labels, confidence, `Unlabelled.valid`.
+    pixels: as of `Labelled`, of the valid pixels once they are mixed.
+    """
+
+    image: Tensor
+    mix: Mix
+    pixels: Tensor | None = None
+
+    @property
+    def mixed(self) -> Tensor:
+        """The mixed image."""
+        return self.mix(self.image)
 
 
 @dataclass(frozen=True)
 class Unlabelled:
     """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
 
-    weak: (B, 3, H, W) float32 in [0, 1].
-    strong: as `weak`, one entry a strong view, not yet mixed.
-    mix: one entry a strong view; the method mixes images, pseudo-labels, confidence and `valid` alike with it.
+    weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
-    pixels: as of `Labelled`, of `valid` mixed; one entry a strong view.
+    keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
     """
 
     weak: Tensor
-    strong: tuple[Tensor, ...]
-    mix: tuple[Mix, ...]
+    strong: tuple[StrongView, ...]
     valid: Tensor
+    keys: Tensor
     ids: tuple[str, ...] = ()
-    pixels: tuple[Tensor | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.pixels:
-            object.__setattr__(self, "pixels", (None,) * len(self.strong))
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -153,3 +178,9 @@ class Batch:
     labelled: Labelled
     unlabelled: Unlabelled | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def both(self) -> tuple[Labelled, Unlabelled]:
+        """Labelled and unlabelled samples, for methods whose ViewSpec asks for strong views."""
+        assert self.unlabelled is not None  # noqa: S101  # the loader follows the ViewSpec
+        return self.labelled, self.unlabelled

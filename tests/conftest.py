@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.ops.mixing import draw_mix, join
-from des4.types import IGNORE, Batch, CutMixPreset, Labelled, Unlabelled
+from des4.types import IGNORE, Batch, CutMixPreset, Labelled, StrongView, Unlabelled
 
 NUM_CLASSES = 4
 PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
 
 MakeMethod = Callable[..., Method]
+MakeSetting = Callable[..., Setting]
 MakeBatch = Callable[..., Batch]
 
 
@@ -42,29 +44,68 @@ def tiny_model() -> ModelConfig:
 
 
 @pytest.fixture
-def make_method(tiny_model: ModelConfig) -> MakeMethod:
-    """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
+def make_setting(tiny_model: ModelConfig) -> MakeSetting:
+    """Factory of what a method is built for: `make_setting(seed=1, model={"head": "prototype"})`."""
 
-    def make(name: str, *, seed: int = 0, model: dict[str, object] | None = None, **settings: object) -> Method:
-        torch.manual_seed(seed)
+    def make(*, model: dict[str, object] | None = None, **changes: object) -> Setting:
         config = ModelConfig.model_validate({**tiny_model.model_dump(), **(model or {})})
 
         def make_segmenter(head: HeadName) -> Segmenter:
             return build_segmenter(config, NUM_CLASSES, head)
 
-        cls = METHODS[name]
-        return cls(cls.Config(**settings), make_segmenter, PIXEL_COUNTS, seed).train()  # type: ignore[call-arg]
+        setting = Setting(
+            classes=("ground", "wall", "tree", "lamp"),
+            pixel_counts=PIXEL_COUNTS,
+            total_steps=20,
+            num_labelled=4,
+            num_unlabelled=16,
+            seed=0,
+            make_segmenter=make_segmenter,
+        )
+        return replace(setting, **changes)  # type: ignore[arg-type]
 
     return make
 
 
 @pytest.fixture
-def make_batch() -> MakeBatch:
-    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding."""
+def make_method(make_setting: MakeSetting) -> MakeMethod:
+    """Factory of methods: `make_method("des4", model={"head": "prototype"}, decoupled=False)`."""
+
+    def make(
+        name: str,
+        *,
+        seed: int = 0,
+        model: dict[str, object] | None = None,
+        supervision: dict[str, object] | None = None,
+        **settings: object,
+    ) -> Method:
+        torch.manual_seed(seed)
+        cls = METHODS[name]
+        config = SupervisionConfig.model_validate(supervision or {})
+        return cls(cls.Config(**settings), make_setting(model=model, seed=seed, supervision=config)).train()
+
+    return make
+
+
+@pytest.fixture
+def make_batch(request: pytest.FixtureRequest) -> MakeBatch:
+    """Factory of batches whose classes are colours: blocks of 4 classes, an ignored corner, padding.
+
+    There are as many strong views as the test's own method, its parameter `name`, asks for, and at least one.
+    """
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    method = METHODS.get(parameters.get("name"))
+    asked = max(1, method.VIEWS.strong if method else 1)
     palette = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
 
     def make(
-        seed: int = 0, *, size: int = 33, images: int = 2, cutmix: CutMixPreset = "french", group: int | None = None
+        seed: int = 0,
+        *,
+        size: int = 33,
+        images: int = 2,
+        cutmix: CutMixPreset = "french",
+        group: int | None = None,
+        views: int = asked,
     ) -> Batch:
         generator = torch.Generator().manual_seed(seed)
 
@@ -81,9 +122,12 @@ def make_batch() -> MakeBatch:
         valid = torch.ones(images, size, size, dtype=torch.bool)
         valid[0, :, -size // 6 :] = False
         valid[1:, -size // 5 :] = False
-        strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
-        group, rng = group or images, random.Random(seed)
-        boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
-        return Batch(Labelled(image, label), Unlabelled(weak, (strong,), (boxes,), valid))
+        group, rng, strong = group or images, random.Random(seed), []
+        for _ in range(views):
+            view = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
+            boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
+            strong.append(StrongView(view, boxes))
+        keys = torch.randint(2**62, (2, images), generator=generator)
+        return Batch(Labelled(image, label, keys[0]), Unlabelled(weak, tuple(strong), valid, keys[1]))
 
     return make

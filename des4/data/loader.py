@@ -40,7 +40,19 @@ from des4.data.views import (
     strong_view,
 )
 from des4.ops.mixing import draw_mix, join
-from des4.types import STOP_SIGNALS, Batch, DataError, Dataset, Labelled, Mix, Unlabelled, UserError, ViewSpec
+from des4.ops.noise import sample_key
+from des4.types import (
+    STOP_SIGNALS,
+    Batch,
+    DataError,
+    Dataset,
+    Labelled,
+    Mix,
+    StrongView,
+    Unlabelled,
+    UserError,
+    ViewSpec,
+)
 
 CPU = torch.device("cpu")
 SUBSTITUTES = 11
@@ -131,7 +143,9 @@ class Loader:
         images, boxes, ids, labels = zip(*crops, strict=True)
         preset = self.config.labelled_photometric
         colours = tuple(draw_photometric(preset, self._rng(*sample, "colour")) for sample in drawn)
-        return _Crops(torch.stack(images), boxes, ids, label=torch.stack(labels), colours=(colours,))
+        return _Crops(
+            torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=(colours,)
+        )
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []
@@ -146,6 +160,7 @@ class Loader:
             torch.stack(images),
             boxes,
             ids,
+            self._keys(drawn),
             colours=tuple(
                 tuple(draw_photometric(self.photometric, self._rng(*sample, view)) for sample in drawn)
                 for view in views
@@ -189,6 +204,10 @@ class Loader:
         _, height, width = image.shape
         return draw_crop(self.config, height, width, self._rng(epoch, place))
 
+    def _keys(self, drawn: list[tuple[int, str]]) -> Tensor:
+        """Return the keys of samples, given their epochs and ids."""
+        return torch.tensor([sample_key(self.seed, *sample) for sample in drawn])
+
     def _rng(self, *key: int | str) -> random.Random:
         """Return the generator of this key; Python seeds from a string by SHA-512, alike in every process."""
         return random.Random("/".join(map(str, (self.seed, *key))))
@@ -198,25 +217,27 @@ class Loader:
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
         image = strong_view(padded_views(lab.image, lab.boxes, self.fill)[0], lab.colours[0])
-        labelled = Labelled(image, lab.label.long(), lab.ids)
+        labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids)
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
-        strong = tuple(strong_view(weak, colours) for colours in un.colours)
-        return Batch(labelled, Unlabelled(weak, strong, un.mix, valid, un.ids), cut.skipped)
+        views = zip(un.colours, un.mix, strict=True)
+        strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
+        return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids), cut.skipped)
 
 
 @dataclass(frozen=True)
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. label: (B, H, W) uint8, of labelled samples. colours: one entry a view that is
-    recoloured. mix: one entry a strong view.
+    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples. colours: one entry a view
+    that is recoloured. mix: one entry a strong view.
     """
 
     image: Tensor
     boxes: tuple[CropBox, ...]
     ids: tuple[str, ...]
+    keys: Tensor
     label: Tensor | None = None
     colours: tuple[tuple[Photometric, ...], ...] = ()
     mix: tuple[Mix, ...] = ()

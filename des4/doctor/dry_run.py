@@ -121,6 +121,9 @@ class _DryRun:
     def run(self, num_steps: int) -> tuple[DryRun, list[Finding]]:
         method, train = self.training.method, self.config.train
         method.train()
+        if method.WAITS:
+            text = f"{self.config.method.name} asks the device for values in each step, and waits for them"
+            self.findings.append(Finding("ok", "step", text, ""))
         with closing(self.training.loader.batches(0, self.device)) as batches:  # type: ignore[type-var]
             batch = next(batches)
             self._look_at(batch)

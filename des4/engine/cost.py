@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from des4.engine.distributed import agree
 from des4.engine.parts import can_split, split
 from des4.engine.settings import DTYPES, Precision, autocast
-from des4.models import PrototypeClassifier, PrototypeFeed, Segmenter
+from des4.models import PrototypeClassifier, PrototypeFeed
 from des4.types import Batch
 
 if TYPE_CHECKING:
@@ -72,14 +72,17 @@ class StepCost:
 def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> StepCost:
     """Count what a step on `batch` costs, without computing it.
 
-    Losses and backward pass are run on a copy whose tensors have shapes and no values, so any machine counts any
-    network in seconds, and the method stays as it is. Raises torch's DataDependentOutputException for losses that ask
-    for a value.
+    Losses and backward pass are run on a copy, and the method stays as it is. The copy's tensors have shapes and no
+    values, so any machine counts any network in seconds; those of a method that asks for values (`WAITS`) have some,
+    and it is counted by computing.
     """
     device = batch.labelled.image.device
-    shapes = FakeTensorMode(allow_non_fake_inputs=True)
-    tensors = (*method.parameters(), *method.buffers())
-    copied: Method = copy.deepcopy(method, {id(tensor): shapes.from_tensor(tensor) for tensor in tensors})
+    shapes = FakeTensorMode(allow_non_fake_inputs=True) if not method.WAITS else nullcontext()
+    copies: dict[int, Any] = {}
+    if isinstance(shapes, FakeTensorMode):
+        tensors = (*method.parameters(), *method.buffers())
+        copies = {id(tensor): shapes.from_tensor(tensor) for tensor in tensors}
+    copied: Method = copy.deepcopy(method, copies)
     counter = _FlopCounter()
     kept = _Kept(copied.parameters())
     with torch.compiler.set_stance("force_eager"), shapes, counter:
@@ -252,11 +255,10 @@ def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
     """Yield module, name of its function, and the part of the step that this function is."""
     yield method, "forward", LOSSES
     yield method, "after_step", AVERAGES
-    for name, child in method.named_children():
-        if isinstance(child, Segmenter):
-            for module in dict.fromkeys((child.encoder, child.decoder, child.head)):
-                compiled = vars(module).get("_compiled_call_impl") is not None
-                yield module, "_compiled_call_impl" if compiled else "forward", name
+    for name, network in method.networks().items():
+        for module in dict.fromkeys(network.parts):
+            compiled = vars(module).get("_compiled_call_impl") is not None
+            yield module, "_compiled_call_impl" if compiled else "forward", name
     for module in method.modules():
         if isinstance(module, PrototypeFeed):
             yield module, "choose", SAMPLING

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from des4.engine.sharding import is_sharded
+from des4.models import norm_statistics
 from des4.ops.reduce import gather_over_ranks, is_distributed, num_ranks, this_rank
 from des4.types import ConfigError, RunError, UserError
 
@@ -139,9 +140,9 @@ def without_averaging(wrapped: nn.Module, skip: bool) -> AbstractContextManager[
 
 
 @torch.no_grad()
-def average_buffers(module: nn.Module) -> None:
-    """Give all ranks the mean of their float buffers: running statistics of norms that are not synchronised."""
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
+def average_statistics(module: nn.Module) -> None:
+    """Give all ranks the mean of their running statistics of norms, where those are not synchronised."""
+    buffers = [b for b in norm_statistics(module) if b.is_floating_point()]
     if not is_distributed() or not buffers:
         return
     flat = torch.cat([b.flatten().double() for b in buffers])

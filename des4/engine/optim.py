@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from des4.engine.sharding import own_share
 from des4.types import Config, ConfigError
+
+if TYPE_CHECKING:
+    from des4.methods.base import Method
 
 
 class OptimConfig(Config):
@@ -59,19 +62,21 @@ def scaled_lr(config: OptimConfig, batch_size: int) -> float:
     return config.lr * (factor if config.name == "sgd" else math.sqrt(factor))
 
 
-def build_optimiser(method: nn.Module, config: OptimConfig, batch_size: int) -> Optimizer:
-    """Build the fused optimiser of all parameters that want a gradient.
+def build_optimiser(method: Method, config: OptimConfig, batch_size: int) -> Optimizer:
+    """Build the fused optimiser of the method's trained networks: of all parameters that want a gradient.
 
-    Parameters with `encoder` as a part of their qualified name form one group, all others another; each is split
-    again where norms and biases do not decay. Of parameters in shards it moves this process's shares.
-    Raises ConfigError if nothing can be trained.
+    Those of encoders form one group, all others another; each is split again where norms and biases do not decay. Of
+    parameters in shards it moves this process's shares. Raises ConfigError if nothing can be trained.
     """
     lr = scaled_lr(config, batch_size)
+    trained = [network for network in method.networks().values() if network.role == "trained"]
+    in_networks = {id(parameter) for network in trained for parameter in network.module.parameters()}
+    in_encoders = {id(p) for network in trained if network.encoder is not None for p in network.encoder.parameters()}
     groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in method.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) in in_networks:
             decays = config.decay_norms or parameter.ndim > 1
-            groups.setdefault(("encoder" in name.split("."), decays), []).append((name, own_share(parameter)))
+            groups.setdefault((id(parameter) in in_encoders, decays), []).append((name, own_share(parameter)))
     if not groups:
         raise ConfigError("the method has no parameter to train; choose another with method=NAME")
     options: list[dict[str, Any]] = [

@@ -11,24 +11,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from des4.ops.mixing import mix, part
+from des4.ops.mixing import part
 from des4.ops.reduce import num_ranks, sum_over_ranks
-from des4.types import IGNORE, Batch, Labelled, Unlabelled
+from des4.types import Batch, Labelled, StrongView, Unlabelled
 
 
 def can_split(batch: Batch, parts: int) -> bool:
     """Whether a batch can be cut into so many equal parts."""
     unlabelled = batch.unlabelled
-    groups = len(unlabelled.weak) // max((boxes.group for boxes in unlabelled.mix), default=1) if unlabelled else 0
+    groups = len(unlabelled.weak) // max((view.mix.group for view in unlabelled.strong), default=1) if unlabelled else 0
     return len(batch.labelled.image) % parts == 0 and groups % parts == 0
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Cut this process's batch of a step into equal parts, whose mean loss over parts and processes is the step's."""
     labelled, unlabelled = batch.labelled, batch.unlabelled
-    counts = [(labelled.label != IGNORE).sum()]
+    counts = [labelled.valid.sum()]
     if unlabelled:
-        counts += [mix(unlabelled.valid, boxes).sum() for boxes in unlabelled.mix]
+        counts += [unlabelled.valid.sum(), *(view.mix(unlabelled.valid).sum() for view in unlabelled.strong)]
     (total,) = sum_over_ranks(torch.stack(counts))
     # where there is no pixel at all, sums are 0 whatever they are divided by
     pixels = torch.where(total > 0, total / (parts * num_ranks()), 1.0).float().unbind()
@@ -43,7 +43,14 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 def _labelled_part(whole: Labelled, number: int, parts: int, pixels: Tensor) -> Labelled:
     here = _span(len(whole.image), number, parts)
-    return replace(whole, image=whole.image[here], label=whole.label[here], ids=whole.ids[here], pixels=pixels)
+    return replace(
+        whole,
+        image=whole.image[here],
+        label=whole.label[here],
+        keys=whole.keys[here],
+        ids=whole.ids[here],
+        pixels=pixels,
+    )
 
 
 def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[Tensor, ...]) -> Unlabelled:
@@ -51,11 +58,14 @@ def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[T
     return replace(
         whole,
         weak=whole.weak[here],
-        strong=tuple(view[here] for view in whole.strong),
-        mix=tuple(part(boxes, here.start, here.stop) for boxes in whole.mix),
+        strong=tuple(
+            StrongView(view.image[here], part(view.mix, here.start, here.stop), count)
+            for view, count in zip(whole.strong, pixels[1:], strict=True)
+        ),
         valid=whole.valid[here],
+        keys=whole.keys[here],
         ids=whole.ids[here],
-        pixels=pixels,
+        pixels=pixels[0],
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,22 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from des4.models import Segmenter, blocks
+from des4.models import blocks
 from des4.ops.reduce import num_ranks, own_part, sum_over_ranks, this_rank
 
+if TYPE_CHECKING:
+    from des4.methods.base import Method
 
-def shard_weights(method: nn.Module) -> None:
+
+def shard_weights(method: Method) -> None:
     """Leave each process its share of a method's parameters; before the optimiser is built.
 
-    Gathered together are a block of an encoder, the rest of that encoder, a decoder, a classifier.
+    Gathered together are a block of an encoder, the rest of that encoder, a decoder, a classifier, any other network.
     """
     device = next(method.parameters()).device
     mesh = init_device_mesh(device.type, (num_ranks(),))
-    segmenters = [child for child in method.children() if isinstance(child, Segmenter)]
-    parts = [part for one in segmenters for part in (*blocks(one.encoder), one.encoder, one.decoder, one.head)]
+    networks = method.networks().values()
+    parts = [part for one in networks for part in (*(blocks(one.encoder) if one.encoder else ()), *one.parts)]
     # It warns of views that are written into: maps of a transformer are views, and decoders only read them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
     method.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other layout

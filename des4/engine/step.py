@@ -1,24 +1,25 @@
 """One optimiser step: from a batch to moved weights, prototypes and averages. Nothing in it waits for the device.
 
 What is not finite is skipped without asking the host: a flag on the device tells the fused optimiser to leave weights
-and moments alone, and puts the buffers (statistics of norms, prototypes) back to what they were. Averages of weights
-take their step, towards weights that did not move.
+and moments alone, puts the statistics of norms back to what they were, and tells memories to remember nothing. Averages
+take their step, towards weights and statistics that did not move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from des4.engine.distributed import average_buffers, average_gradients, without_averaging
+from des4.engine.distributed import average_gradients, average_statistics, without_averaging
 from des4.engine.parts import can_split, split
 from des4.engine.process import is_out_of_memory
 from des4.engine.settings import Precision, autocast
 from des4.engine.sharding import grad_scaler, is_sharded, take_gradients, total_norm
+from des4.models import Memory, norm_statistics
 from des4.ops.reduce import num_ranks, sum_over_ranks
 from des4.types import Batch, RunError
 
@@ -43,7 +44,7 @@ class TrainStep:
 
     optimiser: a fused one, of the method's parameters. clip: largest gradient norm; None = no clipping. parts: that a
     batch is split into; more of them when memory runs out. sync_norm: the method's norms take their statistics from
-    all processes, so that buffers are alike without averaging. on_smaller: told of a new number of parts, and why.
+    all processes, so that these are alike without averaging. on_smaller: told of a new number of parts, and why.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class TrainStep:
         }
         self._parameters = dict(method.named_parameters())
         self._wrapped = average_gradients(method)
-        self._buffers = _Buffers(method)
+        self._statistics = _Undo(norm_statistics(method))
+        self._memories = [module for module in method.modules() if isinstance(module, Memory)]
 
     def __call__(self, batch: Batch) -> Outcome:
         """Take a step. Raises RunError if memory runs out however small the parts."""
-        self._buffers.remember()
+        self._statistics.remember()
         terms = self._backward(batch)
         take_gradients(self._parameters, self.own)
         self.scaler.unscale_(self.optimiser)
@@ -88,10 +90,12 @@ class TrainStep:
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.scaler.update()
+        self._statistics.undo(skipped)
         if not self.sync_norm:
-            average_buffers(self.method)
+            average_statistics(self.method)
+        for memory in self._memories:
+            memory.skipped = skipped
         self.method.after_step()
-        self._buffers.undo(skipped)
         return Outcome(terms, norm, skipped)
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
@@ -128,36 +132,36 @@ class TrainStep:
         if num_ranks() > 1:  # the others wait for this one's gradients and cannot take the step again
             raise RunError(f"out of memory ({reason}); continued, the run splits each batch into {parts} parts")
         self.optimiser.zero_grad()
-        self._buffers.undo(torch.ones((), device=self.device))
+        self._statistics.undo(torch.ones((), device=self.device))
         self.method.discard()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-class _Buffers:
-    """The buffers of a module as they were, to be put back by a number on the device.
+class _Undo:
+    """Tensors as they were, to be put back by a number on the device.
 
     They are seen as integers: as floats, what is not finite would survive a multiplication with 0.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
         integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
         self._now: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in module.buffers():
-            kind = integers[buffer.element_size()]
-            self._now.setdefault(kind, []).append(buffer.detach().view(kind))
-        self._before = {kind: [b.clone() for b in buffers] for kind, buffers in self._now.items()}
+        for tensor in tensors:
+            kind = integers[tensor.element_size()]
+            self._now.setdefault(kind, []).append(tensor.detach().view(kind))
+        self._before = {kind: [one.clone() for one in now] for kind, now in self._now.items()}
 
     def remember(self) -> None:
-        """Take the buffers as they are."""
-        for kind, buffers in self._now.items():
-            torch._foreach_copy_(self._before[kind], buffers)
+        """Take the tensors as they are."""
+        for kind, now in self._now.items():
+            torch._foreach_copy_(self._before[kind], now)
 
     @torch.no_grad()
     def undo(self, undo: Tensor) -> None:
-        """Put all buffers back if `undo`, a scalar, is 1; leave them as they are if it is 0. Once a `remember`."""
-        for kind, buffers in self._now.items():
+        """Put all of them back if `undo`, a scalar, is 1; leave them as they are if it is 0. Once a `remember`."""
+        for kind, now in self._now.items():
             back = undo.to(kind)
             torch._foreach_mul_(self._before[kind], back)
-            torch._foreach_mul_(buffers, 1 - back)
-            torch._foreach_add_(buffers, self._before[kind])
+            torch._foreach_mul_(now, 1 - back)
+            torch._foreach_add_(now, self._before[kind])

@@ -3,11 +3,13 @@
 Logits of any resolution are first resized to the label's size. Pixels labelled IGNORE take part in nothing; a batch
 without any valid pixel gives 0, with a gradient of 0.
 
-pixels: what a mean divides by, see `Labelled`; None = the valid pixels of this batch.
+pixels: what a mean divides by, see `Labelled`; None = the valid pixels of this batch. class_weights: (C,), a pixel's
+loss is multiplied by that of its class; the mean still divides by pixels.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,16 +18,36 @@ from des4.ops.resize import upsample
 from des4.types import IGNORE
 
 
-def cross_entropy(logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    pixels: Tensor | None = None,
+    *,
+    class_weights: Tensor | None = None,
+    focal_gamma: float = 0.0,
+) -> Tensor:
     """Mean cross-entropy over the valid pixels of the batch (DeS4, eqs. 1 and 6).
 
-    logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE. Returns a scalar ≥ 0.
+    logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE. focal_gamma: γ ≥ 0, a pixel's loss is multiplied
+    by (1 - p)^γ, p the probability of its class (Lin et al., ICCV 2017, eq. 4). Returns a scalar ≥ 0.
     """
-    return mean_over(_per_pixel(logits, label), label != IGNORE, pixels)
+    loss = pixel_cross_entropy(logits, label)
+    if focal_gamma:
+        # 1 - p without cancellation; the bound keeps the slope of a power below 1 finite where p = 1
+        loss = loss * (-torch.expm1(-loss)).clamp_min(1e-12).pow(focal_gamma)
+    if class_weights is not None:
+        loss = loss * pixel_weights(class_weights, label)
+    return mean_over(loss, label != IGNORE, pixels)
 
 
 def kept_cross_entropy(
-    logits: Tensor, pseudo: Tensor, keep: Tensor, valid: Tensor, pixels: Tensor | None = None
+    logits: Tensor,
+    pseudo: Tensor,
+    keep: Tensor,
+    valid: Tensor,
+    pixels: Tensor | None = None,
+    *,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy against pseudo-labels on kept pixels, divided by the number of *valid* ones (FixMatch; DeS4, eq.
     3).
@@ -35,7 +57,10 @@ def kept_cross_entropy(
     scalar.
     """
     target = pseudo.masked_fill(~(keep & valid), IGNORE)
-    return mean_over(_per_pixel(logits, target), valid, pixels)
+    loss = pixel_cross_entropy(logits, target)
+    if class_weights is not None:
+        loss = loss * pixel_weights(class_weights, target)
+    return mean_over(loss, valid, pixels)
 
 
 def reweighted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -53,9 +78,14 @@ def reweighted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return (weight * loss).sum((1, 2)).mean()
 
 
-def _per_pixel(logits: Tensor, label: Tensor) -> Tensor:
+def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of each pixel, (B, H, W), 0 where the label is IGNORE."""
     return F.cross_entropy(upsample(logits.float(), _size(label)), label, ignore_index=IGNORE, reduction="none")
+
+
+def pixel_weights(class_weights: Tensor, label: Tensor) -> Tensor:
+    """Weight of each pixel's class, (B, H, W); of pixels labelled IGNORE some class's. class_weights: (C,)."""
+    return class_weights[label.clamp_max(len(class_weights) - 1)]
 
 
 def _size(label: Tensor) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
-from des4.methods.base import Method
+from des4.methods.base import Method, Setting
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.des4 import DeS4
 from des4.methods.fixmatch import FixMatch
+from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.supervised import Supervised
 
@@ -15,4 +16,4 @@ METHODS: dict[str, type[Method]] = {
     "des4": DeS4,
 }
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "Setting", "SupervisionConfig"]

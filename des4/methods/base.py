@@ -1,47 +1,110 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
 A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls seven
-names: `Config`, `VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats`.
+names: `Config`, `VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is its own
+config and a `Setting`, alike for all.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
+from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
+from des4.methods.ingredients.targets import Target, hard_target
+from des4.models.memory import Memory
 from des4.models.segmenter import HeadName, Segmenter
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, Labelled, Unlabelled, ViewSpec
+from des4.types import Config as MethodConfig
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
 
 
+Role = Literal["trained", "averaged"]
+"""`trained`: the optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient."""
+
+
+class Network(NamedTuple):
+    """A module of a method that has weights, and what becomes of them."""
+
+    module: nn.Module
+    role: Role
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The encoder, which learns at the rate of encoders; None of what is no segmenter."""
+        return self.module.encoder if isinstance(self.module, Segmenter) else None
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """What runs one after the other: encoder, decoder and classifier of a segmenter, else the module itself."""
+        module = self.module
+        return (module.encoder, module.decoder, module.head) if isinstance(module, Segmenter) else (module,)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is told of the training that it is built for.
+
+    classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
+    total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
+    draws after a step. make_segmenter: builds its networks. supervision: what cross-entropies do about imbalance.
+    """
+
+    classes: tuple[str, ...]
+    pixel_counts: Tensor
+    total_steps: int
+    num_labelled: int
+    num_unlabelled: int
+    seed: int
+    make_segmenter: MakeSegmenter
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+
+
 class Method(nn.Module, ABC):
     """Base of all methods. All state that a resumed run needs is parameter, buffer or the step in the extra state.
 
-    pixel_counts: (C,) labelled pixels of each class over the labelled list. seed: of what the method draws after a
-    step.
+    config: an instance of the method's `Config`; each method names its class, `config: ItsConfig`.
     """
 
-    Config: ClassVar[type[Config]]
+    Config: ClassVar[type[MethodConfig]]
     VIEWS: ClassVar[ViewSpec] = ViewSpec()
     """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
+    WAITS: ClassVar[bool] = False
+    """Whether a step asks the device for values, so that the host waits for it each time; `des4 doctor` tells."""
     FROZEN: tuple[str, ...] = ()
     """Submodules that never get a gradient and stay in eval mode unless the method says otherwise."""
 
-    threshold: float = 0.0
-    """Confidence that a pseudo-label needs to count, in [0, 1]."""
+    config: MethodConfig
 
-    def __init__(self, pixel_counts: Tensor, seed: int) -> None:
+    def __init__(self, config: MethodConfig, setting: Setting) -> None:
         super().__init__()
-        self.pixel_counts, self.seed = pixel_counts, seed
+        self.config, self.setting = config, setting
+        self.supervision = Supervision(setting.supervision, setting.pixel_counts)
         self.step = 0
         self._stats: dict[str, Tensor] = {}
+        self.build(setting)
+        for name in self.FROZEN:
+            self.get_submodule(name).requires_grad_(False)
+
+    @abstractmethod
+    def build(self, setting: Setting) -> None:
+        """Make the networks, and whatever else the method holds: called once, by the constructor.
+
+        FROZEN modules leave differentiation after it, so it may also say which they are. Raises ConfigError for
+        settings that do not go together.
+        """
+
+    @property
+    def threshold(self) -> float:
+        """Confidence that a pseudo-label needs to count, in [0, 1]: that of the config, where it has one."""
+        return float(getattr(self.config, "threshold", 0.0))
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -51,19 +114,39 @@ class Method(nn.Module, ABC):
         """Call `losses`, so that the engine can wrap the method as one module."""
         return self.losses(batch)
 
+    def supervise(self, logits: Tensor, labelled: Labelled) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) against the labels, as the user's `supervision` has it; a scalar."""
+        return self.supervision.on_labels(logits, labelled)
+
+    def pseudo_labels(self, logits: Tensor, unlabelled: Unlabelled) -> Target:
+        """Hard labels of the weak view from a network's logits there, (B, C, h, w); no gradient reaches these."""
+        return hard_target(logits, unlabelled, self.threshold, self.supervision)
+
     def after_step(self) -> None:
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
         self.step += 1
 
     def discard(self) -> None:
-        """Forget what `losses` collected for `after_step`: the engine takes the step again, in smaller parts."""
+        """Let memories forget what `losses` collected: the engine takes the step again, in smaller parts."""
         for module in self.modules():
-            if isinstance(module, PrototypeFeed):
+            if isinstance(module, Memory):
                 module.discard()
 
     @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
         """Networks to evaluate by name; the first is the headline and the source of pseudo-labels."""
+
+    def networks(self) -> dict[str, Network]:
+        """Every module with weights, by name and with its role; what the engine does with networks reads this list.
+
+        These are the method's own attributes with parameters; one that no gradient reaches is an average.
+        """
+        found = {}
+        for name, module in self.named_children():
+            wanted = [parameter.requires_grad for parameter in module.parameters()]
+            if wanted:
+                found[name] = Network(module, "trained" if any(wanted) else "averaged")
+        return found
 
     def stats(self) -> dict[str, Tensor]:
         """Detached numbers of the last step for the log; reading them is what waits for the device."""
@@ -84,44 +167,13 @@ class Method(nn.Module, ABC):
         """Restore the step count."""
         self.step = int(state)
 
-    def freeze(self) -> None:
-        """Take the FROZEN modules out of differentiation; called once at the end of a method's constructor."""
-        for name in self.FROZEN:
-            self.get_submodule(name).requires_grad_(False)
-
     def generator(self, device: torch.device, part: int = 0) -> torch.Generator:
         """Random numbers of a part of this step: a function of (seed, step, part), so that a resumed run repeats them.
 
         part: its number over all processes.
         """
-        return torch.Generator(device).manual_seed(self.seed * 1_000_003 + self.step + (part << 40))
+        return torch.Generator(device).manual_seed(self.setting.seed * 1_000_003 + self.step + (part << 40))
 
     def note(self, **values: Tensor) -> None:
         """Remember numbers of this step for `stats`."""
         self._stats.update({name: value.detach() for name, value in values.items()})
-
-
-class SingleNetwork(Method):
-    """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
-
-    def __init__(self, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(pixel_counts, seed)
-        self.student = make_segmenter("linear")
-        self.feed = PrototypeFeed(pixel_counts)
-
-    def labelled_logits(self, features: Tensor, label: Tensor) -> Tensor:
-        """Classify labelled features, and hand them to the prototypes where the classifier has some."""
-        logits: Tensor = self.student.head(features)
-        if isinstance(self.student.head, PrototypeClassifier):
-            self.feed.collect(features, logits, label)
-        return logits
-
-    def after_step(self) -> None:
-        """Move the prototypes, if any."""
-        if isinstance(self.student.head, PrototypeClassifier):
-            self.feed.commit(self.student.head)
-        super().after_step()
-
-    def predictors(self) -> dict[str, Segmenter]:
-        """The network itself."""
-        return {"student": self.student}

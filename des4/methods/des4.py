@@ -14,14 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy
-from des4.methods.base import MakeSegmenter, Method
-from des4.methods.pseudo import PseudoLabels, pseudo_labels
+from des4.losses import reweighted_cross_entropy
+from des4.methods.base import Method, Setting
+from des4.methods.ingredients.targets import Target
 from des4.models.ema import follow, warm_momentum
-from des4.models.prototypes import PrototypeClassifier, PrototypeFeed, Sampling
+from des4.models.memory import PrototypeFeed, Sampling
+from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
-from des4.ops.mixing import mix
-from des4.ops.reduce import mean_over
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
 
 Mode = Literal["train", "eval"]
@@ -78,14 +77,14 @@ class DeS4(Method):
     """
 
     Config = DeS4Config
+    config: DeS4Config
     VIEWS = ViewSpec(strong=1, cutmix="reco")
 
-    def __init__(self, config: DeS4Config, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(pixel_counts, seed)
-        self.config = config
-        self.threshold = config.threshold
-        self.student = make_segmenter("prototype")
-        self.teacher = make_segmenter("prototype")
+    def build(self, setting: Setting) -> None:
+        """Make student and teacher, which share the prototypes, and what feeds these."""
+        config = self.config
+        self.student = setting.make_segmenter("prototype")
+        self.teacher = setting.make_segmenter("prototype")
         if not isinstance(self.student.head, PrototypeClassifier):
             raise ConfigError(
                 "model.head: des4 classifies by prototypes; set model.head=auto, or take a method that can be linear"
@@ -96,36 +95,31 @@ class DeS4(Method):
             self.teacher.decoder.load_state_dict(self.student.decoder.state_dict())
         if config.shared_head:
             self.teacher.head = self.student.head
-        self.feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
-        self.student_feed = PrototypeFeed(pixel_counts, config.sampling, config.zones, config.alpha)
+        self.feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
+        self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
-        self.freeze()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""
-        labelled, unlabelled, config = batch.labelled, batch.unlabelled, self.config
-        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
+        labelled, unlabelled = batch.both
+        config = self.config
         pseudo, teacher_logits = self._teach(labelled, unlabelled)
         student_logits, mixed_logits = self._study(labelled, unlabelled)
-        keep = pseudo.confidence >= config.threshold
         ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
         terms = {
-            "student/labelled": config.labelled_weight
-            * cross_entropy(student_logits, labelled.label, labelled.pixels),  # eq. 1
-            "student/unlabelled": ramp
-            * config.unlabelled_weight
-            * kept_cross_entropy(mixed_logits, pseudo.label, keep, pseudo.valid, unlabelled.pixels[0]),  # eq. 3
+            "student/labelled": config.labelled_weight * self.supervise(student_logits, labelled),  # eq. 1
+            "student/unlabelled": ramp * config.unlabelled_weight * pseudo.cross_entropy(mixed_logits),  # eq. 3
         }
         if config.decoupled:
             terms["teacher/labelled"] = (
-                reweighted_cross_entropy(teacher_logits, labelled.label)  # eqs. 7-8
+                reweighted_cross_entropy(self.supervision.adjusted(teacher_logits), labelled.label)  # eqs. 7-8
                 if config.pixel_reweighting
-                else cross_entropy(teacher_logits, labelled.label, labelled.pixels)  # eq. 2
+                else self.supervise(teacher_logits, labelled)  # eq. 2
             )
-        self.note(confidence=mean_over(pseudo.confidence * pseudo.valid, pseudo.valid))
+        self.note(confidence=pseudo.mean_confidence())
         return terms
 
-    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[PseudoLabels, Tensor]:
+    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Target, Tensor]:
         """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
 
         The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
@@ -136,7 +130,7 @@ class DeS4(Method):
             maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
             teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
             logits = teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
-            pseudo = pseudo_labels(logits, unlabelled.valid).mixed(unlabelled.mix[0])
+            pseudo = self.pseudo_labels(logits, unlabelled).mixed(unlabelled.strong[0])
         teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
             features = teacher.decoder(tuple(each[:count] for each in maps))
@@ -146,8 +140,7 @@ class DeS4(Method):
 
     def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor]:
         """Run the student once on labelled and mixed images; return the logits of each."""
-        strong = mix(unlabelled.strong[0], unlabelled.mix[0])
-        features = self.student.features(torch.cat([labelled.image, strong]))
+        features = self.student.features(torch.cat([labelled.image, unlabelled.strong[0].mixed]))
         logits = self.student.head(features)
         count = len(labelled.image)
         if not self.config.shared_head:

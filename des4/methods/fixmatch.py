@@ -13,11 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import cross_entropy, kept_cross_entropy
-from des4.methods.base import MakeSegmenter, SingleNetwork
-from des4.methods.pseudo import pseudo_labels
-from des4.ops.mixing import mix
-from des4.ops.reduce import mean_over
+from des4.methods.bases import SingleNetwork
 from des4.types import Batch, Config, ViewSpec
 
 
@@ -33,30 +29,20 @@ class FixMatch(SingleNetwork):
     """One network, no teacher."""
 
     Config = FixMatchConfig
+    config: FixMatchConfig
     VIEWS = ViewSpec(strong=1, cutmix="unimatch", photometric="unimatch")
-
-    def __init__(self, config: FixMatchConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
-        self.threshold = config.threshold
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled, half the thresholded unlabelled cross-entropy."""
-        labelled, unlabelled = batch.labelled, batch.unlabelled
-        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
+        labelled, unlabelled = batch.both
+        (view,), count = unlabelled.strong, len(labelled.image)
         self.student.eval()
         with torch.no_grad():
-            pseudo = pseudo_labels(self.student(unlabelled.weak), unlabelled.valid).mixed(unlabelled.mix[0])
+            target = self.pseudo_labels(self.student(unlabelled.weak), unlabelled).mixed(view)
         self.student.train(self.training)
-        strong = mix(unlabelled.strong[0], unlabelled.mix[0])
-        features = self.student.features(torch.cat([labelled.image, strong]))
-        count = len(labelled.image)
-        logits = self.labelled_logits(features[:count], labelled.label)
-        keep = pseudo.confidence >= self.threshold
-        self.note(kept=mean_over(keep & pseudo.valid, pseudo.valid))
+        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        self.note(kept=target.share_kept())
         return {
-            "labelled": 0.5 * cross_entropy(logits, labelled.label, labelled.pixels),
-            "unlabelled": 0.5
-            * kept_cross_entropy(
-                self.student.head(features[count:]), pseudo.label, keep, pseudo.valid, unlabelled.pixels[0]
-            ),
+            "labelled": 0.5 * self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "unlabelled": 0.5 * target.cross_entropy(self.student.head(features[count:])),
         }

@@ -14,79 +14,38 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import cross_entropy, squared_gap
-from des4.methods.base import MakeSegmenter, SingleNetwork
-from des4.models.ema import follow, warm_momentum
-from des4.models.segmenter import Segmenter
-from des4.ops.mixing import mix
-from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, Config, ViewSpec
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig
+from des4.methods.ingredients.targets import soft_target
+from des4.types import Batch, ViewSpec
 
 
-class MeanTeacherConfig(Config):
+class MeanTeacherConfig(TeacherStudentConfig):
     """Settings of the mean teacher."""
 
     name: Literal["mean_teacher"] = "mean_teacher"
     consistency_weight: float = Field(100.0, ge=0)
     """λ, of the squared gap averaged over classes."""
-    momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step."""
-
-
-class TeacherStudent(SingleNetwork):
-    """A student and a teacher that follows it whole; the base of mean teacher and CutMixSeg."""
-
-    FROZEN = ("teacher",)
-
-    def __init__(self, momentum: float, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
-        self.teacher = make_segmenter("linear")
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.momentum = momentum
-        self.freeze()
-
-    def after_step(self) -> None:
-        """Move the student's prototypes, if any, then the teacher."""
-        step = self.step
-        super().after_step()
-        follow(self.teacher, self.student, warm_momentum(self.momentum, step))
-
-    def predictors(self) -> dict[str, Segmenter]:
-        """The teacher first, as published."""
-        return {"teacher": self.teacher, "student": self.student}
 
 
 class MeanTeacher(TeacherStudent):
     """Consistency of probabilities on the same view."""
 
     Config = MeanTeacherConfig
+    config: MeanTeacherConfig
     VIEWS = ViewSpec(strong=1)
-
-    def __init__(
-        self, config: MeanTeacherConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
-    ) -> None:
-        super().__init__(config.momentum, make_segmenter, pixel_counts, seed)
-        self.weight = config.consistency_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, squared gap to the teacher everywhere."""
-        labelled, unlabelled = batch.labelled, batch.unlabelled
-        assert unlabelled is not None  # noqa: S101 - VIEWS asks for it
-        size = (labelled.image.shape[-2], labelled.image.shape[-1])
-        boxes = unlabelled.mix[0]
+        labelled, unlabelled = batch.both
+        (view,), count = unlabelled.strong, len(labelled.image)
         with torch.no_grad():
-            target = upsample(self.teacher(torch.cat([labelled.image, unlabelled.weak])).float(), size).softmax(1)
-        count = len(labelled.image)
-        target = torch.cat([target[:count], mix(target[count:], boxes)])
-        valid = torch.cat([labelled.label != IGNORE, mix(unlabelled.valid, boxes)])
+            known, weak = self.teacher(torch.cat([labelled.image, unlabelled.weak])).tensor_split([count])
+        target = soft_target(known, labelled).and_also(soft_target(weak, unlabelled).mixed(view))
 
-        features = self.student.features(torch.cat([labelled.image, mix(unlabelled.strong[0], boxes)]))
-        logits = self.labelled_logits(features[:count], labelled.label)
+        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        logits = self.labelled_logits(features[:count], labelled)
         everywhere = torch.cat([logits, self.student.head(features[count:])])
-        both = labelled.pixels, unlabelled.pixels[0]
-        pixels = None if both[0] is None or both[1] is None else both[0] + both[1]
-        probs = upsample(everywhere.float(), size).softmax(1)
         return {
-            "labelled": cross_entropy(logits, labelled.label, labelled.pixels),
-            "consistency": self.weight / probs.shape[1] * squared_gap(probs, target, valid, pixels),
+            "labelled": self.supervise(logits, labelled),
+            "consistency": self.config.consistency_weight / logits.shape[1] * target.squared_gap(everywhere),
         }

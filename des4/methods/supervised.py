@@ -10,8 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from des4.losses import cross_entropy
-from des4.methods.base import MakeSegmenter, SingleNetwork
+from des4.methods.bases import SingleNetwork
 from des4.types import Batch, Config
 
 
@@ -25,14 +24,9 @@ class Supervised(SingleNetwork):
     """One network, labelled images."""
 
     Config = SupervisedConfig
-
-    def __init__(
-        self, config: SupervisedConfig, make_segmenter: MakeSegmenter, pixel_counts: Tensor, seed: int
-    ) -> None:
-        super().__init__(make_segmenter, pixel_counts, seed)
+    config: SupervisedConfig
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
         features = self.student.features(batch.labelled.image)
-        logits = self.labelled_logits(features, batch.labelled.label)
-        return {"labelled": cross_entropy(logits, batch.labelled.label, batch.labelled.pixels)}
+        return {"labelled": self.supervise(self.labelled_logits(features, batch.labelled), batch.labelled)}

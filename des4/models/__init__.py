@@ -2,13 +2,16 @@
 
 from des4.models.blocks import blocks
 from des4.models.compilation import compile_networks
-from des4.models.prototypes import PrototypeClassifier, PrototypeFeed
+from des4.models.memory import Memory, PrototypeFeed
+from des4.models.norm_statistics import norm_statistics
+from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import HeadName, LinearClassifier, ModelConfig, Segmenter, build_segmenter
 from des4.models.sync_norm import synchronise_norms
 
 __all__ = [
     "HeadName",
     "LinearClassifier",
+    "Memory",
     "ModelConfig",
     "PrototypeClassifier",
     "PrototypeFeed",
@@ -16,5 +19,6 @@ __all__ = [
     "blocks",
     "build_segmenter",
     "compile_networks",
+    "norm_statistics",
     "synchronise_norms",
 ]

@@ -7,19 +7,14 @@ DeS4, sections 3.2-3.3, eqs. 6 and 9-12; Zhou et al., "Rethinking semantic segme
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from des4.ops.entropy import pixel_entropy
-from des4.ops.reduce import sum_over_ranks, this_rank
-from des4.ops.resize import shrink_label
-from des4.ops.sampling import class_quota, class_ratio, confidence_sample, multi_entropy_sample, quantity_sample
+from des4.ops.reduce import sum_over_ranks
 
-Sampling = Literal["multi_entropy", "quantity", "confidence", "all"]
 Start = Literal["first_seen", "random"]
 
 
@@ -81,65 +76,3 @@ class PrototypeClassifier(nn.Module):
         present = counts > 0
         self.prototypes.copy_(torch.where(present[:, None], F.normalize(moved, dim=1), self.prototypes))
         self.seen.logical_or_(present)
-
-
-class PrototypeFeed(nn.Module):
-    """Chooses the labelled pixels that move a classifier's prototypes, in two phases: `collect`, then `commit`.
-
-    Collecting belongs to the losses of a step, which read P as it was; committing follows the optimiser's step. With
-    gradient accumulation every micro-batch is collected and sampled on its own, and all are committed at once.
-
-    pixel_counts: (C,) labelled pixels of each class over the labelled list, for the ratio R of section 3.3.
-    sampling: `multi_entropy` | `quantity` | `confidence` | `all` (DeS4, table 4; `all` does not balance).
-    zones, alpha: k and α of eqs. 10-11.
-    """
-
-    ratio: Tensor
-
-    def __init__(self, pixel_counts: Tensor, sampling: Sampling = "all", zones: int = 5, alpha: float = 0.1) -> None:
-        super().__init__()
-        self.sampling, self.zones, self.alpha = sampling, zones, alpha
-        self.register_buffer("ratio", class_ratio(pixel_counts), persistent=False)
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def collect(self, features: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Remember this batch's labelled pixels. features: (B, D, h, w). logits: (B, C, h, w). label: (B, H, W)."""
-        label = shrink_label(label, (features.shape[-2], features.shape[-1]))
-        self._pending.append((features.detach(), logits.detach(), label))
-
-    def discard(self) -> None:
-        """Forget what was collected and not committed: the step that it belonged to is taken again, or not at all."""
-        self._pending.clear()
-
-    @torch.no_grad()
-    def commit(
-        self, classifier: PrototypeClassifier, generators: Callable[[int], torch.Generator] | None = None
-    ) -> None:
-        """Sample the collected pixels and move the prototypes once.
-
-        generators: gives the random numbers of a part of the step. Parts are numbered over all processes, so that it
-        makes no difference which of them samples a part.
-        """
-        if not self._pending:
-            return
-        pixels, labels = [], []
-        for part, (features, logits, label) in enumerate(self._pending, this_rank() * len(self._pending)):
-            flat = label.flatten()
-            keep = self.choose(logits, flat, generators(part) if generators else None)
-            pixels.append(features.movedim(1, -1).flatten(0, -2))
-            labels.append(torch.where(keep, flat, -1))
-        self.discard()
-        classifier.update(torch.cat(pixels), torch.cat(labels))
-
-    def choose(self, logits: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mask (N,) of the pixels to use. logits: (B, C, h, w). labels: (N,) with N = B·h·w."""
-        if self.sampling == "all":
-            return torch.ones_like(labels, dtype=torch.bool)
-        quota = class_quota(labels, self.ratio)
-        if self.sampling == "quantity":
-            return quantity_sample(labels, quota, generator=generator)
-        probs = logits.float().softmax(1)
-        if self.sampling == "confidence":
-            return confidence_sample(probs.amax(1).flatten(), labels, quota, generator=generator)
-        entropy = pixel_entropy(probs).flatten()
-        return multi_entropy_sample(entropy, labels, quota, zones=self.zones, alpha=self.alpha, generator=generator)

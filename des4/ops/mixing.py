@@ -1,8 +1,6 @@
-"""CutMix: boxes drawn by the presets of the published protocols, and the one way to apply them.
+"""CutMix: boxes drawn by the presets of the published protocols; `Mix` in `types` is the one way to apply them.
 
-Images, pseudo-labels, confidence and the padding mask of a batch are all mixed with the same `Mix`; what is mixed
-was always computed on the unmixed views. French et al., BMVC 2020 (CutMix for segmentation) and the codes named at
-each preset.
+French et al., BMVC 2020 (CutMix for segmentation) and the codes named at each preset.
 """
 
 from __future__ import annotations
@@ -12,18 +10,11 @@ import random
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from des4.types import CutMixPreset, Mix
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels; bottom and right excluded."""
-
-
-def mix(tensor: Tensor, boxes: Mix) -> Tensor:
-    """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type."""
-    box = boxes.box if tensor.ndim == 3 else boxes.box[:, None]
-    return torch.where(box, tensor[boxes.partner], tensor)
 
 
 def join(mixes: Sequence[Mix]) -> Mix:

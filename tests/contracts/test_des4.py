@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from des4.losses import cross_entropy, reweighted_cross_entropy
 from des4.methods.des4 import DeS4
 from des4.models.ema import warm_momentum
-from des4.ops.mixing import mix
 from des4.types import IGNORE, Batch
 
 Make = Callable[..., Any]
@@ -111,16 +110,17 @@ def test_the_terms_are_those_of_the_equations(make: Callable[..., DeS4], make_ba
     found = method.losses(batch)
 
     lab, un = batch.labelled, batch.unlabelled
-    (strong,), (boxes,) = un.strong, un.mix
+    (strong,) = un.strong
+    boxes = strong.mix
     teacher, student = twin.teacher, twin.student
     with torch.no_grad():
         confidence, pseudo = up(teacher.eval()(un.weak)).softmax(1).max(1)
         maps = teacher.encode(lab.image)
-    keep = mix((confidence >= threshold) & un.valid, boxes)
-    valid = mix(un.valid, boxes)
+    keep = boxes((confidence >= threshold) & un.valid)
+    valid = boxes(un.valid)
     assert 0 < keep.sum() <= valid.sum()
     assert threshold == 0 or keep.sum() < valid.sum()
-    logits = up(student.train()(torch.cat([lab.image, mix(strong, boxes)])))
+    logits = up(student.train()(torch.cat([lab.image, strong.mixed])))
     teacher.decoder.train()
     logits_t = up(teacher.head(teacher.decoder(maps)))
 
@@ -128,7 +128,7 @@ def test_the_terms_are_those_of_the_equations(make: Callable[..., DeS4], make_ba
     weight = (1 - logits_t.softmax(1).amax(1)).square() * where
     weight = weight / weight.sum((1, 2), keepdim=True)
     loss_t = F.cross_entropy(logits_t, lab.label, ignore_index=IGNORE, reduction="none")
-    loss_u = F.cross_entropy(logits[2:], mix(pseudo, boxes), reduction="none")
+    loss_u = F.cross_entropy(logits[2:], boxes(pseudo), reduction="none")
     expected = {
         "student/labelled": 0.7 * F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
         "student/unlabelled": 2.0 * (loss_u * keep).sum() / valid.sum(),

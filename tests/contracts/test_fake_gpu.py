@@ -92,6 +92,8 @@ def test_a_step_stays_on_its_device(
         ("supervised", {"model": {"head": "prototype"}}),
         ("cutmixseg", {"model": {"head": "prototype", "prototype_start": "random"}}),
         ("des4", {"model": {"encoder": "test_vit"}}),
+        ("fixmatch", {"supervision": {"logit_adjustment": 1.0, "class_weighting": 0.5, "focal_gamma": 2.0}}),
+        ("supervised", {"supervision": {"class_weighting": 0.5, "ohem_threshold": 0.7}}),
     ],
 )
 def test_so_does_one_with_other_settings(
@@ -147,8 +149,8 @@ def test_views_are_made_on_the_device(photometric: Any, fake_gpu: FakeGpu) -> No
         for number in range(3):  # with and without padding, blur and boxes
             batch = loader._finish(loader.cut(number).pin_memory().to(GPU))
             assert fake_gpu.crossings == []
-            made = [batch.labelled.image, batch.unlabelled.weak, *batch.unlabelled.strong, batch.unlabelled.valid]
-            made += [batch.labelled.label, *(boxes.box for boxes in batch.unlabelled.mix)]
+            made = [batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.valid]
+            made += [batch.labelled.label, *(t for v in batch.unlabelled.strong for t in (v.image, v.mix.box))]
             assert {tensor.device for tensor in made} == {GPU}
 
 

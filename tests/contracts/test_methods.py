@@ -16,7 +16,6 @@ from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
 from des4.models.ema import warm_momentum
-from des4.ops.mixing import mix
 from des4.types import IGNORE, Batch, ConfigError
 
 NAMES = list(METHODS)
@@ -88,7 +87,7 @@ def test_terms_are_finite_scalars_and_steps_keep_all_state_finite(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_term_alone_moves_something_and_the_student_unless_it_is_the_teachers(
+def test_each_term_alone_moves_trained_networks_and_only_the_one_it_names(
     name: str, make_method: Make, make_batch: Make
 ) -> None:
     method = make_method(name, **unthresholded(name))
@@ -98,7 +97,9 @@ def test_each_term_alone_moves_something_and_the_student_unless_it_is_the_teache
         gradients = torch.autograd.grad(value, list(trainable.values()), retain_graph=True, allow_unused=True)
         moved = [key for key, g in zip(trainable, gradients, strict=True) if g is not None and g.any()]
         assert moved, term
-        assert term.startswith("teacher") or any(key.startswith("student.") for key in moved), term
+        trained = tuple(f"{key}." for key, network in method.networks().items() if network.role == "trained")
+        assert all(key.startswith(trained) for key in moved), term
+        assert term.split("/")[0] not in method.networks() or all(key.startswith(term.split("/")[0]) for key in moved)
 
 
 @pytest.mark.parametrize(("name", "head"), HEADED)
@@ -187,6 +188,36 @@ def test_bfloat16_gives_nearly_the_same_float32_terms(
     assert all(b.dtype == torch.float32 for key, b in method.named_buffers() if key.endswith("prototypes"))
 
 
+# ── what a user says of every cross-entropy ──────────────────────────────────────────────────────────────────────────
+
+SUPERVISIONS: dict[str, dict[str, float]] = {
+    "logit adjustment": {"logit_adjustment": 1.0},
+    "class weights": {"class_weighting": 0.5},
+    "focal": {"focal_gamma": 2.0},
+    "ohem": {"ohem_threshold": 0.2, "ohem_min_share": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", SUPERVISIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_supervision_reaches_the_labels_of_any_method(
+    name: str, kind: str, make_method: Make, make_batch: Make
+) -> None:
+    plain = make_method(name, **unthresholded(name)).losses(make_batch())
+    method = make_method(name, supervision=SUPERVISIONS[kind], **unthresholded(name))
+    found = method.losses(make_batch())
+    supervised = {key for key in found if key.split("/")[-1] == "labelled"}
+    if name == "des4" and kind != "logit adjustment":
+        supervised -= {"teacher/labelled"}  # its pixels have weights of their own, eq. 7
+    assert supervised
+    assert [key for key in supervised if torch.equal(found[key], plain[key])] == []
+    optimiser = optimiser_of(method)
+    assert all(
+        term.isfinite() for seed in range(2) for term in train_step(method, optimiser, make_batch(seed)).values()
+    )
+    assert snapshot(method).keys() == snapshot(make_method(name)).keys()  # a run's state is the same with it
+
+
 # ── what no loss may see ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -214,30 +245,32 @@ class PixelDecoder(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "head"), HEADED)
-def test_pixels_without_label_and_padding_change_nothing(name: str, head: HeadName, make_batch: Make) -> None:
+def test_pixels_without_label_and_padding_change_nothing(
+    name: str, head: HeadName, make_setting: Make, make_batch: Make
+) -> None:
     def make_segmenter(_: HeadName) -> Segmenter:
         classifier = LinearClassifier(4, 8) if head == "linear" else PrototypeClassifier(4, 8)
         return Segmenter(PixelEncoder(), PixelDecoder(), classifier)  # type: ignore[arg-type]
 
     torch.manual_seed(0)
     cls = METHODS[name]
-    counts = torch.tensor([900, 90, 50, 10])
-    method = cls(cls.Config(**unthresholded(name)), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+    method = cls(cls.Config(**unthresholded(name)), make_setting(make_segmenter=make_segmenter)).train()
     train_step(method, optimiser_of(method), make_batch(1))
     twin = copy.deepcopy(method)
 
     batch = make_batch()
     un = batch.unlabelled
-    assert un.mix[0].box.any()
+    assert un.strong[0].mix.box.any()
     unlabelled_pixel = (batch.labelled.label == IGNORE)[:, None]
     padding = ~un.valid[:, None]
 
     def spoil(image: Tensor, where: Tensor) -> Tensor:
         return torch.where(where, torch.rand_like(image), image)
 
+    strong = tuple(dataclasses.replace(view, image=spoil(view.image, padding)) for view in un.strong)
     spoilt = Batch(
         dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, unlabelled_pixel)),
-        dataclasses.replace(un, weak=spoil(un.weak, padding), strong=(spoil(un.strong[0], padding),)),
+        dataclasses.replace(un, weak=spoil(un.weak, padding), strong=strong),
     )
     terms = train_step(method, optimiser_of(method), batch)
     others = train_step(twin, optimiser_of(twin), spoilt)
@@ -265,7 +298,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
     for m in range(3):
         assert_same(train_step(other, first, make_batch(m)), curve[m])
     resumed = make_method(name, seed=7, **settings)  # other weights, which the state replaces
-    resumed.seed = other.seed  # of the config, hence the same in a resumed run
+    resumed.setting = other.setting  # of the config, hence the same in a resumed run
     resumed.load_state_dict(snapshot(other))
     second = optimiser_of(resumed)
     second.load_state_dict(first.state_dict())
@@ -307,6 +340,24 @@ def test_what_follows_the_student_is_its_exact_average(name: str, make_method: M
     assert any(not torch.equal(after[key], before[key]) for key in followed)
 
 
+@pytest.mark.parametrize(("name", "head"), HEADED)
+def test_networks_are_all_weights_there_are_and_roles_say_what_moves_them(
+    name: str, head: str, make_method: Make
+) -> None:
+    method = make_method(name, model={"head": head})
+    networks = method.networks()
+    assert {id(p) for network in networks.values() for p in network.module.parameters()} == {
+        id(p) for p in method.parameters()
+    }
+    for key, network in networks.items():
+        assert network.module is method.get_submodule(key)
+        trained = any(p.requires_grad for p in network.module.parameters())
+        assert (network.role == "trained") == trained, key
+        assert trained or key in method.FROZEN
+    modules = [network.module for network in networks.values()]
+    assert all(predictor in modules for predictor in method.predictors().values())
+
+
 # ── what is reported ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -339,7 +390,7 @@ def test_the_declaration_is_complete(name: str, make_method: Make, make_batch: M
     cls, method = METHODS[name], make_method(name)
     assert cls.Config.model_fields["name"].default == name
     assert 0 <= method.threshold <= 1
-    assert cls.VIEWS.strong == 0 or cls.VIEWS.strong == len(make_batch().unlabelled.strong)
+    assert isinstance(cls.WAITS, bool)
     for frozen in method.FROZEN:
         method.get_submodule(frozen)
     if cls.VIEWS.strong == 0:
@@ -387,18 +438,19 @@ def test_the_terms_are_those_of_the_equations(name: str, make_method: Make, make
     twin = copy.deepcopy(method)
     found = method.losses(batch)
     lab, un = batch.labelled, batch.unlabelled
-    (strong,), (boxes,) = un.strong, un.mix
+    (strong,) = un.strong
+    boxes = strong.mix
 
     def up(logits: Tensor) -> Tensor:
         return nn.functional.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
-    images = lab.image if name == "supervised" else torch.cat([lab.image, mix(strong, boxes)])
+    images = lab.image if name == "supervised" else torch.cat([lab.image, strong.mixed])
     teacher = twin.student if name == "fixmatch" else getattr(twin, "teacher", None)
     if teacher is not None:
         with torch.no_grad():
             target = up(teacher.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
             on_images, on_weak = target[:2], target[2:]
-            mixed, valid = mix(on_weak, boxes), mix(un.valid, boxes)
+            mixed, valid = boxes(on_weak), boxes(un.valid)
     logits = up(twin.student.train()(images))
     probs, labelled = logits.softmax(1), nn.functional.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
     if name == "supervised":

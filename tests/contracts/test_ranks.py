@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
 from des4.engine import Checkpoints, EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
-from des4.engine.distributed import agree, average_buffers, on_first
+from des4.engine.distributed import agree, average_statistics, on_first
 from des4.engine.sharding import (
     gather_whole,
     moments_in_shards,
@@ -26,7 +26,7 @@ from des4.engine.sharding import (
     spread,
     whole_weights,
 )
-from des4.methods import METHODS, Method
+from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
@@ -60,9 +60,17 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
     def make_segmenter(head: HeadName) -> Segmenter:
         return build_segmenter(model, len(DATA.classes), head)
 
+    setting = Setting(
+        classes=DATA.classes,
+        pixel_counts=torch.linspace(9000, 100, len(DATA.classes)).long(),
+        total_steps=STEPS,
+        num_labelled=len(DATA.labelled),
+        num_unlabelled=len(DATA.unlabelled),
+        seed=0,
+        make_segmenter=make_segmenter,
+    )
     cls = METHODS[name]
-    counts = torch.linspace(9000, 100, len(DATA.classes)).long()
-    return cls(cls.Config(**settings), make_segmenter, counts, 0).train()  # type: ignore[call-arg]
+    return cls(cls.Config(**settings), setting).train()
 
 
 def loader(method: Method, ranks: int) -> Loader:
@@ -157,7 +165,8 @@ def small_pieces(rank: int) -> dict[str, Any]:
 
     norm = nn.BatchNorm1d(2)
     norm.running_mean.fill_(float(rank))  # type: ignore[union-attr]
-    average_buffers(norm)
+    norm.register_buffer("memory", torch.tensor(float(rank)))  # what is no statistic is a method's own business
+    average_statistics(norm)
     try:
         on_first(fail)
     except UserError as error:
@@ -168,6 +177,7 @@ def small_pieces(rank: int) -> dict[str, Any]:
         "failure": failure,
         "gathered": gather_over_ranks({"rank": rank, "text": "é" * (5 * rank)}),
         "mean": norm.running_mean.tolist(),  # type: ignore[union-attr]
+        "own": norm.get_buffer("memory").item(),
     }
 
 
@@ -264,6 +274,7 @@ def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -
     assert second["failure"] == "RunError: no such image"
     assert first["gathered"] == second["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ééééé"}]
     assert first["mean"] == second["mean"] == [0.5, 0.5]
+    assert (first["own"], second["own"]) == (0, 1)
 
 
 def test_alone_nothing_is_waited_for() -> None:

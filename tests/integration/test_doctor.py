@@ -116,6 +116,16 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
     assert measured["shares"]["data"] == pytest.approx(measured["waiting"] / measured["step"])
 
 
+def test_a_method_that_waits_for_the_device_is_told(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("method=supervised", *SCENES, *TINY, "--steps", "1", "--json")
+    told = "supervised asks the device for values in each step, and waits for them"
+    plain = json.loads(run(*arguments).stdout)
+    monkeypatch.setattr(METHODS["supervised"], "WAITS", True)
+    waiting = json.loads(run(*arguments).stdout)
+    assert [told in [finding["text"] for finding in data["findings"]] for data in (plain, waiting)] == [False, True]
+    assert waiting["dry_run"]["flops"] == plain["dry_run"]["flops"]
+
+
 def test_parts_of_a_step_do_the_same_work_in_less_memory(run: Des4) -> None:
     runs = [json.loads(run("method=des4", *SCENES, *TINY, f"accumulate={parts}", "--steps", "1", "--json").stdout)
             for parts in (1, 2)]  # fmt: skip

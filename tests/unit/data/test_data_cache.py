@@ -285,7 +285,7 @@ def batches(dataset, workers):
         fill=(0, 0, 0),
     )  # fmt: skip
     return [
-        (batch.labelled.image, batch.labelled.label, batch.unlabelled.weak, batch.unlabelled.strong[0])
+        (batch.labelled.image, batch.labelled.label, batch.unlabelled.weak, batch.unlabelled.strong[0].image)
         for batch in itertools.islice(loader.batches(), 6)
     ]
 

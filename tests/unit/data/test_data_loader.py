@@ -25,7 +25,7 @@ from des4.data import (
 from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
-from des4.ops.mixing import mix
+from des4.ops.noise import sample_key
 from des4.types import DataError, ViewSpec
 
 DATA = Scenes(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
@@ -43,8 +43,9 @@ def make(data=DATA, spec=SPEC, *, workers=0, seed=3, views=None, batches=(2, 3),
 def tensors(batch):
     """Every tensor of a batch, in a fixed order."""
     lab, un = batch.labelled, batch.unlabelled
-    rest = [] if un is None else [un.weak, *un.strong, *(t for mix in un.mix for t in (mix.partner, mix.box)), un.valid]
-    return [lab.image, lab.label, *rest]
+    views = [] if un is None else [t for view in un.strong for t in (view.image, view.mix.partner, view.mix.box)]
+    rest = [] if un is None else [un.weak, un.valid, un.keys, *views]
+    return [lab.image, lab.label, lab.keys, *rest]
 
 
 def same(a, b):
@@ -57,14 +58,14 @@ def test_a_batch_has_the_promised_shapes():
     assert batch.labelled.image.shape == (2, 3, 24, 32)
     assert batch.labelled.label.shape == (2, 24, 32)
     assert batch.unlabelled.weak.shape == (3, 3, 24, 32)
-    assert len(batch.unlabelled.strong) == len(batch.unlabelled.mix) == 2
-    assert batch.unlabelled.mix[0].box.shape == batch.unlabelled.valid.shape == (3, 24, 32)
+    assert len(batch.unlabelled.strong) == 2
+    assert batch.unlabelled.strong[0].mix.box.shape == batch.unlabelled.valid.shape == (3, 24, 32)
     assert (len(batch.labelled.ids), len(batch.unlabelled.ids)) == (2, 3)
-    for image in (batch.labelled.image, batch.unlabelled.weak, *batch.unlabelled.strong):
+    for image in (batch.labelled.image, batch.unlabelled.weak, *(v.image for v in batch.unlabelled.strong)):
         assert image.dtype == torch.float32
         assert image.min() >= 0
         assert image.max() <= 1
-    assert not torch.equal(*batch.unlabelled.strong)
+    assert not torch.equal(*(view.image for view in batch.unlabelled.strong))
 
 
 def test_workers_and_resume_change_nothing():
@@ -88,22 +89,24 @@ def test_processes_share_a_step_out_between_them(ranks):
         whole = make(**size)[step]
         assert sum((b.labelled.ids for b in shares), ()) == whole.labelled.ids
         assert sum((b.unlabelled.ids for b in shares), ()) == whole.unlabelled.ids
-        for name in ("labelled.image", "labelled.label", "unlabelled.weak", "unlabelled.valid"):
+        parts = {"labelled": ("image", "label", "keys"), "unlabelled": ("weak", "valid", "keys")}
+        for name in (f"{part}.{name}" for part, names in parts.items() for name in names):
             find = operator.attrgetter(name)
             assert torch.equal(torch.cat([find(b) for b in shares]), find(whole)), name
         for view in range(2):
-            mixed = [mix(b.unlabelled.strong[view], b.unlabelled.mix[view]) for b in shares]
-            expected = mix(whole.unlabelled.strong[view], whole.unlabelled.mix[view])
+            mixed = [b.unlabelled.strong[view].mixed for b in shares]
+            expected = whole.unlabelled.strong[view].mixed
             torch.testing.assert_close(torch.cat(mixed), expected, atol=1e-6, rtol=0)  # sums of another order
-            assert not torch.equal(expected, whole.unlabelled.strong[view])
+            assert not torch.equal(expected, whole.unlabelled.strong[view].image)
 
 
 def test_samples_are_mixed_within_their_group():
-    partners = make(batches=(2, 6), mix_group=2)[0].unlabelled.mix[0].partner.tolist()
+    partners = make(batches=(2, 6), mix_group=2)[0].unlabelled.strong[0].mix.partner.tolist()
     assert partners == [1, 0, 3, 2, 5, 4]
     ring = ViewSpec(strong=1, cutmix="french")
-    assert make(spec=ring, batches=(2, 6), mix_group=3)[0].unlabelled.mix[0].partner.tolist() == [1, 2, 0, 4, 5, 3]
-    assert make(spec=ring, batches=(2, 6), mix_group=6)[0].unlabelled.mix[0].partner.tolist() == [1, 2, 3, 4, 5, 0]
+    for group, expected in ((3, [1, 2, 0, 4, 5, 3]), (6, [1, 2, 3, 4, 5, 0])):
+        (view,) = make(spec=ring, batches=(2, 6), mix_group=group)[0].unlabelled.strong
+        assert view.mix.partner.tolist() == expected
 
 
 def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():
@@ -183,10 +186,23 @@ def test_a_sorted_sequence_is_asked_for_single_ids_and_never_copied():
 def test_auto_follows_the_method_and_the_config_overrules_it():
     assert (make().cutmix, make().photometric) == ("unimatch", "unimatch")
     plain = make(views=ViewsConfig(crop_size=(24, 32), cutmix="none", photometric="none"))[0].unlabelled
-    assert plain.strong[0] is plain.weak
-    assert not plain.mix[0].box.any()
+    assert plain.strong[0].image is plain.weak
+    assert not plain.strong[0].mix.box.any()
     french = make(views=ViewsConfig(crop_size=(24, 32), cutmix="french"))[0].unlabelled
-    assert french.mix[0].box.float().mean() == pytest.approx(0.5, abs=0.05)
+    assert french.strong[0].mix.box.float().mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_every_sample_has_a_key_of_its_seed_epoch_and_id():
+    loader, seen = make(batches=(2, 6), seed=0), {}
+    order = Order(DATA.unlabelled, "0/unlabelled")
+    for step in range(4):
+        batch = loader[step]
+        assert batch.labelled.keys.dtype == batch.unlabelled.keys.dtype == torch.int64
+        for (epoch, place), key in zip(order.batch(step, 6), batch.unlabelled.keys.tolist(), strict=True):
+            assert key == sample_key(0, epoch, place)
+            seen[epoch, place] = key
+    assert len(set(seen.values())) == len(seen) > len(DATA.unlabelled)  # another one in the next epoch
+    assert not set(make(batches=(2, 6), seed=1)[0].unlabelled.keys.tolist()) & set(seen.values())
 
 
 class Broken(Scenes):
@@ -219,7 +235,7 @@ def test_an_unreadable_unlabelled_image_gives_its_place_to_another():
             assert (now == before) == (before not in BROKEN)
             if now == before:
                 assert torch.equal(batch.unlabelled.weak[n], intact.unlabelled.weak[n])
-                assert torch.equal(batch.unlabelled.strong[1][n], intact.unlabelled.strong[1][n])
+                assert torch.equal(batch.unlabelled.strong[1].image[n], intact.unlabelled.strong[1].image[n])
     assert met == BROKEN
     assert whole[0].skipped == {}
 

@@ -357,7 +357,7 @@ def test_training_from_shards_does_not_depend_on_workers_or_resuming(tmp_path, f
         )  # fmt: skip
         for batch in itertools.islice(loader.batches(start), count):
             un = batch.unlabelled
-            yield un.ids, dict(batch.skipped), un.weak.numpy().tobytes(), un.strong[0].numpy().tobytes()
+            yield un.ids, dict(batch.skipped), un.weak.numpy().tobytes(), un.strong[0].image.numpy().tobytes()
 
     straight = list(batches(0, 9, 0))
     assert list(batches(0, 9, 2)) == straight

@@ -11,6 +11,7 @@ from torch import nn
 
 from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser
 from des4.engine.optim import OptimConfig, build_optimiser
+from des4.methods.base import Network
 from des4.types import RunError
 
 CPU = torch.device("cpu")
@@ -237,6 +238,7 @@ def test_an_optimiser_continues_where_it_stopped(tmp_path, name):
     def network():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        net.networks = lambda: {"net": Network(net, "trained")}
         return net, build_optimiser(net, OptimConfig(name=name, decay_norms=False), 1)
 
     def learn(net, optimiser, steps):
@@ -284,6 +286,8 @@ def test_moments_lie_in_memory_as_their_parameters_do():
 
 
 def test_state_of_a_parameter_that_is_not_trained_is_refused():
-    optimiser = build_optimiser(nn.Linear(1, 1), OptimConfig(), 1)
+    net = nn.Linear(1, 1)
+    net.networks = lambda: {"net": Network(net, "trained")}
+    optimiser = build_optimiser(net, OptimConfig(), 1)
     with pytest.raises(RunError, match="gone"):
         restore_optimiser(optimiser, {"gone/momentum_buffer": torch.zeros(1)}, {})

@@ -21,11 +21,12 @@ from des4.engine.cost import (
 )
 from des4.engine.parts import split
 from des4.methods import METHODS
+from des4.methods.base import Network
 from des4.types import Batch, Labelled
 
 CPU = torch.device("cpu")
 IMAGES = 2
-BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64)))
+BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64), torch.arange(IMAGES)))
 
 
 class Layers(nn.Module):
@@ -37,6 +38,8 @@ class Layers(nn.Module):
         self.requires_grad_(not frozen)
         self.scale = nn.Parameter(torch.ones(()))
 
+    WAITS = False
+
     def forward(self, batch):
         inside = self.first(batch.labelled.image)
         return {"loss": self.scale * self.others(inside.detach() if self.cut else inside).square().mean()}
@@ -47,6 +50,22 @@ FIRST = 2 * IMAGES * (6 * 6 * 4) * (3 * 3 * 3)  # multiply-adds count as two; 3Ã
 
 def test_the_first_layer_costs_twice_its_forward_pass():
     assert step_cost(Layers(), BATCH).flops == Flops(0, FIRST, FIRST)
+
+
+def test_a_method_that_asks_for_values_is_counted_by_computing():
+    class Asking(Layers):
+        WAITS = True
+
+        def forward(self, batch):
+            (loss,) = super().forward(batch).values()
+            return {"loss": loss * (1.0 if loss.item() > 0 else 0.5)}
+
+    method = Asking(nn.Conv2d(4, 5, 1))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    found, expected = step_cost(method, BATCH), step_cost(Layers(nn.Conv2d(4, 5, 1)), BATCH)
+    assert found.flops == expected.flops
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
 
 
 @pytest.mark.parametrize(
@@ -138,6 +157,7 @@ def test_half_precision_keeps_less_and_computes_as_much(make_method, make_batch)
 def test_memory_of_weights_gradients_and_moments():
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1).requires_grad_(False))
     trained, frozen, buffers = 4 * (6 + 2 + 2 + 2), 4 * (2 + 1), 4 * (2 + 2) + 8
+    network.networks = lambda: {"network": Network(network, "trained")}
     optimiser = build_optimiser(network, OptimConfig(lr=0.1, momentum=0.9), 1)
     held = memory(network, optimiser, kept_bytes=100)
     assert held == Memory(trained + frozen + buffers, trained, trained, 100)

@@ -6,19 +6,35 @@ from pydantic import ValidationError
 from torch import nn
 
 from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser, scaled_lr
+from des4.methods.base import Method, Network
+from des4.models import Segmenter
 from des4.types import ConfigError
 
 
 class TwoNetworks(nn.Module):
+    """A student, a teacher whose decoder alone is trained, its average, and a projection."""
+
     def __init__(self):
         super().__init__()
-        self.student = nn.ModuleDict({"encoder": block(), "decoder": block(), "encoder_like": block()})
-        self.teacher = nn.ModuleDict({"encoder": block(), "decoder": block()})
-        self.teacher["encoder"].requires_grad_(False)
+        self.student, self.teacher, self.average = (Segmenter(block(), block(), nn.Identity()) for _ in range(3))
+        self.projection = nn.ModuleDict({"encoder": block()})  # by name alone
+        self.teacher.encoder.requires_grad_(False)
+        self.average.requires_grad_(False)
+
+    networks = Method.networks
 
 
 def block():
-    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    made = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    made.mean = made.std = (0.5, 0.5, 0.5)
+    return made
+
+
+def bare(module):
+    """A method that is one network without an encoder."""
+    method = nn.ModuleDict({"network": module})
+    method.networks = lambda: {"network": Network(module, "trained")}
+    return method
 
 
 def names(group):
@@ -30,7 +46,7 @@ def test_encoders_use_the_rate_and_all_else_a_multiple_of_it():
     encoder, rest = optimiser.param_groups
     assert (encoder["lr"], rest["lr"]) == (0.5, 2.0)
     assert names(encoder) == {"student.encoder"}  # the frozen encoder of the teacher is in no group
-    assert names(rest) == {"student.decoder", "student.encoder_like", "teacher.decoder"}
+    assert names(rest) == {"student.decoder", "projection.encoder", "teacher.decoder"}
     assert {group["weight_decay"] for group in optimiser.param_groups} == {0.1}
     assert optimiser.defaults["momentum"] == 0.9
 
@@ -53,9 +69,18 @@ def test_adamw_is_built_by_name():
         OptimConfig(name="lion")
 
 
+def test_an_averaged_network_is_in_no_group_even_if_it_wants_a_gradient():
+    method = TwoNetworks()
+    method.networks = lambda: {
+        "student": Network(method.student, "trained"), "teacher": Network(method.teacher, "averaged")
+    }  # fmt: skip
+    trained = {name for group in build_optimiser(method, OptimConfig(), 8).param_groups for name in names(group)}
+    assert trained == {"student.encoder", "student.decoder"}
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ConfigError, match="no parameter"):
-        build_optimiser(nn.Conv2d(1, 1, 1).requires_grad_(False), OptimConfig(), 8)
+        build_optimiser(bare(nn.Conv2d(1, 1, 1).requires_grad_(False)), OptimConfig(), 8)
 
 
 def test_the_rate_is_scaled_to_the_batch_only_when_a_reference_is_given():

@@ -54,6 +54,30 @@ def test_pixels_outside_valid_or_keep_change_nothing() -> None:
     )
 
 
+def test_focal_loss_by_hand() -> None:
+    expected = (-(0.5**2) * math.log(0.5) - 0.8**2 * math.log(0.2)) / 2
+    assert cross_entropy(TWO_PIXELS, LABEL, focal_gamma=2).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_has_finite_slopes_where_a_pixel_is_sure_or_ignored(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [0.0, 0.0]]).T[None, :, None, :].requires_grad_()
+    cross_entropy(logits, torch.tensor([[[0, IGNORE]]]), focal_gamma=gamma).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_class_weights_multiply_the_pixels_of_their_class() -> None:
+    weights, label = torch.tensor([3.0, 0.5]), torch.tensor([[[0, 1]]])
+    expected = (-3 * math.log(0.5) - 0.5 * math.log(0.8)) / 2
+    assert cross_entropy(TWO_PIXELS, label, class_weights=weights).item() == pytest.approx(expected)
+    everywhere = torch.ones_like(label, dtype=torch.bool)
+    found = kept_cross_entropy(TWO_PIXELS, label, everywhere, everywhere, class_weights=weights)
+    assert found.item() == pytest.approx(expected)
+    label[..., 1] = IGNORE
+    assert cross_entropy(TWO_PIXELS, label, class_weights=weights).item() == pytest.approx(-3 * math.log(0.5))
+
+
 # ── re-weighted, eqs. 7-8 ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -158,7 +158,7 @@ def test_the_cost_of_a_step_counts_attention() -> None:
     patching = 2 * images * patches * dim * (3 * 16 * 16)
     linear = depth * 2 * images * tokens * dim * (3 * dim + dim + 3 * dim + 3 * dim)  # query, key, value; out; MLP
     products = depth * 2 * images * tokens * tokens * dim  # of queries and keys, or of weights and values
-    batch = Batch(Labelled(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64)))
+    batch = Batch(Labelled(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64), torch.arange(2)))
     flops = step_cost(Encoding("test_vit"), batch).flops  # type: ignore[arg-type]
     assert flops.forward + flops.plain == patching + linear + 2 * products
     # The backward pass needs no gradient of the image, and multiplies queries and keys again.

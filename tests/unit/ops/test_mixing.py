@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import torch
 
-from des4.ops.mixing import draw_mix, mix
+from des4.ops.mixing import draw_mix
 from des4.types import CutMixPreset, Mix
 
 PRESETS = get_args(CutMixPreset)
@@ -36,7 +36,7 @@ def test_mix_takes_the_partners_pixels_inside_the_box_alone() -> None:
     image = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4)
     box = torch.zeros(3, 4, 4, dtype=torch.bool)
     box[0, :2] = True
-    mixed = mix(image, Mix(torch.tensor([1, 2, 0]), box, 3))
+    mixed = Mix(torch.tensor([1, 2, 0]), box, 3)(image)
     assert (mixed[0, :, :2] == 1).all()
     assert (mixed[0, :, 2:] == 0).all()
     assert torch.equal(mixed[1:], image[1:])
@@ -47,17 +47,17 @@ def test_one_box_mixes_images_labels_confidence_and_masks_alike(preset: CutMixPr
     label = torch.randint(0, 9, (4, 20, 24))
     image = label[:, None].expand(-1, 3, -1, -1).float()
     boxes = draw_mix(preset, 4, 20, 24, seeded(3))
-    mixed = mix(label, boxes)
-    assert torch.equal(mix(image, boxes), mixed[:, None].expand(-1, 3, -1, -1).float())
-    assert torch.equal(mix(label > 4, boxes), mixed > 4)
-    assert mix(label.to(torch.uint8), boxes).dtype == torch.uint8
+    mixed = boxes(label)
+    assert torch.equal(boxes(image), mixed[:, None].expand(-1, 3, -1, -1).float())
+    assert torch.equal(boxes(label > 4), mixed > 4)
+    assert boxes(label.to(torch.uint8)).dtype == torch.uint8
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_batch_of_one_is_not_mixed(preset: CutMixPreset) -> None:
     for seed in range(5):
         tensor = torch.rand(1, 3, 16, 16)
-        assert torch.equal(mix(tensor, draw_mix(preset, 1, 16, 16, seeded(seed))), tensor)
+        assert torch.equal(draw_mix(preset, 1, 16, 16, seeded(seed))(tensor), tensor)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

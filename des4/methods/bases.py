@@ -1,0 +1,69 @@
+"""What many methods have in common: one trained network, or a student and a teacher that is its moving average."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.base import Method, Setting
+from des4.models.ema import follow, warm_momentum
+from des4.models.memory import PrototypeFeed
+from des4.models.prototypes import PrototypeClassifier
+from des4.models.segmenter import Segmenter
+from des4.types import Config, Labelled
+
+
+class SingleNetwork(Method):
+    """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
+
+    def build(self, setting: Setting) -> None:
+        """Make the student."""
+        self.student = setting.make_segmenter("linear")
+        self.feed = PrototypeFeed(setting.pixel_counts)
+
+    def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
+        """Classify labelled features, and hand them to the prototypes where the classifier has some."""
+        logits: Tensor = self.student.head(features)
+        if isinstance(self.student.head, PrototypeClassifier):
+            self.feed.collect(features, logits, labelled.label)
+        return logits
+
+    def after_step(self) -> None:
+        """Move the prototypes, if any."""
+        if isinstance(self.student.head, PrototypeClassifier):
+            self.feed.commit(self.student.head)
+        super().after_step()
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The network itself."""
+        return {"student": self.student}
+
+
+class TeacherStudentConfig(Config):
+    """Settings of every method whose teacher follows the student whole."""
+
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), momentum)."""
+
+
+class TeacherStudent(SingleNetwork):
+    """A student, and a teacher that follows it whole: weights, statistics of norms, prototypes."""
+
+    FROZEN = ("teacher",)
+    config: TeacherStudentConfig
+
+    def build(self, setting: Setting) -> None:
+        """Make the student, and the teacher as its copy."""
+        super().build(setting)
+        self.teacher = setting.make_segmenter("linear")
+        self.teacher.load_state_dict(self.student.state_dict())
+
+    def after_step(self) -> None:
+        """Move the student's prototypes, if any, then the teacher."""
+        step = self.step
+        super().after_step()
+        follow(self.teacher, self.student, warm_momentum(self.config.momentum, step))
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The teacher first, as published."""
+        return {"teacher": self.teacher, "student": self.student}

@@ -1,0 +1,84 @@
+"""The one way from logits to a cross-entropy, against labels and hard pseudo-labels, for every method.
+
+So what a user sets in the section `supervision` holds for any of them: logit adjustment (Menon et al., ICLR 2021,
+arxiv.org/abs/2007.07314), class weights, focal loss (Lin et al., ICCV 2017, arxiv.org/abs/1708.02002) and OHEM
+(Shrivastava et al., CVPR 2016, arxiv.org/abs/1604.03540). By default nothing is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy
+from des4.ops.prior import class_prior, class_weights
+from des4.types import Config, Labelled
+
+
+class SupervisionConfig(Config):
+    """What cross-entropies do about imbalanced classes and easy pixels, in any method."""
+
+    logit_adjustment: float = Field(0.0, ge=0)
+    """τ: inside cross-entropies on labels and pseudo-labels, logits are raised by τ · log of their class's share of the
+    labelled pixels, so that a rare class has to win by more; predictions are not adjusted. 1 in the paper; 0: off."""
+    class_weighting: float = Field(0.0, ge=0, le=1)
+    """A pixel weighs (share of its class)^-power in cross-entropies on labels and pseudo-labels, scaled to a mean of 1
+    over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
+    focal_gamma: float = Field(0.0, ge=0)
+    """γ: a labelled pixel weighs (1 - probability of its class)^γ. 2 in the paper; 0: off."""
+    ohem_threshold: float | None = Field(None, gt=0, le=1)
+    """On labels, only pixels whose class has at most this probability count, and `ohem_min_share` at least. 0.7 in the
+    published trainings on Cityscapes; null: all pixels count."""
+    ohem_min_share: float = Field(0.085, gt=0, le=1)
+    """Share of the labelled pixels that counts at least, the hardest [ours: published codes state a number, such as
+    100,000 of two crops of 769, which is this share]."""
+
+    @model_validator(mode="after")
+    def _one_choice_of_pixels(self) -> Self:
+        if self.focal_gamma and self.ohem_threshold is not None:
+            raise ValueError("focal_gamma and ohem_threshold both favour hard pixels; set one of them")
+        return self
+
+
+class Supervision(nn.Module):
+    """Cross-entropies under a user's settings. pixel_counts: (C,) labelled pixels of each class."""
+
+    shift: Tensor
+    weight: Tensor
+
+    def __init__(self, config: SupervisionConfig, pixel_counts: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("shift", config.logit_adjustment * class_prior(pixel_counts).log(), persistent=False)
+        self.register_buffer("weight", class_weights(pixel_counts, config.class_weighting), persistent=False)
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Logits (B, C, h, w) as a cross-entropy is to see them: raised by τ · log prior."""
+        return logits.float() + self.shift[:, None, None] if self.config.logit_adjustment else logits
+
+    def on_labels(self, logits: Tensor, labelled: Labelled) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) against the labels, a scalar."""
+        config, logits, weight = self.config, self.adjusted(logits), self._weight()
+        if config.ohem_threshold is None:
+            return cross_entropy(
+                logits, labelled.label, labelled.pixels, class_weights=weight, focal_gamma=config.focal_gamma
+            )
+        return hard_cross_entropy(
+            logits,
+            labelled.label,
+            labelled.pixels,
+            threshold=config.ohem_threshold,
+            min_share=config.ohem_min_share,
+            class_weights=weight,
+        )
+
+    def on_pseudo_labels(
+        self, logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, pixels: Tensor | None
+    ) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) against pseudo-labels on kept pixels, over all valid ones, a scalar."""
+        return kept_cross_entropy(self.adjusted(logits), label, keep, valid, pixels, class_weights=self._weight())
+
+    def _weight(self) -> Tensor | None:
+        return self.weight if self.config.class_weighting else None

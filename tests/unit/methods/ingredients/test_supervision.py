@@ -1,0 +1,85 @@
+"""The settings of `supervision`, each by its equation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor
+
+from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy
+from des4.methods import SupervisionConfig
+from des4.methods.ingredients.supervision import Supervision
+from des4.ops.prior import class_weights
+from des4.types import IGNORE, Labelled
+
+COUNTS = torch.tensor([60, 30, 10])
+LOGITS = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+LABEL = torch.randint(3, (2, 17, 17), generator=torch.Generator().manual_seed(1))
+LABEL[0, :4] = IGNORE
+LABELLED = Labelled(torch.zeros(2, 3, 17, 17), LABEL, torch.arange(2))
+KEEP, VALID = LABEL == 1, LABEL != IGNORE
+
+
+def supervision(**settings: Any) -> Supervision:
+    return Supervision(SupervisionConfig(**settings), COUNTS)
+
+
+def on_pseudo_labels(settings: dict[str, Any], logits: Tensor = LOGITS) -> Tensor:
+    return supervision(**settings).on_pseudo_labels(logits, LABEL.clamp_max(2), KEEP, VALID, None)
+
+
+def test_by_default_it_is_plain_cross_entropy() -> None:
+    assert torch.equal(supervision().on_labels(LOGITS, LABELLED), cross_entropy(LOGITS, LABEL))
+    assert torch.equal(on_pseudo_labels({}), kept_cross_entropy(LOGITS, LABEL.clamp_max(2), KEEP, VALID))
+    assert supervision().adjusted(LOGITS) is LOGITS
+    assert supervision().state_dict() == {}
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_logit_adjustment_adds_the_log_prior_inside_both_losses(power: float) -> None:
+    """Menon et al., eq. 10. Upsampled logits may be shifted before or after: the prior is the same at every pixel."""
+    shift = power * torch.tensor([0.6, 0.3, 0.1]).log()[:, None, None]
+    full = F.interpolate(LOGITS, size=(17, 17), mode="bilinear", align_corners=True) + shift
+    expected = F.cross_entropy(full, LABEL, ignore_index=IGNORE)
+    torch.testing.assert_close(supervision(logit_adjustment=power).on_labels(LOGITS, LABELLED), expected)
+    torch.testing.assert_close(
+        on_pseudo_labels({"logit_adjustment": power}), kept_cross_entropy(full, LABEL.clamp_max(2), KEEP, VALID)
+    )
+
+
+def test_fully_adjusted_equal_logits_fit_any_frequencies() -> None:
+    """The adjustment itself says how frequent classes are, so a network that sees nothing has no reason to."""
+    label = torch.tensor([0] * 60 + [1] * 30 + [2] * 10).view(1, 10, 10)
+    logits = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    labelled = Labelled(torch.zeros(1, 3, 10, 10), label, torch.arange(1))
+    loss = supervision(logit_adjustment=1.0).on_labels(logits.expand(1, 3, 10, 10), labelled)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
+
+
+def test_class_weights_hold_for_labels_and_pseudo_labels() -> None:
+    weights = class_weights(COUNTS, 0.5)
+    found = supervision(class_weighting=0.5)
+    torch.testing.assert_close(found.on_labels(LOGITS, LABELLED), cross_entropy(LOGITS, LABEL, class_weights=weights))
+    plain = on_pseudo_labels({})  # of class 1 alone
+    torch.testing.assert_close(on_pseudo_labels({"class_weighting": 0.5}), weights[1] * plain)
+
+
+def test_focal_loss_and_ohem_hold_for_labels_alone() -> None:
+    focal, ohem = {"focal_gamma": 2.0}, {"ohem_threshold": 0.3, "ohem_min_share": 0.2}
+    assert torch.equal(supervision(**focal).on_labels(LOGITS, LABELLED), cross_entropy(LOGITS, LABEL, focal_gamma=2))
+    assert torch.equal(
+        supervision(**ohem).on_labels(LOGITS, LABELLED),
+        hard_cross_entropy(LOGITS, LABEL, threshold=0.3, min_share=0.2),
+    )
+    for settings in (focal, ohem):
+        assert torch.equal(on_pseudo_labels(settings), on_pseudo_labels({}))
+
+
+def test_two_choices_of_hard_pixels_are_refused() -> None:
+    with pytest.raises(ValidationError, match="focal_gamma and ohem_threshold both favour hard pixels"):
+        SupervisionConfig(focal_gamma=2, ohem_threshold=0.7)

@@ -1,0 +1,115 @@
+"""Targets: made on unmixed pixels, mixed as the view is, divided by the pixels they are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.losses import kept_cross_entropy, squared_gap
+from des4.methods import SupervisionConfig
+from des4.methods.ingredients.supervision import Supervision
+from des4.methods.ingredients.targets import Target, hard_target, soft_target
+from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
+
+KEYS = torch.tensor([1, 2])
+SUPERVISION = Supervision(SupervisionConfig(), torch.tensor([3, 2, 1]))
+
+
+def upsampled(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(9, 9), mode="bilinear", align_corners=True)
+
+
+@pytest.fixture
+def unlabelled() -> Unlabelled:
+    generator = torch.Generator().manual_seed(0)
+    box = torch.zeros(2, 9, 9, dtype=torch.bool)
+    box[0, 2:6, 1:8], box[1, :4, :4] = True, True
+    valid = torch.rand(2, 9, 9, generator=generator) > 0.2
+    view = StrongView(
+        torch.rand(2, 3, 9, 9, generator=generator), Mix(torch.tensor([1, 0]), box, 2), torch.tensor(50.0)
+    )
+    return Unlabelled(torch.rand(2, 3, 9, 9, generator=generator), (view,), valid, KEYS, pixels=torch.tensor(70.0))
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return 3 * torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_hard_target_is_the_best_class_where_it_is_sure(unlabelled: Unlabelled, logits: Tensor) -> None:
+    target = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    probs = upsampled(logits).softmax(1)
+    assert torch.equal(target.label, probs.argmax(1))
+    torch.testing.assert_close(target.confidence, probs.amax(1))
+    keep = (probs.amax(1) >= 0.6) & unlabelled.valid
+    assert torch.equal(target.keep, keep)
+    assert 0 < keep.sum() < unlabelled.valid.sum()
+    torch.testing.assert_close(target.share_kept(), keep.sum() / unlabelled.valid.sum())
+    torch.testing.assert_close(target.mean_confidence(), probs.amax(1)[unlabelled.valid].mean())
+
+
+def test_mixing_moves_everything_with_the_boxes_and_takes_the_views_pixels(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    (view,) = unlabelled.strong
+    target = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    mixed = target.mixed(view)
+    for name in ("label", "confidence", "valid", "keep"):
+        assert torch.equal(getattr(mixed, name), view.mix(getattr(target, name))), name
+    assert (target.pixels, mixed.pixels) == (unlabelled.pixels, view.pixels)
+    soft = soft_target(logits, unlabelled)
+    assert torch.equal(soft.mixed(view).probs.amax(1), mixed.confidence)  # mixing probabilities or confidences is one
+    assert soft.mixed(view).pixels is view.pixels
+
+
+def test_the_loss_divides_by_the_pixels_it_is_told(unlabelled: Unlabelled, logits: Tensor) -> None:
+    target = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    student = torch.randn(2, 3, 3, 3)
+    assert torch.equal(
+        target.cross_entropy(student),
+        kept_cross_entropy(student, target.label, target.keep, target.valid, torch.tensor(70.0)),
+    )
+    own = replace(target, pixels=None)
+    torch.testing.assert_close(own.cross_entropy(student), target.cross_entropy(student) * 70 / target.valid.sum())
+
+
+def test_no_gradient_reaches_what_a_target_is_made_of(unlabelled: Unlabelled, logits: Tensor) -> None:
+    logits.requires_grad_()
+    hard, soft = hard_target(logits, unlabelled, 0.0, SUPERVISION), soft_target(logits, unlabelled)
+    assert not any(tensor.requires_grad for tensor in (hard.confidence, soft.probs))
+
+
+def test_nothing_is_kept_above_a_confidence_of_one(unlabelled: Unlabelled, logits: Tensor) -> None:
+    target = hard_target(logits, unlabelled, torch.tensor(1.01), SUPERVISION)
+    assert target.cross_entropy(torch.randn(2, 3, 3, 3)) == 0
+
+
+def test_a_target_that_knows_nothing_is_kept_nowhere() -> None:
+    nan = torch.full((1, 2, 2), torch.nan)
+    everywhere = torch.ones(1, 2, 2, dtype=torch.bool)
+    assert not Target(torch.zeros(1, 2, 2, dtype=torch.int64), nan, everywhere, 0.0, SUPERVISION).keep.any()
+
+
+def test_a_soft_target_over_labelled_and_unlabelled_images(unlabelled: Unlabelled, logits: Tensor) -> None:
+    label = torch.randint(3, (2, 9, 9))
+    label[:, :2] = IGNORE
+    labelled = Labelled(torch.rand(2, 3, 9, 9), label, KEYS, pixels=torch.tensor(130.0))
+    target = soft_target(logits, labelled).and_also(soft_target(-logits, unlabelled))
+    student = torch.randn(4, 3, 3, 3)
+    probs = upsampled(torch.cat([logits, -logits])).softmax(1)
+    valid = torch.cat([label != IGNORE, unlabelled.valid])
+    expected = squared_gap(upsampled(student).softmax(1), probs, valid, torch.tensor(200.0))
+    torch.testing.assert_close(target.squared_gap(student), expected)
+    assert target.squared_gap(student) > 0
+    assert replace(target, pixels=None).squared_gap(torch.cat([logits, -logits])) < 1e-12
+
+
+def test_the_share_that_is_sure(unlabelled: Unlabelled, logits: Tensor) -> None:
+    sure = upsampled(logits).softmax(1).amax(1) >= 0.7
+    expected = sure[unlabelled.valid].float().mean()
+    assert 0 < expected < 1
+    torch.testing.assert_close(soft_target(logits, unlabelled).share_sure(0.7), expected)
