@@ -143,9 +143,7 @@ class Loader:
         images, boxes, ids, labels = zip(*crops, strict=True)
         preset = self.config.labelled_photometric
         colours = tuple(draw_photometric(preset, self._rng(*sample, "colour")) for sample in drawn)
-        return _Crops(
-            torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=(colours,)
-        )
+        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=(colours,))
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []

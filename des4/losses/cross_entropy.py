@@ -72,10 +72,28 @@ def reweighted_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """
     log_probs = F.log_softmax(upsample(logits.float(), _size(target)), dim=1)
     loss = F.nll_loss(log_probs, target, ignore_index=IGNORE, reduction="none")
-    confidence = log_probs.detach().amax(1).exp()
-    weight = (1 - confidence).square() * (target != IGNORE)
-    weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-8)
+    doubt = _uncertainty(log_probs.detach()) * (target != IGNORE)
+    # Only ratios count: measured by the image's most uncertain pixel, squares of tiny numbers are no 0.
+    weight = (doubt / doubt.amax((1, 2), keepdim=True).clamp_min(torch.finfo(doubt.dtype).tiny)).square()
+    weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1)  # the most uncertain pixel has 1, if there is one
     return (weight * loss).sum((1, 2)).mean()
+
+
+def soft_cross_entropy(logits: Tensor, probs: Tensor, valid: Tensor, pixels: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy against distributions, `-Σ_c p_c log q_c`, over the valid pixels of the batch.
+
+    logits: (B, C, h, w). probs: (B, C, H, W), without gradient. valid: (B, H, W) bool. Returns a scalar ≥ 0.
+    """
+    log_probs = F.log_softmax(upsample(logits.float(), _size(valid)), dim=1)
+    return mean_over(-(probs * log_probs).sum(1) * valid, valid, pixels)
+
+
+def _uncertainty(log_probs: Tensor) -> Tensor:
+    """Probability of all classes but the most probable one, 1 - q of eq. 7: (B, C, H, W) to (B, H, W).
+
+    As a sum of the others, not as a difference, which is rounded to 0 where a network is very sure.
+    """
+    return log_probs.exp().scatter(1, log_probs.argmax(1, keepdim=True), 0.0).sum(1)
 
 
 def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ are ours.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -16,14 +16,16 @@ from torch import Tensor
 
 from des4.losses import reweighted_cross_entropy
 from des4.methods.base import Method, Setting
-from des4.methods.ingredients.targets import Target
+from des4.methods.ingredients.targets import SoftTarget, Target, averaged_target
 from des4.models.ema import follow, warm_momentum
 from des4.models.memory import PrototypeFeed, Sampling
 from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
+from des4.ops.prior import class_prior
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
 
 Mode = Literal["train", "eval"]
+Factor = Annotated[float, Field(gt=0, le=4)]
 
 
 class DeS4Config(Config):
@@ -66,6 +68,21 @@ class DeS4Config(Config):
     """BatchNorm of the teacher's decoder in L_ub [ours]."""
     pseudo_label_mode: Mode = "eval"
     """BatchNorm of the teacher's decoder for pseudo-labels [ours]."""
+    labels_alone: float = Field(0.0, ge=0, lt=1)
+    """Share of the training, at its start, that learns from labels alone, so that the first pseudo-labels come from a
+    teacher that has learnt something [ours]."""
+    teacher_encoder: Literal["follows", "stays"] = "follows"
+    """Once pseudo-labels are learnt from: the teacher's encoder goes on following the student (eq. 5) [paper], or
+    stays as `labels_alone` has left it, so that no pseudo-label ever reaches the teacher [ours]."""
+    pseudo_labels: Literal["hard", "soft"] = "hard"
+    """The teacher's most probable class [paper], or its distribution over classes [ours]."""
+    pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
+    """The teacher's distribution is the mean over the weak view resized by these factors [ours: the paper has one]."""
+    pseudo_label_mirror: bool = False
+    """At each of these scales, average over the mirror image too [ours]."""
+    pseudo_label_adjustment: float = Field(0.0, ge=0, le=1)
+    """The teacher's distribution is divided by the labelled shares of the classes to this power, in favour of rare ones
+    [ours]."""
     evaluated: Literal["teacher", "student"] = "teacher"
     """The headline model [ours]; both are measured."""
 
@@ -83,21 +100,30 @@ class DeS4(Method):
     def build(self, setting: Setting) -> None:
         """Make student and teacher, which share the prototypes, and what feeds these."""
         config = self.config
+        if config.teacher_encoder == "stays" and not (config.labels_alone and config.decoupled):
+            raise ConfigError(
+                "method.teacher_encoder=stays: then it learns in the part of the training that labels_alone names, "
+                "while decoupled; set method.labels_alone, such as 0.5"
+            )
+        if config.pseudo_labels == "soft" and config.threshold:
+            raise ConfigError("method.threshold: is of hard pseudo-labels; set it to 0, or pseudo_labels=hard")
         self.student = setting.make_segmenter("prototype")
         self.teacher = setting.make_segmenter("prototype")
-        if not isinstance(self.student.head, PrototypeClassifier):
-            raise ConfigError(
-                "model.head: des4 classifies by prototypes; set model.head=auto, or take a method that can be linear"
-            )
         self.teacher.encoder.load_state_dict(self.student.encoder.state_dict())
         self.teacher.head.load_state_dict(self.student.head.state_dict())
         if config.teacher_start == "copy" or not config.decoupled:
             self.teacher.decoder.load_state_dict(self.student.decoder.state_dict())
-        if config.shared_head:
+        if config.shared_head and isinstance(self.student.head, PrototypeClassifier):
             self.teacher.head = self.student.head
         self.feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
+        self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
+
+    @property
+    def on_labels_alone(self) -> bool:
+        """Whether this step is of the part that learns from labels alone."""
+        return self.step < self.config.labels_alone * self.setting.total_steps
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""
@@ -105,47 +131,71 @@ class DeS4(Method):
         config = self.config
         pseudo, teacher_logits = self._teach(labelled, unlabelled)
         student_logits, mixed_logits = self._study(labelled, unlabelled)
-        ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
         terms = {
             "student/labelled": config.labelled_weight * self.supervise(student_logits, labelled),  # eq. 1
-            "student/unlabelled": ramp * config.unlabelled_weight * pseudo.cross_entropy(mixed_logits),  # eq. 3
+            "student/unlabelled": student_logits.new_zeros(()),
         }
+        if pseudo is not None and mixed_logits is not None:
+            weight = self._ramp() * config.unlabelled_weight
+            terms["student/unlabelled"] = weight * pseudo.cross_entropy(mixed_logits)  # eq. 3
+            self.note(confidence=pseudo.mean_confidence())
         if config.decoupled:
             terms["teacher/labelled"] = (
                 reweighted_cross_entropy(self.supervision.adjusted(teacher_logits), labelled.label)  # eqs. 7-8
                 if config.pixel_reweighting
                 else self.supervise(teacher_logits, labelled)  # eq. 2
             )
-        self.note(confidence=pseudo.mean_confidence())
         return terms
 
-    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Target, Tensor]:
+    def _ramp(self) -> float:
+        """What λ2 is multiplied by in this step."""
+        steps = self.config.unlabelled_ramp_steps
+        return min(1.0, self.step / steps) if steps else 1.0
+
+    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Target | SoftTarget | None, Tensor]:
         """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
 
         The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
         """
-        config, teacher, count = self.config, self.teacher, len(labelled.image)
+        config, teacher, count, pseudo = self.config, self.teacher, len(labelled.image), None
         teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
         with torch.no_grad():
-            maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
-            teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
-            logits = teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
-            pseudo = self.pseudo_labels(logits, unlabelled).mixed(unlabelled.strong[0])
+            if self.on_labels_alone:
+                maps = teacher.encode(labelled.image)
+            else:
+                maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
+                teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
+                pseudo = self._targets(tuple(each[count:] for each in maps), unlabelled).mixed(unlabelled.strong[0])
         teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
             features = teacher.decoder(tuple(each[:count] for each in maps))
             logits = teacher.head(features)
-        self.feed.collect(features, logits, labelled.label)
+        if isinstance(teacher.head, PrototypeClassifier):
+            self.feed.collect(features, logits, labelled.label)
         return pseudo, logits
 
-    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor]:
+    def _targets(self, maps: tuple[Tensor, ...], unlabelled: Unlabelled) -> Target | SoftTarget:
+        """What the teacher makes of the weak view. maps: its encoder's, of the view as it is."""
+        config, teacher = self.config, self.teacher
+
+        def predict(image: Tensor) -> Tensor:
+            seen = maps if image is unlabelled.weak else teacher.encode(image)
+            return teacher.head(teacher.decoder(seen))  # type: ignore[no-any-return]
+
+        target = averaged_target(predict, unlabelled, config.pseudo_label_scales, config.pseudo_label_mirror)
+        if config.pseudo_label_adjustment:
+            target = target.adjusted(self.prior, config.pseudo_label_adjustment)
+        return target if config.pseudo_labels == "soft" else target.hardened(config.threshold, self.supervision)
+
+    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor | None]:
         """Run the student once on labelled and mixed images; return the logits of each."""
-        features = self.student.features(torch.cat([labelled.image, unlabelled.strong[0].mixed]))
+        alone, count = self.on_labels_alone, len(labelled.image)
+        images = labelled.image if alone else torch.cat([labelled.image, unlabelled.strong[0].mixed])
+        features = self.student.features(images)
         logits = self.student.head(features)
-        count = len(labelled.image)
-        if not self.config.shared_head:
+        if not self.config.shared_head and isinstance(self.student.head, PrototypeClassifier):
             self.student_feed.collect(features[:count], logits[:count], labelled.label)
-        return logits[:count], logits[count:]
+        return logits[:count], None if alone else logits[count:]
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -154,13 +204,16 @@ class DeS4(Method):
         momentum = (
             warm_momentum(config.encoder_momentum, self.step) if config.encoder_warm_start else config.encoder_momentum
         )
-        follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
+        if config.teacher_encoder == "follows" or self.on_labels_alone:
+            follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
         if not config.decoupled:
             follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
+            if not isinstance(teacher.head, PrototypeClassifier):  # prototypes are fed, each by its own network
+                follow(teacher.head, student.head, momentum)
         generators = partial(self.generator, student.mean.device)
         for feed, segmenter in ((self.feed, teacher), (self.student_feed, student)):
-            assert isinstance(segmenter.head, PrototypeClassifier)  # noqa: S101 - the constructor refused all others
-            feed.commit(segmenter.head, generators)
+            if isinstance(segmenter.head, PrototypeClassifier):
+                feed.commit(segmenter.head, generators)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:
@@ -170,7 +223,9 @@ class DeS4(Method):
 
     def stats(self) -> dict[str, Tensor]:
         """The last step's confidence, and how far the prototypes are spread: their mean cosine to one another."""
-        prototypes: Tensor = self.teacher.head.prototypes  # type: ignore[assignment]
-        count = len(prototypes)
+        head = self.teacher.head
+        if not isinstance(head, PrototypeClassifier):
+            return super().stats()
+        prototypes, count = head.prototypes, len(head.prototypes)
         cosines = prototypes @ prototypes.T
         return {**super().stats(), "prototype_cosine": (cosines.sum() - cosines.trace()) / max(count * (count - 1), 1)}

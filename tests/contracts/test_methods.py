@@ -16,7 +16,7 @@ from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
 from des4.models.ema import warm_momentum
-from des4.types import IGNORE, Batch, ConfigError
+from des4.types import IGNORE, Batch
 
 NAMES = list(METHODS)
 HEADED = [case for case in product(METHODS, ("linear", "prototype")) if case != ("des4", "linear")]
@@ -483,8 +483,3 @@ def test_an_averaged_teacher_classifies_by_directions(name: str, make_method: Ma
     head.prototypes.mul_(0.5)  # what averaging does to the length of vectors that disagree
     best = head(nn.functional.normalize(head.prototypes, dim=1)).diagonal() * head.temperature
     torch.testing.assert_close(best, torch.ones(4))
-
-
-def test_des4_refuses_a_linear_classifier(make_method: Make) -> None:
-    with pytest.raises(ConfigError, match=r"model\.head: des4 classifies by prototypes"):
-        make_method("des4", model={"head": "linear"})

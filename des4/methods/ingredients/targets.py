@@ -6,12 +6,14 @@ whole step, whoever computes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import squared_gap
+from des4.losses import soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import upsample
@@ -59,8 +61,7 @@ class Target:
 @torch.no_grad()
 def hard_target(logits: Tensor, unlabelled: Unlabelled, threshold: float | Tensor, supervision: Supervision) -> Target:
     """Most probable class and its probability at every pixel of the weak view. logits: (B, C, h, w)."""
-    confidence, label = _probs(logits, unlabelled.valid).max(1)
-    return Target(label, confidence, unlabelled.valid, threshold, supervision, unlabelled.pixels)
+    return soft_target(logits, unlabelled).hardened(threshold, supervision)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,30 @@ class SoftTarget:
     def mixed(self, view: StrongView) -> SoftTarget:
         """The target of a strong view once it is mixed."""
         return SoftTarget(view.mix(self.probs), view.mix(self.valid), view.pixels)
+
+    def adjusted(self, prior: Tensor, power: float) -> SoftTarget:
+        """Distributions over prior^power, renormalised: rarer classes gain. prior: (C,), shares of the labelled pixels.
+
+        Where it is the shares that the predictions were learnt under, power 1 makes them those of balanced classes.
+        """
+        probs = self.probs * prior.pow(-power)[:, None, None]
+        return replace(self, probs=probs / probs.sum(1, keepdim=True))
+
+    def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
+        """The most probable class of each pixel, with its probability."""
+        confidence, label = self.probs.max(1)
+        return Target(label, confidence, self.valid, threshold, supervision, self.pixels)
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) to the distributions, over valid pixels; a scalar.
+
+        A user's `supervision` has no part in it: how frequent classes are, a distribution says itself.
+        """
+        return soft_cross_entropy(logits, self.probs, self.valid, self.pixels)
+
+    def mean_confidence(self) -> Tensor:
+        """Mean probability of the most probable class over valid pixels, a scalar for the log."""
+        return mean_over(self.probs.amax(1) * self.valid, self.valid)
 
     def and_also(self, other: SoftTarget) -> SoftTarget:
         """One target for the images of this and then those of another; its means are over the pixels of both."""
@@ -93,6 +118,29 @@ class SoftTarget:
 def soft_target(logits: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
     """Distributions at every pixel of labelled images, or of the weak view. logits: (B, C, h, w)."""
     return SoftTarget(_probs(logits, images.valid), images.valid, images.pixels)
+
+
+@torch.no_grad()
+def averaged_target(
+    predict: Callable[[Tensor], Tensor], unlabelled: Unlabelled, scales: Sequence[float], mirror: bool
+) -> SoftTarget:
+    """Distributions on the weak view, the mean of those that a network gives of it at several scales and mirrored.
+
+    predict: images (B, 3, H, W) to logits (B, C, h, w). scales: factors by which the view is resized for it, each with
+    its mirror image if `mirror`.
+    """
+    views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
+    size = (unlabelled.valid.shape[-2], unlabelled.valid.shape[-1])
+    total = torch.zeros((), device=unlabelled.weak.device)
+    for scale, flipped in views:
+        seen = unlabelled.weak
+        if scale != 1:
+            seen = F.interpolate(
+                seen, size=[max(1, round(side * scale)) for side in size], mode="bilinear", antialias=True
+            )
+        probs = upsample(predict(seen.flip(-1) if flipped else seen).float(), size).softmax(1)
+        total = total + (probs.flip(-1) if flipped else probs)
+    return SoftTarget(total / len(views), unlabelled.valid, unlabelled.pixels)
 
 
 def _probs(logits: Tensor, valid: Tensor) -> Tensor:

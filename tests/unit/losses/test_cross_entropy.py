@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy
+from des4.losses import cross_entropy, kept_cross_entropy, reweighted_cross_entropy, soft_cross_entropy
 from des4.ops.resize import upsample
 from des4.types import IGNORE
 
@@ -122,6 +122,15 @@ def test_a_sure_pixel_weighs_nothing() -> None:
     assert reweighted_cross_entropy(logits[..., :1], LABEL[..., :1]).item() == 0
 
 
+@pytest.mark.parametrize("margin", [10.0, 16.0, 25.0, 40.0, 60.0])
+def test_the_weights_of_a_very_sure_image_are_exact(margin: float) -> None:
+    # margins m and m + ln 2 to one other class: 1 - q halves, so the weights are 4/5 and 1/5 however sure both are
+    logits = torch.tensor([[margin, 0.0], [margin + math.log(2), 0.0]]).T[None, :, None, :]
+    wrong = torch.ones(1, 1, 2, dtype=torch.int64)
+    expected = 0.8 * margin + 0.2 * (margin + math.log(2))
+    assert reweighted_cross_entropy(logits, wrong).item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_no_gradient_runs_through_the_weights() -> None:
     logits, label = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randint(0, 4, (2, 5, 5))
     weight = (1 - logits.detach().softmax(1).amax(1)) ** 2
@@ -130,6 +139,30 @@ def test_no_gradient_runs_through_the_weights() -> None:
     (expected,) = torch.autograd.grad(by_hand, logits)
     (found,) = torch.autograd.grad(reweighted_cross_entropy(logits, label), logits)
     torch.testing.assert_close(found, expected)
+
+
+# ── against distributions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_soft_by_hand() -> None:
+    probs = torch.tensor([[0.25, 0.75], [1.0, 0.0]]).T[None, :, None, :]
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    # the networks' probabilities of the two classes: 0.5, 0.5 and 0.8, 0.2
+    expected = (-math.log(0.5) - math.log(TWO_PIXELS.softmax(1)[0, 0, 0, 1].item())) / 2
+    assert soft_cross_entropy(TWO_PIXELS, probs, valid).item() == pytest.approx(expected)
+    valid[..., 1] = False
+    assert soft_cross_entropy(TWO_PIXELS, probs, valid).item() == pytest.approx(-math.log(0.5))
+    assert soft_cross_entropy(TWO_PIXELS, probs, valid, torch.tensor(4.0)).item() == pytest.approx(-math.log(0.5) / 4)
+
+
+def test_soft_of_a_certain_distribution_is_hard_and_least_where_both_agree() -> None:
+    logits, label = torch.randn(2, 4, 3, 3), torch.randint(0, 4, (2, 9, 9))
+    valid = torch.ones(2, 9, 9, dtype=torch.bool)
+    probs = F.one_hot(label, 4).movedim(-1, 1).float()
+    torch.testing.assert_close(soft_cross_entropy(logits, probs, valid), cross_entropy(logits, label))
+    full = torch.randn(2, 4, 9, 9, requires_grad=True)
+    (gradient,) = torch.autograd.grad(soft_cross_entropy(full, full.detach().softmax(1), valid), full)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import kept_cross_entropy, squared_gap
+from des4.losses import kept_cross_entropy, soft_cross_entropy, squared_gap
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import Target, hard_target, soft_target
+from des4.methods.ingredients.targets import SoftTarget, Target, averaged_target, hard_target, soft_target
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
 KEYS = torch.tensor([1, 2])
@@ -113,3 +113,41 @@ def test_the_share_that_is_sure(unlabelled: Unlabelled, logits: Tensor) -> None:
     expected = sure[unlabelled.valid].float().mean()
     assert 0 < expected < 1
     torch.testing.assert_close(soft_target(logits, unlabelled).share_sure(0.7), expected)
+
+
+def test_a_soft_target_as_a_loss_and_hardened(unlabelled: Unlabelled, logits: Tensor) -> None:
+    soft, student = soft_target(logits, unlabelled), torch.randn(2, 3, 3, 3)
+    expected = soft_cross_entropy(student, soft.probs, unlabelled.valid, torch.tensor(70.0))
+    assert torch.equal(soft.cross_entropy(student), expected)
+    hard = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    assert torch.equal(soft.hardened(0.6, SUPERVISION).label, hard.label)
+    torch.testing.assert_close(soft.mean_confidence(), hard.mean_confidence())
+
+
+def test_adjustment_by_hand() -> None:
+    probs = torch.tensor([0.6, 0.4]).view(1, 2, 1, 1)
+    target = SoftTarget(probs, torch.ones(1, 1, 1, dtype=torch.bool))
+    prior = torch.tensor([0.75, 0.25])
+    # over the prior: 0.8 and 1.6; over its root: 0.6 / 0.866 = 0.6928 and 0.8
+    assert target.adjusted(prior, 1.0).probs.flatten().tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert target.adjusted(prior, 0.5).probs.flatten().tolist() == pytest.approx([0.6928 / 1.4928, 0.8 / 1.4928], 1e-4)
+    torch.testing.assert_close(target.adjusted(prior, 0.0).probs, probs)
+
+
+def test_an_average_over_views_by_hand(unlabelled: Unlabelled) -> None:
+    def predict(image: Tensor) -> Tensor:  # not symmetric: its first class likes the left
+        left = torch.linspace(1, -1, image.shape[-1])
+        return torch.cat([image[:, :2] * 3, (image[:, 2:] + left)], 1)
+
+    weak, size = unlabelled.weak, (9, 9)
+    plain = predict(weak).softmax(1)
+    assert torch.equal(averaged_target(predict, unlabelled, (1.0,), mirror=False).probs, plain)
+    mirrored = predict(weak.flip(-1)).softmax(1).flip(-1)
+    both = averaged_target(predict, unlabelled, (1.0,), mirror=True).probs
+    torch.testing.assert_close(both, (plain + mirrored) / 2)
+    assert not torch.allclose(plain, mirrored)
+    small = predict(F.interpolate(weak, size=(4, 4), mode="bilinear", antialias=True))
+    small = F.interpolate(small, size=size, mode="bilinear", align_corners=True).softmax(1)
+    scaled = averaged_target(predict, unlabelled, (1.0, 0.5), mirror=False)
+    torch.testing.assert_close(scaled.probs, (plain + small) / 2)
+    assert scaled.pixels is unlabelled.pixels
