@@ -179,6 +179,18 @@ def test_a_step_copies_statistics_of_norms_alone(make_method: Make) -> None:
     assert copied == sum(buffer.nbytes for buffer in norm_statistics(method)) < 100_000
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_statistics_that_no_loss_tells_of_are_noticed(value: float, make_method: Make, make_batch: Make) -> None:
+    """A teacher in train mode sees a bad weak view; its labels have no confidence, and the loss is finite."""
+    method = make_method("des4", pseudo_label_mode="train")
+    step = step_of(method)
+    step(make_batch(1))
+    outcome = step(poisoned(make_batch(), "weak", value))
+    assert all(term.isfinite() for term in outcome.terms.values())
+    assert outcome.skipped == 1
+    assert all(tensor.isfinite().all() for tensor in state_of(step).values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bad_gradient_alone_is_noticed(name: str, make_method: Make, make_batch: Make) -> None:
     method = make_method(name, **unthresholded(name))
