@@ -96,10 +96,14 @@ class TrainStep:
         self._statistics.undo(skipped)
         if not self.sync_norm:
             average_statistics(self.method)
+        self._tell_memories(skipped)
+        self.method.after_step()
+        self._tell_memories(None)
+        return Outcome(terms, norm, skipped)
+
+    def _tell_memories(self, skipped: Tensor | None) -> None:
         for memory in self._memories:
             memory.skipped = skipped
-        self.method.after_step()
-        return Outcome(terms, norm, skipped)
 
     def _largest_statistic(self) -> Tensor | float:
         """Return a number that is finite if all statistics of norms are.

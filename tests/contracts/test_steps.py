@@ -265,6 +265,21 @@ def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     pieces = split(batch, 4)
     assert all(piece.unlabelled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
     assert torch.equal(torch.cat([p.unlabelled.strong[0].mix.box for p in pieces]), batch.unlabelled.strong[0].mix.box)
+    for samples in ("labelled", "unlabelled"):
+        assert torch.equal(torch.cat([getattr(p, samples).keys for p in pieces]), getattr(batch, samples).keys)
+
+
+def test_pixels_are_counted_as_they_are_mixed(make_batch: Make) -> None:
+    batch = make_batch(images=4, group=2, views=2)
+    batch.unlabelled.valid[:2, :20] = False
+    one, two = split(batch, 2)
+    un = batch.unlabelled
+    assert one.labelled.pixels == two.labelled.pixels == batch.labelled.valid.sum() / 2
+    assert one.unlabelled.pixels == two.unlabelled.pixels == un.valid.sum() / 2
+    counts = [view.mix(un.valid).sum() / 2 for view in un.strong]
+    assert counts[0] != counts[1]
+    for part in (one, two):
+        assert [view.pixels for view in part.unlabelled.strong] == counts
 
 
 def test_parts_without_any_pixel_give_0(make_method: Make, make_batch: Make) -> None:
