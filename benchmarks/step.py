@@ -77,6 +77,8 @@ def make_setting(make_segmenter: Callable[[HeadName], Segmenter], counts: Tensor
 class Networks(nn.Module):
     """What the networks of DeS4 compute in a step, and nothing else."""
 
+    WAITS = False
+
     def __init__(self, des4: Method) -> None:
         super().__init__()
         self.student, self.teacher = des4.student, des4.teacher

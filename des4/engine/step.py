@@ -7,6 +7,7 @@ take their step, towards weights and statistics that did not move.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +32,7 @@ class Outcome(NamedTuple):
     """What a step was, on the device, not yet waited for.
 
     terms: the loss terms of this process. norm: of the gradient, over all processes. skipped: 1 if the step was not
-    finite and moved nothing, else 0.
+    finite, in its loss, its gradient or a statistic of a norm, and moved nothing; else 0.
     """
 
     terms: dict[str, Tensor]
@@ -71,7 +72,9 @@ class TrainStep:
         }
         self._parameters = dict(method.named_parameters())
         self._wrapped = average_gradients(method)
-        self._statistics = _Undo(norm_statistics(method))
+        statistics = norm_statistics(method)
+        self._statistics = _Undo(statistics)
+        self._running = [tensor for tensor in statistics if tensor.is_floating_point()]
         self._memories = [module for module in method.modules() if isinstance(module, Memory)]
 
     def __call__(self, batch: Batch) -> Outcome:
@@ -82,7 +85,7 @@ class TrainStep:
         self.scaler.unscale_(self.optimiser)
         norm = total_norm([p.grad for p in self.own.values() if p.grad is not None], self.sharded)
         loss = torch.stack(list(terms.values())).sum()
-        (bad,) = sum_over_ranks((~torch.isfinite(loss + norm)).float())
+        (bad,) = sum_over_ranks((~torch.isfinite(loss + norm + self._largest_statistic())).float())
         skipped = bad.clamp_max(1)
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(self.own.values(), self.clip, norm)
@@ -93,10 +96,21 @@ class TrainStep:
         self._statistics.undo(skipped)
         if not self.sync_norm:
             average_statistics(self.method)
+        self._tell_memories(skipped)
+        self.method.after_step()
+        self._tell_memories(None)
+        return Outcome(terms, norm, skipped)
+
+    def _tell_memories(self, skipped: Tensor | None) -> None:
         for memory in self._memories:
             memory.skipped = skipped
-        self.method.after_step()
-        return Outcome(terms, norm, skipped)
+
+    def _largest_statistic(self) -> Tensor | float:
+        """Return a number that is finite if all statistics of norms are.
+
+        A pass without gradients moves them as well, and a loss need not tell: labels of no confidence count nowhere.
+        """
+        return torch.stack(torch._foreach_norm(self._running, math.inf)).amax() if self._running else 0.0
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """Leave the step's gradient in the parameters; with less memory than it takes, try again in smaller parts."""

@@ -1,18 +1,22 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
 from des4.methods.base import Method, Setting
+from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.des4 import DeS4
 from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.supervised import Supervised
+from des4.methods.unimatch import UniMatch
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "mean_teacher": MeanTeacher,
     "cutmixseg": CutMixSeg,
     "fixmatch": FixMatch,
+    "unimatch": UniMatch,
+    "cps": CPS,
     "des4": DeS4,
 }
 

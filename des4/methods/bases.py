@@ -13,6 +13,20 @@ from des4.models.segmenter import Segmenter
 from des4.types import Config, Labelled
 
 
+def labelled_logits(segmenter: Segmenter, feed: PrototypeFeed, features: Tensor, labelled: Labelled) -> Tensor:
+    """Classify a network's labelled features (B, D, h, w), and feed them to its prototypes, if it has some."""
+    logits: Tensor = segmenter.head(features)
+    if isinstance(segmenter.head, PrototypeClassifier):
+        feed.collect(features, logits, labelled.label)
+    return logits
+
+
+def move_prototypes(segmenter: Segmenter, feed: PrototypeFeed) -> None:
+    """Move a network's prototypes, if it has some, by what was fed to them."""
+    if isinstance(segmenter.head, PrototypeClassifier):
+        feed.commit(segmenter.head)
+
+
 class SingleNetwork(Method):
     """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
 
@@ -22,16 +36,12 @@ class SingleNetwork(Method):
         self.feed = PrototypeFeed(setting.pixel_counts)
 
     def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
-        """Classify labelled features, and hand them to the prototypes where the classifier has some."""
-        logits: Tensor = self.student.head(features)
-        if isinstance(self.student.head, PrototypeClassifier):
-            self.feed.collect(features, logits, labelled.label)
-        return logits
+        """Classify the student's labelled features, and feed its prototypes, if any."""
+        return labelled_logits(self.student, self.feed, features, labelled)
 
     def after_step(self) -> None:
         """Move the prototypes, if any."""
-        if isinstance(self.student.head, PrototypeClassifier):
-            self.feed.commit(self.student.head)
+        move_prototypes(self.student, self.feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:

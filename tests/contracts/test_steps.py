@@ -179,6 +179,18 @@ def test_a_step_copies_statistics_of_norms_alone(make_method: Make) -> None:
     assert copied == sum(buffer.nbytes for buffer in norm_statistics(method)) < 100_000
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_statistics_that_no_loss_tells_of_are_noticed(value: float, make_method: Make, make_batch: Make) -> None:
+    """A teacher in train mode sees a bad weak view; its labels have no confidence, and the loss is finite."""
+    method = make_method("des4", pseudo_label_mode="train")
+    step = step_of(method)
+    step(make_batch(1))
+    outcome = step(poisoned(make_batch(), "weak", value))
+    assert all(term.isfinite() for term in outcome.terms.values())
+    assert outcome.skipped == 1
+    assert all(tensor.isfinite().all() for tensor in state_of(step).values())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bad_gradient_alone_is_noticed(name: str, make_method: Make, make_batch: Make) -> None:
     method = make_method(name, **unthresholded(name))
@@ -253,6 +265,21 @@ def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     pieces = split(batch, 4)
     assert all(piece.unlabelled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
     assert torch.equal(torch.cat([p.unlabelled.strong[0].mix.box for p in pieces]), batch.unlabelled.strong[0].mix.box)
+    for samples in ("labelled", "unlabelled"):
+        assert torch.equal(torch.cat([getattr(p, samples).keys for p in pieces]), getattr(batch, samples).keys)
+
+
+def test_pixels_are_counted_as_they_are_mixed(make_batch: Make) -> None:
+    batch = make_batch(images=4, group=2, views=2)
+    batch.unlabelled.valid[:2, :20] = False
+    one, two = split(batch, 2)
+    un = batch.unlabelled
+    assert one.labelled.pixels == two.labelled.pixels == batch.labelled.valid.sum() / 2
+    assert one.unlabelled.pixels == two.unlabelled.pixels == un.valid.sum() / 2
+    counts = [view.mix(un.valid).sum() / 2 for view in un.strong]
+    assert counts[0] != counts[1]
+    for part in (one, two):
+        assert [view.pixels for view in part.unlabelled.strong] == counts
 
 
 def test_parts_without_any_pixel_give_0(make_method: Make, make_batch: Make) -> None:

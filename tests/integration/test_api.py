@@ -292,6 +292,17 @@ def test_damaged_and_foreign_weights_are_named(trained: Path, tmp_path: Path) ->
             des4.load(missing)
 
 
+def test_a_method_is_told_of_the_training_that_it_is_built_for(tiny: Settings) -> None:
+    training = build.training(load_config(tiny, ["seed=3", "logit_adjustment=0.5"]))
+    setting, data = training.method.setting, training.dataset
+    assert setting.classes == data.classes
+    assert torch.equal(setting.pixel_counts, training.counts)
+    assert (setting.total_steps, setting.seed) == (training.schedule.steps, 3)
+    assert (setting.num_labelled, setting.num_unlabelled) == (len(data.labelled), len(data.unlabelled))
+    assert training.method.supervision.config.logit_adjustment == 0.5
+    torch.testing.assert_close(training.method.supervision.shift.exp().square().sum(), torch.tensor(1.0))
+
+
 def test_building_twice_from_one_seed_gives_one_network(tiny: Settings) -> None:
     first, second = (build.training(load_config(tiny)).method.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

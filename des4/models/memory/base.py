@@ -19,8 +19,8 @@ from torch import Tensor, nn
 class Memory(nn.Module, ABC):
     """State of a method that is moved after a step, by what the step's losses have collected.
 
-    skipped: set by the engine before it lets a method move its memories: a scalar on the device, 1 if the step was not
-    finite and nothing of it may be remembered; None where nobody asks. So a memory needs no copy of itself to be put
+    skipped: set by the engine while it lets a method move its memories: a scalar on the device, 1 if the step was not
+    finite and nothing of it may be remembered; None at any other time. So a memory needs no copy of itself to be put
     back, however large it is.
     """
 

@@ -143,6 +143,8 @@ def test_nothing_behind_the_last_map_is_kept() -> None:
 class Encoding(nn.Module):
     """Sums the last map up."""
 
+    WAITS = False
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.encoder = TransformerEncoder(name)

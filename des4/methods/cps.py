@@ -1,0 +1,74 @@
+"""Cross pseudo supervision: two networks, each learns the other's labels of the unlabelled images.
+
+Chen et al., CVPR 2021, "Semi-supervised semantic segmentation with cross pseudo supervision", with CutMix as in its
+tables, github.com/charlesCXK/TorchSemiSeg (MIT, not copied). L = CE(z1, y) + CE(z2, y) + λ [CE(z1, ŷ2) + CE(z2, ŷ1)],
+the last two on mixed images, labels taken from unmixed ones in train mode; hard labels, no threshold. Differs: the
+partner of the three boxes is the next sample (there: a second batch), and labelled and mixed images go through a
+network in one pass (there: two).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.base import Setting
+from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
+from des4.models.memory import PrototypeFeed
+from des4.models.segmenter import Segmenter
+from des4.types import Batch, Config, ViewSpec
+
+
+class CPSConfig(Config):
+    """Settings of cross pseudo supervision."""
+
+    name: Literal["cps"] = "cps"
+    unlabelled_weight: float = Field(1.0, ge=0)
+    """λ, of both cross terms; with CutMix 1 on VOC and 5 on Cityscapes in the published code."""
+
+
+class CPS(SingleNetwork):
+    """Two networks of the same architecture, whose decoders start from different random weights."""
+
+    Config = CPSConfig
+    config: CPSConfig
+    VIEWS = ViewSpec(strong=1, cutmix="cps")
+
+    def build(self, setting: Setting) -> None:
+        """Make the student and its peer, one after the other from the same row of random numbers."""
+        super().build(setting)
+        self.peer = setting.make_segmenter("linear")
+        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """For each network, the cross-entropy on labels, and on the other's labels of the mixed images."""
+        labelled, unlabelled = batch.both
+        (view,), count = unlabelled.strong, len(labelled.image)
+        with torch.no_grad():
+            by_student, by_peer = (
+                self.pseudo_labels(network(unlabelled.weak), unlabelled).mixed(view)
+                for network in (self.student, self.peer)
+            )
+        images, terms = torch.cat([labelled.image, view.mixed]), {}
+        learners = {"student": (self.student, self.feed, by_peer), "peer": (self.peer, self.peer_feed, by_student)}
+        for name, (network, feed, target) in learners.items():
+            features = network.features(images)
+            logits = labelled_logits(network, feed, features[:count], labelled)
+            terms[f"{name}/labelled"] = self.supervise(logits, labelled)
+            cross = target.cross_entropy(network.head(features[count:]))
+            terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * cross
+        agreement = (by_student.label == by_peer.label) & by_peer.valid
+        self.note(agreement=agreement.sum() / by_peer.valid.sum().clamp_min(1))
+        return terms
+
+    def after_step(self) -> None:
+        """Move the prototypes of both, if any."""
+        move_prototypes(self.peer, self.peer_feed)
+        super().after_step()
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The student first: the published code evaluates its first network."""
+        return {"student": self.student, "peer": self.peer}

@@ -1,0 +1,63 @@
+"""UniMatch: one weak view teaches two strong views, and the same view with channels of its features dropped.
+
+Yang et al., CVPR 2023, "Revisiting weak-to-strong consistency in semi-supervised semantic segmentation",
+github.com/LiheYoung/UniMatch (MIT, not copied). L = ½ [CE(x_l) + ¼ L_s1 + ¼ L_s2 + ½ L_fp], each L_* as FixMatch's:
+Σ 1[q ≥ t] CE(·, ŷ_w) / Σ valid. Differs: the mixing partner is a neighbour of the batch, read in train mode as all
+weak views are (there: a second batch in eval mode); what is decoded for nobody there, labelled images with dropped
+channels, is not decoded here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.perturb import drop_channels
+from des4.types import Batch, Config, ViewSpec
+
+
+class UniMatchConfig(Config):
+    """Settings of UniMatch; the defaults are those published for VOC."""
+
+    name: Literal["unimatch"] = "unimatch"
+    threshold: float = Field(0.95, ge=0, le=1)
+    """t, confidence a pseudo-label needs; 0.95 on VOC, 0 on Cityscapes in the published code."""
+    strong_weight: float = Field(0.25, ge=0)
+    """Of each of the two strong views."""
+    feature_weight: float = Field(0.5, ge=0)
+    """Of the view whose features are perturbed."""
+    drop: float = Field(0.5, ge=0, lt=1)
+    """Probability with which a channel of the encoder's maps is dropped for it."""
+
+
+class UniMatch(SingleNetwork):
+    """One network, three consistencies."""
+
+    Config = UniMatchConfig
+    config: UniMatchConfig
+    VIEWS = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Half the labelled cross-entropy, and half of three against the labels of the weak view."""
+        labelled, unlabelled = batch.both
+        config, student, count = self.config, self.student, len(labelled.image)
+        maps = student.encode(torch.cat([labelled.image, unlabelled.weak]))
+        dropped = drop_channels(tuple(each[count:] for each in maps), unlabelled.keys, "feature", config.drop)
+        features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
+        known, weak, perturbed = features.split([count, len(unlabelled.weak), len(unlabelled.weak)])
+        with torch.no_grad():
+            target = self.pseudo_labels(student.head(weak), unlabelled)
+        strong = student(torch.cat([view.mixed for view in unlabelled.strong])).chunk(len(unlabelled.strong))
+        self.note(kept=target.share_kept())
+        return {
+            "labelled": 0.5 * self.supervise(self.labelled_logits(known, labelled), labelled),
+            "feature": 0.5 * config.feature_weight * target.cross_entropy(student.head(perturbed)),
+            **{
+                f"strong{n}": 0.5 * config.strong_weight * target.mixed(view).cross_entropy(logits)
+                for n, (view, logits) in enumerate(zip(unlabelled.strong, strong, strict=True), 1)
+            },
+        }
