@@ -112,7 +112,7 @@ def evaluate(
     """
     predictor = Predictor(run_or_weights)
     config = _evaluation_config(predictor, run_or_weights, data, overrides)
-    dataset = build.dataset(config)
+    dataset = build.dataset(config, ("val",))
     if tuple(dataset.classes) != predictor.classes:
         theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
         raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")
@@ -169,6 +169,8 @@ def _fit(training: build.Training, run: RunFolder) -> Run:
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
     for note in data.notes:
         run.say(note)
+    for warning in training.warnings:
+        run.say(f"warning: {warning}")
     trainer = training.trainer(run)
     results = trainer.fit()
     evaluation = trainer.evaluation

@@ -144,13 +144,20 @@ def doctor(
 def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
+    from des4.ops.tail import few_images
 
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
     settings = [text for text in given if not text.startswith("data=")]
-    results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=_progress("evaluating"))
+    images: list[str] = []
+
+    def watch(ids: Any) -> Any:
+        images.extend(ids)
+        return _progress("evaluating")(images)
+
+    results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=watch)
     figures = {name: getattr(results, name) for name in ("iou", "miou", "tail_miou", "pixel_accuracy")}
-    _print_scores({"IoU %": {**figures, "tail_classes": results.tail}})
+    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": few_images(len(images))}})
 
 
 @app.command()
@@ -243,6 +250,8 @@ def _print_scores(runs: Mapping[str, Mapping[str, Any]]) -> None:
     for label, key in (("mIoU", "miou"), ("tail mIoU", "tail_miou"), ("pixel accuracy", "pixel_accuracy")):
         table.add_row(Text(label, style="bold"), *(_percent(results[key]) for results in runs.values()))
     Console().print(table)
+    for caution in dict.fromkeys(filter(None, (results.get("caution") for results in runs.values()))):
+        _complain(f"caution: {caution}", "yellow")
 
 
 def _percent(value: float | None) -> str:

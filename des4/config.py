@@ -22,6 +22,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
@@ -155,10 +156,16 @@ def _parse(overrides: Iterable[str], errors: list[str]) -> list[tuple[str, Any]]
             errors.append(f"{text}: not of the form key=value")
             continue
         try:
-            pairs.append((key.strip(), _yaml(value, key)))
+            given = _yaml(value, key)
+            pairs.append((key.strip(), value.strip() if _names_place(key.strip(), given) else given))
         except ConfigError as error:
             errors.append(str(error))
     return pairs
+
+
+def _names_place(key: str, value: Any) -> bool:
+    """Whether a path has been read as something else, as YAML reads the folders 2024, 2024-11-05, 1e3 and yes."""
+    return key in PATH_KEYS and value is not None and not isinstance(value, str | list | dict)
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -213,6 +220,8 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value)]
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
+    if isinstance(value, int | date) and _names_place(key, value) and not isinstance(value, bool):
+        value = str(value)  # as the digits of a year or a date stand in a file
     if key == "data" and isinstance(value, str | Path):
         if value in DATASETS and not (value in FORMATS and Path(value).is_dir()):  # a folder may be called voc
             return [("data.name", value)]
@@ -245,7 +254,20 @@ def _flat(annotation: Any) -> Iterator[Any]:
         yield from _flat(part)
 
 
+def _paths(annotation: Any, prefix: str) -> Iterator[str]:
+    """Yield the dotted keys below a field of this type whose value may be a path."""
+    parts = (annotation, *_flat(annotation))
+    variants = [t for t in parts if isinstance(t, type) and issubclass(t, Config)]
+    if not variants and Path in parts:
+        yield prefix.removeprefix(".")
+    for variant in variants:
+        for name, field in variant.model_fields.items():
+            yield from _paths(field.annotation, f"{prefix}.{name}")
+
+
 KEYS = tuple(dict.fromkeys(k for name, field in RunConfig.model_fields.items() for k in _keys(field.annotation, name)))
+PATH_KEYS = frozenset({"data", "out"} | {name for key in _paths(RunConfig, "") for name in (key, key.split(".")[-1])})
+"""Keys whose value is a path, dotted and short."""
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder", "seed": "train.seed"}
 
