@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from des4.engine.sharding import whole_weights
 from des4.metrics import Results
 from des4.models import Segmenter
 from des4.ops.reduce import gather_over_ranks
+from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor, weights_file
 from des4.report.page import write_report
 from des4.report.pictures import grid
@@ -50,20 +51,31 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, *, overwrite: bool
     overwrite: replace an earlier run in `out`.
     Under torchrun every process calls this, and all but the first write nothing. A command that torchrun or SLURM has
     started again goes on with the run in `out`.
+    What is needed and not given is planned, see `des4.plan`: `train({"data": "photos"}, minutes=10)`.
     Raises ConfigError, DataError or WeightsError before anything is written; RunError.
     """
-    settings = load_config(config, overrides)
+    return train_planned(plan(config, overrides), overwrite=overwrite)
+
+
+def train_planned(planned: Plan, *, overwrite: bool = False) -> Run:
+    """Train what was planned, as `train` does."""
+    settings = planned.config
     if settings.out is None and may_be_restarted():
         raise ConfigError("out: torchrun may start this command again, which then has to find its run; say out=FOLDER")
     if settings.out is not None and was_restarted() and RunFolder.is_run(settings.out):
-        return resume(settings.out, settings)
+        return resume(settings.out, settings if planned.minutes is None else None)  # which has found its steps
     with joined():
-        training = build.training(settings)
+        planned = within_budget(planned)
+        settings = planned.config
+        training = build.training(settings, checked=planned.warnings is None)
+        if planned.warnings is not None:
+            training = replace(training, warnings=planned.warnings)
         with _shared(
             lambda: RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite or was_restarted())
         ) as run:
-            run.write_config(dump(settings))
-            return _fit(training, run)
+            decided = planned.lines()
+            run.write_config(dump(settings), [f"planned: {line}" for line in decided])
+            return _fit(training, run, decided)
 
 
 def resume(
@@ -160,13 +172,15 @@ def _free_folder(method: str) -> Path:
     return next(path for n in count(1) if not (path := Path("runs", f"{method}-{n}")).exists())
 
 
-def _fit(training: build.Training, run: RunFolder) -> Run:
-    """Train to the end, then draw the pictures and the report."""
+def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Run:
+    """Train to the end, then draw the pictures and the report. decided: what was planned, for the log."""
     data = training.dataset
     run.write_env(build.environment(training.device))
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
+    for line in decided:
+        run.say(f"planned: {line}")
     for note in data.notes:
         run.say(note)
     for warning in training.warnings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -86,31 +87,36 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a model. Without a file, give at least method=NAME and data=FOLDER (or data=scenes)."""
+    """Train a model: des4 train data=FOLDER minutes=10.
+
+    What is not given is planned from the images and this machine; given a method and a number of steps
+    (method=des4 data=FOLDER steps=2000), it is as the paper has it.
+    """
     given = arguments or []
     files, overrides = [a for a in given if "=" not in a], [a for a in given if "=" in a]
     if len(files) > 1:
         raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
     if resume is None and not given:
-        raise typer.BadParameter("give a config file, or settings such as method=des4 data=FOLDER steps=2000")
+        raise typer.BadParameter("give a config file, or settings such as data=FOLDER minutes=10")
+    if resume is None and force:
+        raise typer.BadParameter("--force goes with --resume; to replace a run there is --overwrite")
+    if resume is not None and overwrite:
+        raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
     from des4 import api
     from des4.config import load_config
     from des4.engine.distributed import is_first_process
+    from des4.plan import plan
 
-    config = load_config(files[0] if files else {}, overrides) if files or (given and not resume) else None
-    if resume is None and force:
-        raise typer.BadParameter("--force goes with --resume; to replace a run there is --overwrite")
     if resume is None:
-        assert config is not None  # noqa: S101  # something was given
-        run = api.train(config, overwrite=overwrite)
-    elif overwrite:
-        raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
+        run = api.train_planned(plan(files[0] if files else {}, overrides), overwrite=overwrite)
     else:
+        config = load_config(files[0], overrides) if files else None
         run = api.resume(resume, config, overrides if config is None else (), force=force)
     if not is_first_process():
         return
     _print_scores({"IoU %": run.results})
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
+    print(f"next    des4 predict {shlex.quote(str(run.dir))} IMAGES --out predictions")
 
 
 @app.command()

@@ -105,6 +105,22 @@ def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: O
     return config
 
 
+def given_settings(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> dict[str, Any]:
+    """Return what a file and overrides say, by dotted key: nothing is filled in, and no value is checked.
+
+    Raises ConfigError for keys that there are not, and for what is no YAML.
+    """
+    errors: list[str] = []
+    tree: Tree = {}
+    _apply(tree, _read(source).items(), errors)
+    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    if isinstance(data := tree.get("data"), dict) and data.get("root") is not None:
+        data.setdefault("name", recognise(Path(str(data["root"]))))
+    return dict(_leaves(tree))
+
+
 def dump(config: RunConfig) -> Tree:
     """Return the effective config, defaults included, as plain YAML data; `load_config(dump(c)) == c`."""
     return config.model_dump(mode="json")
