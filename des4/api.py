@@ -43,27 +43,26 @@ class Run:
     results: dict[str, Any]
 
 
-def train(config: str | Path | Mapping[str, Any] | RunConfig, *, overwrite: bool = False, **overrides: Any) -> Run:
+def train(
+    config: str | Path | Mapping[str, Any] | RunConfig | Plan, *, overwrite: bool = False, **overrides: Any
+) -> Run:
     """Train a model into a new run folder, `out` or else the next free `runs/<method>-<n>`.
 
-    config: a YAML file, a mapping of the same shape, or a RunConfig. overrides: `steps=100`, or
-    `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
+    config: a YAML file, a mapping of the same shape, a RunConfig, or a Plan, which takes no overrides.
+    overrides: `steps=100`, or `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
     overwrite: replace an earlier run in `out`.
     Under torchrun every process calls this, and all but the first write nothing. A command that torchrun or SLURM has
     started again goes on with the run in `out`.
     What is needed and not given is planned, see `des4.plan`: `train({"data": "photos"}, minutes=10)`.
     Raises ConfigError, DataError or WeightsError before anything is written; RunError.
     """
-    return train_planned(plan(config, overrides), overwrite=overwrite)
-
-
-def train_planned(planned: Plan, *, overwrite: bool = False) -> Run:
-    """Train what was planned, as `train` does."""
+    planned = config if isinstance(config, Plan) else plan(config, overrides)
     settings = planned.config
     if settings.out is None and may_be_restarted():
         raise ConfigError("out: torchrun may start this command again, which then has to find its run; say out=FOLDER")
     if settings.out is not None and was_restarted() and RunFolder.is_run(settings.out):
-        return resume(settings.out, settings if planned.minutes is None else None)  # which has found its steps
+        own = planned.minutes is not None or planned.settings  # a plan is made once, and the run has noted it
+        return resume(settings.out, None if own else settings)
     with joined():
         planned = within_budget(planned)
         settings = planned.config

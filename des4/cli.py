@@ -108,7 +108,7 @@ def train(
     from des4.plan import plan
 
     if resume is None:
-        run = api.train_planned(plan(files[0] if files else {}, overrides), overwrite=overwrite)
+        run = api.train(plan(files[0] if files else {}, overrides), overwrite=overwrite)
     else:
         config = load_config(files[0], overrides) if files else None
         run = api.resume(resume, config, overrides if config is None else (), force=force)
@@ -126,6 +126,9 @@ def doctor(
         typer.Argument(metavar="CONFIG KEY=VALUE", help="A training to try: as for des4 train."),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=1, help="Time for it, about; large networks are measured in part.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Look at this machine and, given a config, at what that training would cost on it. Nothing is written.
@@ -138,11 +141,13 @@ def doctor(
     files, overrides = [a for a in given if "=" not in a], [a for a in given if "=" in a]
     if len(files) > 1:
         raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
-    examination = examine(files[0] if files else {}, overrides, steps) if given else examine()
+    examination = examine(files[0] if files else {}, overrides, steps, seconds) if given else examine()
     if as_json:
         print(json.dumps(examination.as_data(), indent=2, ensure_ascii=False))
     else:
         Console().print(examination.tables())
+        if given and not examination.exit_code:
+            print(f"next    des4 train {shlex.join(given)}")
     raise typer.Exit(examination.exit_code)
 
 

@@ -108,7 +108,7 @@ def _decide(given: Mapping[str, Any]) -> list[Setting]:
 
 def _glance(config: FilesConfig) -> DataCheck:
     """Look at lists and at the sizes of some images; `build.training` looks at the rest. Raises DataError."""
-    dataset = open_files(config)
+    dataset = open_files(config.model_copy(update={"cache": 0.0}))  # it makes a folder
     counts: Any = {role: len(getattr(dataset, role)) for role in ("labelled", "unlabelled", "val")}
     return DataCheck(config, counts, 0, (), 0.0, _sizes(dataset), (), dataset=dataset)
 

@@ -35,7 +35,7 @@ TABLE: dict[str, set[str]] = {
     "build": {"config", "report", "metrics", "runlog", *COMPONENTS},
     "continuation": {"build"},
     "predict": {"build"},
-    "doctor": {"build"},
+    "doctor": {"build", "plan"},
     "plan": {"build"},
     "api": {"config", "build", "continuation", "plan", "predict", "report"},
     "demo": {"api"},
