@@ -31,6 +31,8 @@ from des4.types import ConfigError, DataError
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
+NUM_EARLY = 3
+"""Images in that grid while the training goes on: the first ones of the list."""
 NUM_WORST = 20
 """Images in the grid of worst predictions."""
 
@@ -184,7 +186,7 @@ def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) 
         run.say(note)
     for warning in training.warnings:
         run.say(f"warning: {warning}")
-    trainer = training.trainer(run)
+    trainer = training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
     results = trainer.fit()
     evaluation = trainer.evaluation
     assert evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
@@ -196,16 +198,29 @@ def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) 
 def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
     """Draw the pictures and write the report."""
     try:
-        _draw_samples(training, run, scores)
+        _draw_samples(training, run, scores, worst=True)
         write_report(run)
     except OSError as error:
         raise unwritable(run.plots, error) from error
 
 
-def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
-    """Draw `plots/samples.png` and `plots/worst.png`: image, truth and the prediction of each model.
+def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
+    """Draw a few samples in the middle of a training, which is left as it was."""
+    flags = {module: module.training for module in training.method.modules()}
+    try:
+        run.plots.mkdir(exist_ok=True)
+        _draw_samples(training, run, dict(list(scores.items())[:NUM_EARLY]))
+    except OSError as error:
+        raise unwritable(run.plots, error) from error
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
 
-    scores: mIoU of the headline model on each validation image.
+
+def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float], worst: bool = False) -> None:
+    """Draw `plots/samples.png`, and `plots/worst.png`: image, truth and the prediction of each model.
+
+    scores: mIoU of the headline model on each validation image. worst: whether to draw the second.
     """
     models = training.method.eval().predictors()
     names = training.dataset.classes
@@ -223,7 +238,7 @@ def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str,
 
     spacing = max(1, -(-len(scores) // NUM_SAMPLES))  # neighbours in a list are often frames of one street
     samples = list(scores)[::spacing]
-    worst = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
-    for name, ids in (("samples", samples), ("worst", worst)):
+    lowest = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
+    for name, ids in (("samples", samples), ("worst", lowest if worst else [])):
         if ids:
             draw(name, ids, [f"{i}   mIoU {100 * scores[i]:.1f} %" for i in ids])

@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from des4.data.formats.files import FilesConfig
 from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
+from des4.engine.evaluator import Evaluation
 from des4.engine.process import free_memory
 from des4.engine.sharding import shard_weights
 from des4.methods import METHODS, Method
@@ -72,8 +73,8 @@ class Training:
     device: torch.device
     warnings: tuple[str, ...] = ()
 
-    def trainer(self, run: RunFolder) -> Trainer:
-        """Return the trainer that fills an open run folder."""
+    def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
+        """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
         return Trainer(
             self.method,
             self.loader,
@@ -87,6 +88,7 @@ class Training:
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
+            on_validation=on_validation,
         )
 
     def _save(self, path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -31,6 +31,11 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except Exception as error:
+            if type(error).__name__ == "NoSuchOption":  # click's, or that of the click within typer
+                option = str(getattr(error, "option_name", ""))
+                setting = option.lstrip("-").replace("-", "_")
+                text = f"there is no option {option}; settings are written without dashes: {setting}=VALUE"
+                raise typer.BadParameter(text, ctx=getattr(error, "ctx", None)) from None
             if "des4.types" not in sys.modules:  # then it is none of ours, and asking would cost the import of torch
                 raise
             from des4.engine import Interrupted

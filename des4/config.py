@@ -288,6 +288,35 @@ SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder", "seed": "train.seed"}
 
 
+OTHERS_NAMES = {
+    name: ours
+    for ours, names in {
+        "crop_size": ("imgsz", "img_size", "image_size", "input_size", "size"),
+        "batch_size": ("batch", "bs", "train_batch_size"),
+        "lr": ("learning_rate", "lr0", "base_lr"),
+        "weight_decay": ("wd",),
+        "epochs": ("num_epochs", "max_epochs", "n_epochs"),
+        "steps": ("iters", "iterations", "max_iters", "max_steps", "num_steps", "total_steps"),
+        "minutes": ("time", "budget", "max_time"),
+        "workers": ("num_workers", "n_workers"),
+        "encoder": ("backbone", "arch", "architecture", "encoder_name", "model_name"),
+        "model.weights": ("pretrained", "encoder_weights"),
+        "optim.name": ("optimizer", "optimiser"),
+        "precision": ("amp", "fp16", "bf16", "half"),
+        "device": ("gpu", "gpus", "devices", "cuda"),
+        "seed": ("random_seed",),
+        "out": ("output", "output_dir", "save_dir", "work_dir", "project", "run_dir"),
+        "data": ("dataset", "data_dir", "data_path", "dataset_path", "source"),
+        "num_classes": ("nc", "n_classes"),
+        "data.ignore": ("ignore_index", "ignore_label"),
+        "eval_every": ("val_interval", "eval_interval", "eval_freq", "check_val_every"),
+        "checkpoint_every": ("save_interval", "save_every", "save_period"),
+    }.items()
+    for name in names
+}
+"""What other tools call a setting → what it is called here."""
+
+
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -342,6 +371,8 @@ def _needed(key: str) -> str:
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
+    if (ours := OTHERS_NAMES.get(key.rpartition(".")[2].lower().replace("-", "_"))) and key not in known:
+        return f"{_short(key)[1:-1]}: unknown key; here it is called {ours}"
     return f"{_short(key)[1:-1]}: unknown key{_nearest(key, known)}"
 
 

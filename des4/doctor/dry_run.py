@@ -27,7 +27,7 @@ from des4.types import Batch, RunError
 WARMUP_STEPS, PROFILED_STEPS = 2, 2
 LOADER_SECONDS, LOADER_BATCHES = 2.0, 20
 VAL_IMAGES = 2
-EXPECTED_RATE = 0.2
+EXPECTED_RATE = 0.1
 """Part of the rate of large matrix products that a step is expected to reach, before it has been measured."""
 MOST_WAITING = 0.1
 """Share of a step that may be spent on waiting for data before it is worth a warning."""
@@ -246,7 +246,7 @@ class _DryRun:
     def _validation_seconds(self) -> float:
         """Evaluate a few images, and scale up."""
         method, training = self.training.method, self.training
-        ids = training.dataset.val[:VAL_IMAGES]
+        ids = training.dataset.val[: VAL_IMAGES if self._left() > 0 else 1]
         evaluate = Evaluator(training.dataset, ids, self.config.eval, self.device)
         start = time.perf_counter()
         evaluate(method.predictors(), method.threshold)

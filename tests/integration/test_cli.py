@@ -129,6 +129,7 @@ def test_training_on_a_folder_of_images_and_masks(run: Des4, folder: Path) -> No
     caution = "the score rests on 1 val image: with fewer than 20 it is the score of a few pictures"
     assert f"caution: {caution}" in trained.stderr
     assert json.loads(Path("runs/des4-1/results.json").read_text())["caution"] == caution
+    assert "next    des4 predict runs/des4-1 IMAGES --out predictions" in trained.stdout
     assert f"Caution: {caution}." in Path("runs/des4-1/report.html").read_text()
     assert Path("runs/des4-1/report.html").is_file()
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -199,6 +200,8 @@ def test_an_image_that_breaks_after_its_header_stops_before_the_first_step(run: 
         (["report", "none"], "none is not a des4 run folder"),
         (["compare", "none"], "none is not a des4 run folder"),
         (["demo", "stesp=4"], "did you mean steps?"),
+        (["train", "data=scenes", "imgsz=4"], "imgsz: unknown key; here it is called crop_size"),
+        (["train", "data=scenes", "minutes=2", "steps=4"], "leave out train.steps"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Des4, arguments: list[str], expected: str) -> None:
@@ -206,6 +209,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(run: Des4, arguments: list[str], 
     assert line.startswith("error: ")
     assert expected in line
     assert not list(Path().iterdir())
+
+
+def test_an_option_that_is_a_setting_is_answered_with_how_settings_are_written(run: Des4) -> None:
+    result = run("train", "--method", "des4")
+    assert result.exit_code == 2
+    assert "settings are written without dashes: method=VALUE" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
