@@ -172,8 +172,12 @@ def _parse(overrides: Iterable[str], errors: list[str]) -> list[tuple[str, Any]]
             errors.append(f"{text}: not of the form key=value")
             continue
         try:
-            given = _yaml(value, key)
-            pairs.append((key.strip(), value.strip() if _names_place(key.strip(), given) else given))
+            key, given = key.strip(), _yaml(value, key)
+            if _names_place(key, given):
+                given = value.strip()
+            if key in PATH_KEYS and isinstance(given, str) and given.startswith("~/"):
+                given = str(Path(given).expanduser())  # shells leave it in the middle of an argument
+            pairs.append((key, given))
         except ConfigError as error:
             errors.append(str(error))
     return pairs
@@ -225,7 +229,8 @@ def _apply(tree: Tree, pairs: Iterable[tuple[Any, Any]], errors: list[str]) -> N
         for part in key.split(".")[:-1]:
             child = node.get(part)
             node[part] = node = child if isinstance(child, dict) else {}
-        node[key.split(".")[-1]] = value
+        digits = isinstance(value, int | date) and not isinstance(value, bool) and _names_place(key, value)
+        node[key.split(".")[-1]] = str(value) if digits else value  # a year or a date, as it stands in a file
 
 
 def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
@@ -236,8 +241,8 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value)]
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
-    if isinstance(value, int | date) and _names_place(key, value) and not isinstance(value, bool):
-        value = str(value)  # as the digits of a year or a date stand in a file
+    if key == "data" and isinstance(value, int | date) and not isinstance(value, bool):
+        value = str(value)  # a year or a date, as it stands in a file
     if key == "data" and isinstance(value, str | Path):
         if value in DATASETS and not (value in FORMATS and Path(value).is_dir()):  # a folder may be called voc
             return [("data.name", value)]
@@ -291,7 +296,7 @@ SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.enco
 OTHERS_NAMES = {
     name: ours
     for ours, names in {
-        "crop_size": ("imgsz", "img_size", "image_size", "input_size", "size"),
+        "crop_size": ("imgsz", "img_size", "image_size", "input_size"),
         "batch_size": ("batch", "bs", "train_batch_size"),
         "lr": ("learning_rate", "lr0", "base_lr"),
         "weight_decay": ("wd",),

@@ -10,8 +10,8 @@ Who is who, in this order:
   list.
 - unlabelled: the list; else every image (or every image the format says is for training) that is neither.
 Where neither a list nor the format says who is trained on, images under sub-folders `test/`, `val/` and so on are not.
-Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root. The mask of an unlabelled
-image is never opened. Unlabelled images in tar shards come to those in files.
+Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root (or `labelled.txt`, as some
+spell it). The mask of an unlabelled image is never opened. Unlabelled images in tar shards come to those in files.
 """
 
 from __future__ import annotations
@@ -353,7 +353,8 @@ class FileDataset(ABC):
         published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
 
         def ids(name: str, given: Path | None) -> list[str] | None:
-            path = given or published.get(name) or if_file(config.root / f"{name}.txt")
+            own = (config.root / f"{spelling}.txt" for spelling in (name, name.replace("labeled", "labelled")))
+            path = given or published.get(name) or next(filter(None, map(if_file, own)), None)
             if path is None:
                 return None
             found: list[str] = []

@@ -168,7 +168,7 @@ class _Task:
 
 
 def _exports(root: Path) -> list[Path]:
-    return [path for path in sorted(islice(root.glob("*.json"), _PROBED_FILES)) if _HEAD.match(head(path))]
+    return [path for path in sorted(islice(root.glob("[!.]*.json"), _PROBED_FILES)) if _HEAD.match(head(path))]
 
 
 def _export(root: Path) -> Path:

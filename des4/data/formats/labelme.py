@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from des4.data.faults import stepping_over
-from des4.data.formats.files import Catalogue, FileDataset, Oddity, existing_root, scan, stem_of
+from des4.data.formats.files import Catalogue, FileDataset, Oddity, composed, existing_root, scan, stem_of
 from des4.data.formats.json_files import head, read_json
 from des4.data.formats.regions import RegionError, Runs, bitmap_runs, ellipse_runs, painted, polygon_runs
 from des4.data.formats.shapes import (
@@ -156,7 +156,7 @@ class LabelmeMask:
         if not isinstance(document, dict):
             raise DataError(f"{self.path}: is no labelme annotation; take it out of the folder")
         name = document.get("imagePath")
-        if isinstance(name, str) and PurePosixPath(stem_of(name.replace("\\", "/"))).name != self.path.stem:
+        if isinstance(name, str) and PurePosixPath(stem_of(name.replace("\\", "/"))).name != composed(self.path.stem):
             raise DataError(
                 f"{self.path}: was made for {shown(name)}, going by its imagePath; give it the name of its image, "
                 "or mend the imagePath"

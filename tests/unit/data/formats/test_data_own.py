@@ -311,6 +311,17 @@ def test_a_foreign_path_does_not_fall_back_on_a_file_that_only_shares_its_name(t
     assert "no image '/home/me/other/a.png'" in refusal_of(lambda: load(tmp_path, labeled=listed))
 
 
+def test_labelled_may_be_spelt_with_two_ls(tmp_path: Path) -> None:
+    fill(tmp_path)
+    write_lines(tmp_path / "labelled.txt", ("b",))
+    write_lines(tmp_path / "unlabelled.txt", ("u",))
+    write_lines(tmp_path / "val.txt", ("c",))
+    data = load(tmp_path)
+    assert (data.labelled, data.unlabelled, data.val) == (("b",), ("u",), ("c",))
+    write_lines(tmp_path / "labeled.txt", ("a",))
+    assert load(tmp_path).labelled == ("a",)
+
+
 def test_a_pair_of_names_with_spaces_is_taken_apart_by_the_suffix(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "l.txt", ("a b.jpg c d.png", "a b.png", "e f.png"))
     assert read_list(path) == (("a b.jpg", "c d.png"), ("a", "b.png"), ("e", "f.png"))
