@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from des4.data.checks.findings import Finding, in_order
 from des4.data.checks.inspection import Look, Role, refusal
 from des4.data.checks.labels import judge_names, judge_occurrence, judge_values, judge_variety
-from des4.data.formats.files import FileDataset, FilesConfig, Palette, numbered_classes, voc_palette
+from des4.data.formats.files import FileDataset, FilesConfig, numbered_classes
+from des4.data.formats.palettes import Palette, distinct_palette
 from des4.ops.tail import FEW_VAL, few_images, tail_classes
 from des4.types import IGNORE
 
@@ -81,7 +82,9 @@ class DataCheck:
     @cached_property
     def palette(self) -> Palette:
         """Colours of the classes."""
-        return (self.dataset.palette if self.dataset else ()) or voc_palette(len(self.classes))
+        return (self.dataset.palette if self.dataset else ()) or distinct_palette(
+            [count.name for count in self.classes]
+        )
 
 
 class Survey:

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from des4.data.cache import GIB, PixelCache, cache_folder
 from des4.data.faults import is_collecting, stepping_over
+from des4.data.formats.palettes import Palette, distinct_palette
 from des4.data.ids import MergedIds
 from des4.data.images import IMAGE_SUFFIXES, read_bytes, read_header, read_image, turned_upright
 from des4.data.lists import Entry, read_list, refuse_repeats, sample_name
@@ -41,8 +42,6 @@ from des4.data.protocols import PROTOCOLS, describe_lists, find_lists, known_pro
 from des4.data.shards import Shards
 from des4.data.walk import walk
 from des4.types import IGNORE, Config, DataError
-
-Palette = tuple[tuple[int, int, int], ...]
 
 VAL_FOLDERS = frozenset({"val", "valid", "validation"})
 TEST_FOLDERS = frozenset({"test", "testing"})
@@ -124,7 +123,7 @@ class Catalogue:
 
     images: file of each id. masks: of each id that has one.
     classes: names; None: counted in the masks of the labelled and val images, and called class_0, class_1, …
-    palette: colours of the classes; None: those of PASCAL VOC.
+    palette: colours of the classes; None: colours that one can tell apart.
     labelled, unlabelled, val: ids by the format's own convention, None where it has none.
     identify: turns a listed name that is no id into the id it means.
     mask_at: opens the mask file of an `image mask` pair; None: the mask is found by the image's id, as all others are.
@@ -180,7 +179,7 @@ class FileDataset(ABC):
         self._exif = config.exif
         self._turns: dict[str, int] = {}  # of the samples checked: the EXIF orientation that the mask is to be given
         self.classes = catalogue.classes or self._find_classes()
-        self.palette = catalogue.palette or voc_palette(len(self.classes))
+        self.palette = catalogue.palette or distinct_palette(self.classes)
 
     @staticmethod
     @abstractmethod
@@ -487,16 +486,6 @@ class FileDataset(ABC):
 def numbered_classes(count: int) -> tuple[str, ...]:
     """Names for classes that nobody has named."""
     return tuple(f"class_{index}" for index in range(count))
-
-
-def voc_palette(num_classes: int) -> Palette:
-    """Colours of the PASCAL VOC masks for classes 0..C-1: the bits of the index, spread over red, green and blue."""
-
-    def colour(index: int) -> tuple[int, int, int]:
-        red, green, blue = (sum((index >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3))
-        return red, green, blue
-
-    return tuple(colour(index) for index in range(num_classes))
 
 
 def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str = "") -> dict[str, Path]:

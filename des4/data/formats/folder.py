@@ -24,7 +24,6 @@ from des4.data.formats.files import (
     FileDataset,
     FilesConfig,
     Mask,
-    Palette,
     existing_root,
     if_file,
     numbered_classes,
@@ -32,6 +31,7 @@ from des4.data.formats.files import (
     stem_of,
 )
 from des4.data.formats.masks import MAX_CLASSES, IndexMask, TableMask, table_of_colours, table_of_numbers
+from des4.data.formats.palettes import Palette
 from des4.data.lists import read_list
 from des4.types import IGNORE, DataError
 

@@ -34,9 +34,9 @@ from des4.data.formats.files import (
     if_file,
     scan,
     stem_of,
-    voc_palette,
 )
 from des4.data.formats.masks import IndexMask
+from des4.data.formats.palettes import voc_palette
 from des4.data.lists import read_list
 from des4.types import DataError
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from trees import refusal_of
 
 from des4.data import Folder, FolderConfig, Loader, ViewsConfig, pixel_counts, recognise
-from des4.data.formats.files import voc_palette
+from des4.data.formats.palettes import distinct_palette, voc_palette
 from des4.types import DataError, ViewSpec
 
 CAMVID = Path(__file__).parents[5] / "shared" / "data"
@@ -230,6 +230,16 @@ def test_the_palette_is_the_one_of_voc_and_has_no_repeats():
     assert voc_palette(22)[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     assert voc_palette(22)[20:] == ((0, 64, 128), (128, 64, 128))
     assert len(set(voc_palette(255))) == 255
+
+
+def test_colours_that_nobody_gave_can_be_told_apart():
+    twenty = distinct_palette([f"class_{index}" for index in range(20)])
+    gaps = [np.abs(np.subtract(one, other)).sum() for i, one in enumerate(twenty) for other in twenty[:i]]
+    assert min(gaps) > 64  # of 0-765; what it is of VOC's first twenty
+    many = distinct_palette([f"class_{index}" for index in range(255)])
+    assert (many[:20], len(set(many))) == (twenty, 255)
+    assert distinct_palette(["Background", "crack"]) == ((0, 0, 0), twenty[0])
+    assert distinct_palette([]) == ()
 
 
 @pytest.mark.skipif(not (CAMVID / "camvid").is_dir(), reason="CamVid is not here")
