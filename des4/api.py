@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from des4.engine.sharding import whole_weights
 from des4.metrics import Results
 from des4.models import Segmenter
 from des4.ops.reduce import gather_over_ranks
+from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor, weights_file
 from des4.report.page import write_report
 from des4.report.pictures import grid
@@ -30,6 +31,8 @@ from des4.types import ConfigError, DataError
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
+NUM_EARLY = 3
+"""Images in that grid while the training goes on: the first ones of the list."""
 NUM_WORST = 20
 """Images in the grid of worst predictions."""
 
@@ -42,28 +45,38 @@ class Run:
     results: dict[str, Any]
 
 
-def train(config: str | Path | Mapping[str, Any] | RunConfig, *, overwrite: bool = False, **overrides: Any) -> Run:
+def train(
+    config: str | Path | Mapping[str, Any] | RunConfig | Plan, *, overwrite: bool = False, **overrides: Any
+) -> Run:
     """Train a model into a new run folder, `out` or else the next free `runs/<method>-<n>`.
 
-    config: a YAML file, a mapping of the same shape, or a RunConfig. overrides: `steps=100`, or
-    `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
+    config: a YAML file, a mapping of the same shape, a RunConfig, or a Plan, which takes no overrides.
+    overrides: `steps=100`, or `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
     overwrite: replace an earlier run in `out`.
     Under torchrun every process calls this, and all but the first write nothing. A command that torchrun or SLURM has
     started again goes on with the run in `out`.
+    What is needed and not given is planned, see `des4.plan`: `train({"data": "photos"}, minutes=10)`.
     Raises ConfigError, DataError or WeightsError before anything is written; RunError.
     """
-    settings = load_config(config, overrides)
+    planned = config if isinstance(config, Plan) else plan(config, overrides)
+    settings = planned.config
     if settings.out is None and may_be_restarted():
         raise ConfigError("out: torchrun may start this command again, which then has to find its run; say out=FOLDER")
     if settings.out is not None and was_restarted() and RunFolder.is_run(settings.out):
-        return resume(settings.out, settings)
+        own = planned.minutes is not None or planned.settings  # a plan is made once, and the run has noted it
+        return resume(settings.out, None if own else settings)
     with joined():
-        training = build.training(settings)
+        planned = within_budget(planned)
+        settings = planned.config
+        training = build.training(settings, checked=planned.warnings is None)
+        if planned.warnings is not None:
+            training = replace(training, warnings=planned.warnings)
         with _shared(
             lambda: RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite or was_restarted())
         ) as run:
-            run.write_config(dump(settings))
-            return _fit(training, run)
+            decided = planned.lines()
+            run.write_config(dump(settings), [f"planned: {line}" for line in decided])
+            return _fit(training, run, decided)
 
 
 def resume(
@@ -112,7 +125,7 @@ def evaluate(
     """
     predictor = Predictor(run_or_weights)
     config = _evaluation_config(predictor, run_or_weights, data, overrides)
-    dataset = build.dataset(config)
+    dataset = build.dataset(config, ("val",))
     if tuple(dataset.classes) != predictor.classes:
         theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
         raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")
@@ -160,16 +173,20 @@ def _free_folder(method: str) -> Path:
     return next(path for n in count(1) if not (path := Path("runs", f"{method}-{n}")).exists())
 
 
-def _fit(training: build.Training, run: RunFolder) -> Run:
-    """Train to the end, then draw the pictures and the report."""
+def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Run:
+    """Train to the end, then draw the pictures and the report. decided: what was planned, for the log."""
     data = training.dataset
     run.write_env(build.environment(training.device))
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
+    for line in decided:
+        run.say(f"planned: {line}")
     for note in data.notes:
         run.say(note)
-    trainer = training.trainer(run)
+    for warning in training.warnings:
+        run.say(f"warning: {warning}")
+    trainer = training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
     results = trainer.fit()
     evaluation = trainer.evaluation
     assert evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
@@ -181,16 +198,29 @@ def _fit(training: build.Training, run: RunFolder) -> Run:
 def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
     """Draw the pictures and write the report."""
     try:
-        _draw_samples(training, run, scores)
+        _draw_samples(training, run, scores, worst=True)
         write_report(run)
     except OSError as error:
         raise unwritable(run.plots, error) from error
 
 
-def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
-    """Draw `plots/samples.png` and `plots/worst.png`: image, truth and the prediction of each model.
+def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
+    """Draw a few samples in the middle of a training, which is left as it was."""
+    flags = {module: module.training for module in training.method.modules()}
+    try:
+        run.plots.mkdir(exist_ok=True)
+        _draw_samples(training, run, dict(list(scores.items())[:NUM_EARLY]))
+    except OSError as error:
+        raise unwritable(run.plots, error) from error
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
 
-    scores: mIoU of the headline model on each validation image.
+
+def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float], worst: bool = False) -> None:
+    """Draw `plots/samples.png`, and `plots/worst.png`: image, truth and the prediction of each model.
+
+    scores: mIoU of the headline model on each validation image. worst: whether to draw the second.
     """
     models = training.method.eval().predictors()
     names = training.dataset.classes
@@ -208,7 +238,7 @@ def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str,
 
     spacing = max(1, -(-len(scores) // NUM_SAMPLES))  # neighbours in a list are often frames of one street
     samples = list(scores)[::spacing]
-    worst = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
-    for name, ids in (("samples", samples), ("worst", worst)):
+    lowest = sorted((i for i in scores if not np.isnan(scores[i])), key=lambda i: scores[i])[:NUM_WORST]
+    for name, ids in (("samples", samples), ("worst", lowest if worst else [])):
         if ids:
             draw(name, ids, [f"{i}   mIoU {100 * scores[i]:.1f} %" for i in ids])

@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,9 +26,14 @@ from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, Loader, content_hash, pixel_counts, recognise_lists
+from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
+from des4.data.checks.check import refuse_errors, warnings_by_kind
+from des4.data.checks.inspection import Role
+from des4.data.formats.files import FilesConfig
 from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
 from des4.engine.cost import fewest_parts
+from des4.engine.distributed import on_first
+from des4.engine.evaluator import Evaluation
 from des4.engine.process import free_memory
 from des4.engine.sharding import shard_weights
 from des4.methods import METHODS, Method, Setting
@@ -42,7 +47,8 @@ from des4.models import (
     compile_networks,
     synchronise_norms,
 )
-from des4.ops.reduce import num_ranks, this_rank
+from des4.ops.reduce import gather_over_ranks, num_ranks, this_rank
+from des4.ops.tail import few_images
 from des4.runlog import RunFolder, replacing
 from des4.types import Config, ConfigError, Dataset, WeightsError
 
@@ -52,6 +58,7 @@ class Training:
     """What a training is made of, built and checked; no file has been written yet.
 
     counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
+    warnings: what a look at the data found, a line a kind; for the process alone that looked.
     """
 
     config: RunConfig
@@ -64,9 +71,10 @@ class Training:
     schedule: PolySchedule
     evaluator: Evaluator
     device: torch.device
+    warnings: tuple[str, ...] = ()
 
-    def trainer(self, run: RunFolder) -> Trainer:
-        """Return the trainer that fills an open run folder."""
+    def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
+        """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
         return Trainer(
             self.method,
             self.loader,
@@ -80,6 +88,7 @@ class Training:
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
+            on_validation=on_validation,
         )
 
     def _save(self, path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -103,6 +112,7 @@ class Training:
         return {
             "method": self.config.method.name,
             "tail_classes": list(self.evaluator.tail),
+            "caution": few_images(len(self.dataset.val)) or None,
             "pixel_share": dict(zip(self.dataset.classes, share.tolist(), strict=True)),
             "data": {
                 "name": self.config.data.name,
@@ -113,15 +123,18 @@ class Training:
         }
 
 
-def training(config: RunConfig) -> Training:
-    """Build everything a run needs. Raises ConfigError, DataError or WeightsError."""
+def training(config: RunConfig, *, checked: bool = True) -> Training:
+    """Build everything a run needs. Raises ConfigError, DataError or WeightsError.
+
+    checked: open all labelled and val files, as `des4 data check` does; else read their headers alone.
+    """
     device = choose_device(config.train.device)
-    data = dataset(config)
+    data, seen = _checked_dataset(config, ("labelled", "val")) if checked else (_opened_dataset(config), None)
     num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
     schedule = PolySchedule(
         config.train.total_steps(len(data.labelled), num_unlabelled), config.optim.power, config.optim.warmup_steps
     )
-    counts = pixel_counts(data, data.labelled)
+    counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
     net = method(config, data, counts, schedule.steps).to(device)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
@@ -144,6 +157,7 @@ def training(config: RunConfig) -> Training:
         schedule,
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
+        seen.warnings if seen else (),
     )
 
 
@@ -158,7 +172,31 @@ def _parts(config: RunConfig, method: Method, source: Loader, device: torch.devi
     return fewest_parts(method.train(), batch, free_memory(device), precision, config.optim.num_moments, shards)
 
 
-def dataset(config: RunConfig) -> Dataset:
+def dataset(config: RunConfig, roles: Sequence[Role] = ("labelled", "val")) -> Dataset:
+    """Build the data set and check its samples of some roles. Raises DataError at what `des4 data check` calls one."""
+    return _checked_dataset(config, roles)[0]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the check of a data set leaves behind. counts: labelled pixels of each class. warnings: a line a kind."""
+
+    counts: list[int]
+    warnings: tuple[str, ...]
+
+
+def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset, _Seen | None]:
+    """Build the data set, let the first process check it, and say what it found; None for data not in files."""
+    cls: Any = DATASETS[config.data.name]
+    data: Dataset = cls(config.data)
+    if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
+        return data, None
+    done = on_first(lambda: refuse_errors(data, config.data, roles))
+    counts = [count.pixels["labelled"] for count in done.classes] if done else None
+    return data, _Seen(gather_over_ranks(counts)[0] or [], warnings_by_kind(done) if done else ())
+
+
+def _opened_dataset(config: RunConfig) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
     cls: Any = DATASETS[config.data.name]
     data: Dataset = cls(config.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,11 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except Exception as error:
+            if type(error).__name__ == "NoSuchOption":  # click's, or that of the click within typer
+                option = str(getattr(error, "option_name", ""))
+                setting = option.lstrip("-").replace("-", "_")
+                text = f"there is no option {option}; settings are written without dashes: {setting}=VALUE"
+                raise typer.BadParameter(text, ctx=getattr(error, "ctx", None)) from None
             if "des4.types" not in sys.modules:  # then it is none of ours, and asking would cost the import of torch
                 raise
             from des4.engine import Interrupted
@@ -86,31 +92,36 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a model. Without a file, give at least method=NAME and data=FOLDER (or data=scenes)."""
+    """Train a model: des4 train data=FOLDER minutes=10.
+
+    What is not given is planned from the images and this machine; given a method and a number of steps
+    (method=des4 data=FOLDER steps=2000), it is as the paper has it.
+    """
     given = arguments or []
     files, overrides = [a for a in given if "=" not in a], [a for a in given if "=" in a]
     if len(files) > 1:
         raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
     if resume is None and not given:
-        raise typer.BadParameter("give a config file, or settings such as method=des4 data=FOLDER steps=2000")
+        raise typer.BadParameter("give a config file, or settings such as data=FOLDER minutes=10")
+    if resume is None and force:
+        raise typer.BadParameter("--force goes with --resume; to replace a run there is --overwrite")
+    if resume is not None and overwrite:
+        raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
     from des4 import api
     from des4.config import load_config
     from des4.engine.distributed import is_first_process
+    from des4.plan import plan
 
-    config = load_config(files[0] if files else {}, overrides) if files or (given and not resume) else None
-    if resume is None and force:
-        raise typer.BadParameter("--force goes with --resume; to replace a run there is --overwrite")
     if resume is None:
-        assert config is not None  # noqa: S101  # something was given
-        run = api.train(config, overwrite=overwrite)
-    elif overwrite:
-        raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
+        run = api.train(plan(files[0] if files else {}, overrides), overwrite=overwrite)
     else:
+        config = load_config(files[0], overrides) if files else None
         run = api.resume(resume, config, overrides if config is None else (), force=force)
     if not is_first_process():
         return
     _print_scores({"IoU %": run.results})
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
+    print(f"next    des4 predict {shlex.quote(str(run.dir))} IMAGES --out predictions")
 
 
 @app.command()
@@ -120,6 +131,9 @@ def doctor(
         typer.Argument(metavar="CONFIG KEY=VALUE", help="A training to try: as for des4 train."),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=1, help="Time for it, about; large networks are measured in part.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Look at this machine and, given a config, at what that training would cost on it. Nothing is written.
@@ -132,11 +146,13 @@ def doctor(
     files, overrides = [a for a in given if "=" not in a], [a for a in given if "=" in a]
     if len(files) > 1:
         raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
-    examination = examine(files[0] if files else {}, overrides, steps) if given else examine()
+    examination = examine(files[0] if files else {}, overrides, steps, seconds) if given else examine()
     if as_json:
         print(json.dumps(examination.as_data(), indent=2, ensure_ascii=False))
     else:
         Console().print(examination.tables())
+        if given and not examination.exit_code:
+            print(f"next    des4 train {shlex.join(given)}")
     raise typer.Exit(examination.exit_code)
 
 
@@ -144,13 +160,20 @@ def doctor(
 def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
+    from des4.ops.tail import few_images
 
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
     settings = [text for text in given if not text.startswith("data=")]
-    results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=_progress("evaluating"))
+    images: list[str] = []
+
+    def watch(ids: Any) -> Any:
+        images.extend(ids)
+        return _progress("evaluating")(images)
+
+    results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=watch)
     figures = {name: getattr(results, name) for name in ("iou", "miou", "tail_miou", "pixel_accuracy")}
-    _print_scores({"IoU %": {**figures, "tail_classes": results.tail}})
+    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": few_images(len(images))}})
 
 
 @app.command()
@@ -314,6 +337,8 @@ def _print_scores(runs: Mapping[str, Mapping[str, Any]]) -> None:
     for label, key in (("mIoU", "miou"), ("tail mIoU", "tail_miou"), ("pixel accuracy", "pixel_accuracy")):
         table.add_row(Text(label, style="bold"), *(_percent(results[key]) for results in runs.values()))
     Console().print(table)
+    for caution in dict.fromkeys(filter(None, (results.get("caution") for results in runs.values()))):
+        _complain(f"caution: {caution}", "yellow")
 
 
 def _percent(value: float | None) -> str:

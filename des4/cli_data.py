@@ -68,6 +68,9 @@ def check(
         console.print(overview(summary))
         console.print(Text(text), soft_wrap=True)
         console.print(findings(summary))
+        if suggested and not done.exit_code():
+            given = shlex.join([f"data={root}", *([f"data.name={format}"] if format else []), *(settings or [])])
+            print(f"next: des4 train {given} minutes=10")
     errors = Console(stderr=True, soft_wrap=True)
     if html is not None:
         html.write_text(data_page(summary, text, examples(done), done.palette), encoding="utf-8")
@@ -160,6 +163,7 @@ def download(
     from des4.data.downloads.sources import source_named
 
     download_source(source_named(name), root, offline=offline, meter=_meter, say=lambda line: print(line, flush=True))
+    print(f"next: des4 data check {shlex.quote(str(root))}")
 
 
 @app.command()

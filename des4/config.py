@@ -22,6 +22,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
@@ -111,6 +112,22 @@ def load_config(source: Source | Sequence[Source], overrides: Overrides = ()) ->
     return config
 
 
+def given_settings(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> dict[str, Any]:
+    """Return what a file and overrides say, by dotted key: nothing is filled in, and no value is checked.
+
+    Raises ConfigError for keys that there are not, and for what is no YAML.
+    """
+    errors: list[str] = []
+    tree: Tree = {}
+    _apply(tree, _read(source).items(), errors)
+    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    if isinstance(data := tree.get("data"), dict) and data.get("root") is not None:
+        data.setdefault("name", recognise(Path(str(data["root"]))))
+    return dict(_leaves(tree))
+
+
 def dump(config: RunConfig) -> Tree:
     """Return the effective config, defaults included, as plain YAML data; `load_config(dump(c)) == c`."""
     return config.model_dump(mode="json")
@@ -164,10 +181,20 @@ def _parse(overrides: Iterable[str], errors: list[str]) -> list[tuple[str, Any]]
             errors.append(f"{text}: not of the form key=value")
             continue
         try:
-            pairs.append((key.strip(), _yaml(value, key)))
+            key, given = key.strip(), _yaml(value, key)
+            if _names_place(key, given):
+                given = value.strip()
+            if key in PATH_KEYS and isinstance(given, str) and given.startswith("~/"):
+                given = str(Path(given).expanduser())  # shells leave it in the middle of an argument
+            pairs.append((key, given))
         except ConfigError as error:
             errors.append(str(error))
     return pairs
+
+
+def _names_place(key: str, value: Any) -> bool:
+    """Whether a path has been read as something else, as YAML reads the folders 2024, 2024-11-05, 1e3 and yes."""
+    return key in PATH_KEYS and value is not None and not isinstance(value, str | list | dict)
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -211,7 +238,8 @@ def _apply(tree: Tree, pairs: Iterable[tuple[Any, Any]], errors: list[str]) -> N
         for part in key.split(".")[:-1]:
             child = node.get(part)
             node[part] = node = child if isinstance(child, dict) else {}
-        node[key.split(".")[-1]] = value
+        digits = isinstance(value, int | date) and not isinstance(value, bool) and _names_place(key, value)
+        node[key.split(".")[-1]] = str(value) if digits else value  # a year or a date, as it stands in a file
 
 
 def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
@@ -222,6 +250,8 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value)]
     if isinstance(value, Config):
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
+    if key == "data" and isinstance(value, int | date) and not isinstance(value, bool):
+        value = str(value)  # a year or a date, as it stands in a file
     if key == "data" and isinstance(value, str | Path):
         if value in DATASETS and not (value in FORMATS and Path(value).is_dir()):  # a folder may be called voc
             return [("data.name", value)]
@@ -254,9 +284,51 @@ def _flat(annotation: Any) -> Iterator[Any]:
         yield from _flat(part)
 
 
+def _paths(annotation: Any, prefix: str) -> Iterator[str]:
+    """Yield the dotted keys below a field of this type whose value may be a path."""
+    parts = (annotation, *_flat(annotation))
+    variants = [t for t in parts if isinstance(t, type) and issubclass(t, Config)]
+    if not variants and Path in parts:
+        yield prefix.removeprefix(".")
+    for variant in variants:
+        for name, field in variant.model_fields.items():
+            yield from _paths(field.annotation, f"{prefix}.{name}")
+
+
 KEYS = tuple(dict.fromkeys(k for name, field in RunConfig.model_fields.items() for k in _keys(field.annotation, name)))
+PATH_KEYS = frozenset({"data", "out"} | {name for key in _paths(RunConfig, "") for name in (key, key.split(".")[-1])})
+"""Keys whose value is a path, dotted and short."""
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder", "seed": "train.seed"}
+
+
+OTHERS_NAMES = {
+    name: ours
+    for ours, names in {
+        "crop_size": ("imgsz", "img_size", "image_size", "input_size"),
+        "batch_size": ("batch", "bs", "train_batch_size"),
+        "lr": ("learning_rate", "lr0", "base_lr"),
+        "weight_decay": ("wd",),
+        "epochs": ("num_epochs", "max_epochs", "n_epochs"),
+        "steps": ("iters", "iterations", "max_iters", "max_steps", "num_steps", "total_steps"),
+        "minutes": ("time", "budget", "max_time"),
+        "workers": ("num_workers", "n_workers"),
+        "encoder": ("backbone", "arch", "architecture", "encoder_name", "model_name"),
+        "model.weights": ("pretrained", "encoder_weights"),
+        "optim.name": ("optimizer", "optimiser"),
+        "precision": ("amp", "fp16", "bf16", "half"),
+        "device": ("gpu", "gpus", "devices", "cuda"),
+        "seed": ("random_seed",),
+        "out": ("output", "output_dir", "save_dir", "work_dir", "project", "run_dir"),
+        "data": ("dataset", "data_dir", "data_path", "dataset_path", "source"),
+        "num_classes": ("nc", "n_classes"),
+        "data.ignore": ("ignore_index", "ignore_label"),
+        "eval_every": ("val_interval", "eval_interval", "eval_freq", "check_val_every"),
+        "checkpoint_every": ("save_interval", "save_every", "save_period"),
+    }.items()
+    for name in names
+}
+"""What other tools call a setting → what it is called here."""
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,6 +385,8 @@ def _needed(key: str) -> str:
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
+    if (ours := OTHERS_NAMES.get(key.rpartition(".")[2].lower().replace("-", "_"))) and key not in known:
+        return f"{_short(key)[1:-1]}: unknown key; here it is called {ours}"
     return f"{_short(key)[1:-1]}: unknown key{_nearest(key, known)}"
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -164,10 +164,11 @@ class RunFolder:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", "".join(lines))
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Keep the effective config of the run."""
+    def write_config(self, config: Mapping[str, Any], comments: Sequence[str] = ()) -> None:
+        """Keep the effective config of the run, comments first."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "config.yaml", text)
+        heading = "".join(f"# {' '.join(comment.split())}\n" for comment in comments)
+        write_atomically(self.path / "config.yaml", heading + text)
 
     def replace_config(self, config: Mapping[str, Any]) -> None:
         """Give the run other settings; the earlier ones, and the results they had led to, are kept under a number."""

@@ -1,8 +1,12 @@
 """Reading image and mask files: the header first, then the pixels.
 
 Sizes are checked in the header, before anything is decoded. An EXIF rotation is applied to images, so that every
-picture stands upright. A mask cannot say whether it follows the rotation, so `read_header` reports one and the data set
-refuses a labelled image that has it, rather than guess.
+picture stands upright. A mask cannot say whether it follows the rotation, so `read_header` reports one, and the data
+set finds out from the sizes.
+
+Where decoders change what is stored, the stored value counts: a grey mask of 2 or 4 bits, which Pillow stretches to
+0..255, holds the numbers that its file has; and more than 8 bits a channel are refused, of which Pillow would keep the
+upper 8 and turn 12-bit pictures nearly black. Of the two pictures in a phone's JPEG (MPO) the first is the photo.
 
 Pillow reads every header and decodes everything but grey and RGB JPEGs, which go through simplejpeg (libjpeg-turbo
 without copies: the same pixels in under two thirds of the time). It is told to refuse what libjpeg only warns of, above
@@ -15,6 +19,7 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -37,18 +42,25 @@ _FAILURES = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.er
 class Header:
     """What a file says about itself before decoding.
 
-    size: (height, width) as stored. orientation: EXIF's number, 1-8; 1 = upright.
+    size: (height, width) as stored. orientation: EXIF's number, 1-8; 1 = upright. bits: of a channel, or of an index
+    into a palette.
     """
 
     size: tuple[int, int]
     format: str
     mode: str
     orientation: int = 1
+    bits: int = 8
 
     @property
     def rotated(self) -> bool:
         """Whether EXIF asks for a turn or a reflection."""
         return self.orientation != 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) after what EXIF asks for."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 def read_header(path: Path) -> Header:
@@ -59,7 +71,7 @@ def read_header(path: Path) -> Header:
 def decode_header(path: Path, data: bytes) -> Header:
     """Read the header of an image file, whose path is for messages. Raises DataError as `read_header` does."""
     with _opened(path, data) as image:
-        return _header(path, image)
+        return _header(path, image, data)
 
 
 def read_image(path: Path) -> Tensor:
@@ -74,14 +86,14 @@ def decode_image(path: Path, data: bytes) -> Tensor:
     fastest so, and a copy is saved.
     """
     with _opened(path, data) as image:
-        header = _header(path, image)
-        if header.mode.startswith(("I", "F")):
-            raise DataError(f"{path}: holds more than 8 bits a channel (mode {header.mode}); convert it to 8 bits")
+        header = _header(path, image, data)
+        if header.bits > 8:
+            raise DataError(f"{path}: holds more than 8 bits a channel ({header.bits}); convert it to 8 bits")
         try:
-            pixels = _decode_jpeg(image, data) if header.format == "JPEG" else _decode(image)
+            pixels = _decode_jpeg(image, data) if header.format in ("JPEG", "MPO") else _decode(image)
         except _FAILURES as error:
             raise _broken(path, error) from error
-    return torch.from_numpy(_upright(pixels, header.orientation)).permute(2, 0, 1)
+    return torch.from_numpy(turned_upright(pixels, header.orientation)).permute(2, 0, 1)
 
 
 def _decode(image: Image.Image) -> NDArray[np.uint8]:
@@ -97,8 +109,8 @@ def _decode_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     return _decode(image)
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn (H, W, 3) as an EXIF orientation asks: 5-8 have rows and columns exchanged, the others are only mirrored."""
+def turned_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn (H, W) or (H, W, 3) as an EXIF orientation asks: 5-8 exchange rows and columns, the others only mirror."""
     if orientation == 1:
         return pixels
     if orientation >= 5:
@@ -116,51 +128,85 @@ def read_mask(path: Path) -> Tensor:
 def decode_mask(path: Path, data: bytes) -> Tensor:
     """Decode a mask of class indices, (H, W) uint8. Raises DataError if it is broken, in colour or beyond 255.
 
-    path: names the file in messages.
+    path: names the file in messages. A mask with equal channels is one of indices, and so is one whose transparency
+    hides nothing.
     """
     with _opened(path, data) as image:
-        check_mask_format(path, _header(path, image))
+        header = _header(path, image, data)
+        check_mask_format(path, header)
         try:
             array = np.array(image)
         except _FAILURES as error:
             raise _broken(path, error) from error
+    if array.ndim == 3:
+        array = _only_channel(path, array, header.mode)
+    if step := _STRETCHED.get(header.bits) if header.mode == "L" else None:
+        array = array // np.uint8(step)
     if array.max() > 255:
         raise DataError(f"{path}: holds the label {array.max()}; labels are class indices 0..254, and 255 = ignore")
     return torch.from_numpy(array.astype(np.uint8, copy=False))
 
 
+_STRETCHED = {2: 85, 4: 17}
+"""By what Pillow multiplies grey of so many bits."""
+
+
+def _only_channel(path: Path, array: NDArray[np.uint8], mode: str) -> NDArray[np.uint8]:
+    """Return the one channel (H, W) that a mask of several (H, W, 2..4) amounts to. Raises DataError if there is none.
+
+    mode: LA, RGB or RGBA.
+    """
+    grey, alpha = mode.removesuffix("A"), array[..., -1] if mode.endswith("A") else None
+    first = array[..., 0]
+    if (grey == "RGB" and (array[..., 1:3] != first[..., None]).any()) or (alpha is not None and (alpha < 255).any()):
+        raise DataError(
+            f"{path}: the mask is in colour (mode {mode}); save class indices as a single-channel or palette PNG, or "
+            "name the colours in classes.txt"
+        )
+    return np.ascontiguousarray(first)
+
+
 def read_colours(path: Path) -> NDArray[np.uint32]:
     """Read a mask of colours, (H, W) with red + 256·green + 256²·blue. Raises DataError if it is broken or grey."""
-    with _opened(path, read_bytes(path)) as image:
-        header = _header(path, image)
+    data = read_bytes(path)
+    with _opened(path, data) as image:
+        header = _header(path, image, data)
         check_colour_mask_format(path, header)
         try:
-            pixels = (image.convert("RGB") if header.mode == "P" else image).tobytes("raw", "RGBX")
+            pixels = (image.convert("RGB") if header.mode != "RGB" else image).tobytes("raw", "RGBX")
+            clear = header.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
         except _FAILURES as error:
             raise _broken(path, error) from error
+    if clear:
+        raise DataError(f"{path}: the mask has transparent pixels; export it as an RGB or palette PNG")
     return np.frombuffer(pixels, "<u4").reshape(header.size) & np.uint32(0xFFFFFF)
 
 
 def check_colour_mask_format(path: Path, header: Header) -> None:
-    """Raise DataError unless the mask is a PNG in colour without transparency (RGB, or P: a palette of colours)."""
+    """Raise DataError unless the mask is a PNG in colour: RGB, RGBA if nothing is transparent, or P, a palette."""
     if header.format != "PNG":
         raise DataError(
             f"{path}: the mask is a {header.format} file; save masks as PNG, which keeps every colour exact"
         )
-    if header.mode not in ("RGB", "P"):
+    if header.mode not in ("RGB", "RGBA", "P") or header.bits > 8:
         raise DataError(
-            f"{path}: the mask has mode {header.mode}, not colours (RGB); export it as an RGB or palette PNG"
+            f"{path}: the mask has mode {header.mode} of {header.bits} bits, not colours (RGB); export it as an RGB "
+            "or palette PNG"
         )
 
 
 def check_mask_format(path: Path, header: Header) -> None:
-    """Raise DataError unless the mask is a PNG with a single channel (1, L, I;16, I) or a palette (P)."""
+    """Raise DataError unless the mask is a PNG with one channel or a palette, or may have channels that are equal."""
     if header.format != "PNG":
         raise DataError(f"{path}: the mask is a {header.format} file; save masks as PNG, which keeps every label exact")
-    if header.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-        raise DataError(
-            f"{path}: the mask is in colour (mode {header.mode}); save class indices as a single-channel or palette PNG"
-        )
+    if header.mode in ("1", "L", "P", "I", "I;16", "I;16B") or (
+        header.mode in ("LA", "RGB", "RGBA") and header.bits == 8
+    ):
+        return
+    raise DataError(
+        f"{path}: the mask is in colour (mode {header.mode}, {header.bits} bits a channel); save class indices as a "
+        "single-channel or palette PNG"
+    )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -180,13 +226,23 @@ def _opened(path: Path, data: bytes) -> Image.Image:
         raise _broken(path, error) from error
 
 
-def _header(path: Path, image: Image.Image) -> Header:
+def _header(path: Path, image: Image.Image, data: bytes) -> Header:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DataError(f"{path}: {width}×{height} pixels exceed the limit of {MAX_PIXELS}; cut it into tiles")
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format != "MPO":
         raise DataError(f"{path}: holds several frames; save the one you want as a picture of its own")
-    return Header((height, width), str(image.format), image.mode, _orientation(image))
+    return Header((height, width), str(image.format), image.mode, _orientation(image), _bits(image, data))
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Return how many bits a channel has in the file, which Pillow's mode does not always say."""
+    if image.format == "PNG":
+        return data[24]  # of the header, which a PNG begins with
+    if image.format == "TIFF":
+        bits: Any = getattr(image, "tag_v2", {}).get(258, 1)  # BitsPerSample
+        return int(max(bits) if isinstance(bits, tuple) else bits)
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
 def _orientation(image: Image.Image) -> int:

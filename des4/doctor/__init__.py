@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,17 +45,23 @@ class Examination:
 
 
 def examine(
-    config: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = (), num_steps: int = 5
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    num_steps: int = 5,
+    seconds: float = math.inf,
 ) -> Examination:
     """Look at this machine and, if a config is given and the machine is fit, try the training that it describes.
 
-    config, overrides: as for `load_config`. num_steps: that are measured. Raises ConfigError, DataError, WeightsError.
+    config, overrides: as for a training, which may be planned (`des4.plan`). num_steps: that are measured. seconds:
+    that all of this may take, about; fewer steps are measured if it has to be. Raises ConfigError, DataError,
+    WeightsError.
     """
+    deadline = time.perf_counter() + seconds
     machine = examine_machine()
     if config is None or any(finding.level == "problem" for finding in machine):
         return Examination(tuple(machine), None)
-    from des4.config import load_config
     from des4.doctor.dry_run import dry_run
+    from des4.plan import plan
 
-    done, found = dry_run(load_config(config, overrides), num_steps)
+    done, found = dry_run(plan(config, overrides).config, num_steps, deadline)
     return Examination((*machine, *found), done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import time
@@ -18,7 +19,7 @@ from des4.doctor.findings import Finding, duration, size
 from des4.doctor.machine import existing, usable_cores
 from des4.engine import Evaluator, TrainStep, choose_precision
 from des4.engine.cost import Flops, Memory, matrix_rate, memory, step_cost, time_shares, wait_for
-from des4.engine.parts import split
+from des4.engine.parts import can_split, split
 from des4.engine.process import free_memory, prepare_process
 from des4.engine.settings import Precision
 from des4.types import Batch, RunError
@@ -26,6 +27,8 @@ from des4.types import Batch, RunError
 WARMUP_STEPS, PROFILED_STEPS = 2, 2
 LOADER_SECONDS, LOADER_BATCHES = 2.0, 20
 VAL_IMAGES = 2
+EXPECTED_RATE = 0.1
+"""Part of the rate of large matrix products that a step is expected to reach, before it has been measured."""
 MOST_WAITING = 0.1
 """Share of a step that may be spent on waiting for data before it is worth a warning."""
 KEPT_CHECKPOINTS = 3
@@ -39,8 +42,10 @@ class Measured:
     """What the steps took; times in seconds, rates a second.
 
     loader_rate: images that the loader delivers when nothing else is done. waiting: part of `step`, for the batch.
-    validation: all val images once. training: all steps and validations. shares: of a step, by part.
+    validation: all val images once. training: all steps and validations. shares: of a step, by part; empty
+    where there was no time to profile.
     flop_rate, matrix_rate: FLOP/s of the steps, and of large matrix products alone. peak: most GPU memory, in bytes.
+    steps: that were measured. portion: of a batch that they had; where it is below 1, `step` is scaled up.
     """
 
     loader_rate: float
@@ -53,6 +58,8 @@ class Measured:
     matrix_rate: float
     shares: dict[str, float]
     peak: int | None
+    steps: int
+    portion: float
 
 
 @dataclass(frozen=True)
@@ -77,15 +84,16 @@ class DryRun:
     measured: Measured | None
 
 
-def dry_run(config: RunConfig, num_steps: int = 5) -> tuple[DryRun, list[Finding]]:
+def dry_run(config: RunConfig, num_steps: int = 5, deadline: float = math.inf) -> tuple[DryRun, list[Finding]]:
     """Take a few steps of a training, and say what is wrong with its settings on this machine. Nothing is written.
 
-    A config that says neither how many steps nor how many epochs is taken for 1,000 steps.
+    deadline: of `perf_counter`, by which an answer is wanted: fewer steps are measured then, of a part of a batch if a
+    whole one takes too long. A config that says neither how many steps nor how many epochs is taken for 1,000 steps.
     Raises ConfigError, DataError or WeightsError, as the training would.
     """
     prepare_process()
-    training = build.training(_without_traces(config))
-    return _DryRun(training).run(num_steps)
+    training = build.training(_without_traces(config), checked=False)
+    return _DryRun(training, deadline).run(num_steps)
 
 
 def _without_traces(config: RunConfig) -> RunConfig:
@@ -101,8 +109,8 @@ def _without_traces(config: RunConfig) -> RunConfig:
 class _DryRun:
     """The steps on the way to a DryRun; findings are added as they come."""
 
-    def __init__(self, training: build.Training) -> None:
-        self.training, self.config = training, training.config
+    def __init__(self, training: build.Training, deadline: float) -> None:
+        self.training, self.config, self.deadline = training, training.config, deadline
         self.device = training.device
         self.precision = choose_precision(self.config.train.precision, self.device)
         self.parts = training.parts
@@ -158,20 +166,19 @@ class _DryRun:
 
     def _measure(self, batches: Iterator[Batch], images: int, flops: int, num_steps: int) -> Measured | None:
         loader_rate = images / self._seconds_per_batch(batches)
+        rate = matrix_rate(self.device, self.precision)
+        cuts = self._cuts(next(batches), flops / (EXPECTED_RATE * rate))
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            for _ in range(WARMUP_STEPS):
-                self.take_step(next(batches))
-            times = [self._timed_step(batches) for _ in range(num_steps)]
+            times = self._times(batches, cuts, num_steps)
         except RunError as error:  # there is no part small enough
             self._problem("memory", str(error), "")
             return None
         waiting, step = (statistics.median(values) for values in zip(*times, strict=True))
+        step = waiting + cuts * (step - waiting)
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
-        batch = next(batches)
-        shares = time_shares(self.training.method, lambda: self.take_step(batch), PROFILED_STEPS)
-        rate = matrix_rate(self.device, self.precision)
+        shares = self._shares_of(next(batches), waiting / step, step) if cuts == 1 else {}
         validation = self._validation_seconds()
         self._look_at_speed(waiting, step, loader_rate, rate)
         return Measured(
@@ -183,9 +190,36 @@ class _DryRun:
             training=self.training.schedule.steps * step + self._validations() * validation,
             flop_rate=flops / step,
             matrix_rate=rate,
-            shares={DATA: waiting / step, **{name: (1 - waiting / step) * share for name, share in shares.items()}},
+            shares=shares,
             peak=peak,
+            steps=len(times),
+            portion=1 / cuts,
         )
+
+    def _left(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def _cuts(self, batch: Batch, seconds: float) -> int:
+        """Return into how many parts a batch has to be cut for a step on one of them to be done in time.
+
+        seconds: that a step on the whole is expected to take. Half of the time that is left is for steps.
+        """
+        fitting = [cuts for cuts in range(1, len(batch.labelled.image) + 1) if can_split(batch, cuts)]
+        return next((cuts for cuts in fitting if seconds / cuts < self._left() / 2), fitting[-1])
+
+    def _times(self, batches: Iterator[Batch], cuts: int, num_steps: int) -> list[tuple[float, float]]:
+        """Take steps; the first ones, which set things up, do not count if there is time for others."""
+        times = [self._timed_step(batches, cuts)]
+        while len(times) < WARMUP_STEPS + num_steps and 3 * times[-1][1] < self._left():
+            times.append(self._timed_step(batches, cuts))
+        return times[WARMUP_STEPS:] or times[-1:]
+
+    def _shares_of(self, batch: Batch, waiting: float, seconds: float) -> dict[str, float]:
+        """Profile some steps, if there is time for it. waiting: part of a step. seconds: that a step takes."""
+        if 3 * PROFILED_STEPS * seconds > self._left():  # the profiler takes its time as well
+            return {}
+        shares = time_shares(self.training.method, lambda: self.take_step(batch), PROFILED_STEPS)
+        return {DATA: waiting, **{name: (1 - waiting) * share for name, share in shares.items()}}
 
     def _seconds_per_batch(self, batches: Iterator[Batch]) -> float:
         """Ask for batches and do nothing with them. The first ones do not count: workers have prepared them."""
@@ -199,12 +233,12 @@ class _DryRun:
         wait_for(self.device)
         return (time.perf_counter() - start) / number
 
-    def _timed_step(self, batches: Iterator[Batch]) -> tuple[float, float]:
-        """Return the seconds of waiting for the batch, and of the step with that."""
+    def _timed_step(self, batches: Iterator[Batch], cuts: int) -> tuple[float, float]:
+        """Return the seconds of waiting for the batch, and of the step on one of its `cuts` parts with that."""
         start = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - start
-        outcome = self.take_step(batch)
+        outcome = self.take_step(split(batch, cuts)[0] if cuts > 1 else batch)
         wait_for(self.device)
         elapsed = time.perf_counter() - start
         if outcome.skipped.item():
@@ -215,7 +249,7 @@ class _DryRun:
     def _validation_seconds(self) -> float:
         """Evaluate a few images, and scale up."""
         method, training = self.training.method, self.training
-        ids = training.dataset.val[:VAL_IMAGES]
+        ids = training.dataset.val[: VAL_IMAGES if self._left() > 0 else 1]
         evaluate = Evaluator(training.dataset, ids, self.config.eval, self.device)
         start = time.perf_counter()
         evaluate(method.predictors(), method.threshold)

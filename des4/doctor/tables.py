@@ -33,8 +33,11 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
 def dry_run_tables(run: DryRun) -> RenderableType:
     """Lay out what a training costs: time and work, memory, and where the time of a step goes."""
     parts: list[RenderableType] = [Text(_headline(run)), Text(), _costs(run), Text(), _memory(run)]
-    if run.measured:
+    if run.measured and run.measured.shares:
         parts += [Text(), _shares(run.measured)]
+    elif run.measured:
+        text = "there was no time to profile a step; where its time goes is told with --seconds 600"
+        parts += [Text(), Text(text, style="dim")]
     return Group(*parts)
 
 
@@ -50,7 +53,10 @@ def _costs(run: DryRun) -> Table:
     table = _table("a step")
     flops = run.flops
     if measured := run.measured:
-        table.add_row("time", duration(measured.step), f"{measured.image_rate:.1f} images/s")
+        how = f", {measured.steps} measured" + f" on 1/{round(1 / measured.portion)} of a batch" * (
+            measured.portion < 1
+        )
+        table.add_row("time", duration(measured.step), f"{measured.image_rate:.1f} images/s{how}")
         table.add_row("waiting for data", duration(measured.waiting),
                       f"the loader alone: {measured.loader_rate:.1f} images/s")  # fmt: skip
     table.add_row("work", count(flops.total, "FLOP"),

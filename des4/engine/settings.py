@@ -31,7 +31,8 @@ class TrainConfig(Config):
     """How long, how much at a time, and on what to train.
 
     steps: optimiser steps. epochs: passes over the unlabelled list, or over the labelled one for methods that read no
-        unlabelled image. Exactly one of the two is given.
+        unlabelled image. Exactly one of the two is given. minutes: instead of them, a budget that `des4 train` turns
+        into steps before a run begins.
     batch_size: labelled images of a step, over all processes. unlabelled_batch_size: unlabelled ones; null = as many.
     accumulate: parts that a process's share of a step is split into, to save memory; the loss is that of the whole.
         `auto` = as few as fit the memory that is free.
@@ -50,6 +51,7 @@ class TrainConfig(Config):
 
     steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, le=1_000_000)
     batch_size: int = Field(16, ge=1)
     unlabelled_batch_size: int | None = Field(None, ge=1)
     accumulate: PositiveInt | Literal["auto"] = 1
@@ -68,6 +70,8 @@ class TrainConfig(Config):
 
     def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
         """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""
+        if self.minutes is not None:
+            raise ConfigError("train.minutes: is a budget of `des4 train`, which turns it into steps; give steps here")
         if (self.steps is None) == (self.epochs is None):
             given = "neither is" if self.steps is None else "both are"
             raise ConfigError(f"train.steps and train.epochs: {given} given; give one, e.g. steps=40000 epochs=null")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from des4.methods.base import Method
 
 
+FIRST_ESTIMATE = 5
+"""Steps after which the time that is left is told for the first time."""
 NAMED_SKIPPED = 100
 """Broken images that results.json names, with the reasons; train.log has them all."""
 
@@ -52,6 +54,7 @@ class Trainer:
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
     save_weights: writes one of the method's predictors to a file, given its state.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
+    on_validation: shows an evaluation before the last one; it leaves the method as it is.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Trainer:
         clip: float | None = None,
         parts: int = 1,
         about: Mapping[str, Any] | None = None,
+        on_validation: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self.method = method
         self.loader = loader
@@ -81,6 +85,7 @@ class Trainer:
         self.evaluator = evaluator
         self.clip, self.parts = clip, parts
         self.about = dict(about or {})
+        self.on_validation = on_validation
         self.checkpoints = Checkpoints(run.checkpoints)
         self.seconds = 0.0
         self._watched: list[_Watched] = []  # steps since the host last waited for the device
@@ -113,8 +118,14 @@ class Trainer:
             batches = self.loader.batches(start, self.device)
             for step in range(start + 1, steps + 1):
                 self._train(step, batches, take_step)
+                if step == start + 1:
+                    first = self.seconds  # which sets things up, and is no measure of the others
                 if step % self.config.log_every == 0 or step == steps:
                     self._log(step, bar)
+                elif step == start + FIRST_ESTIMATE:
+                    self._look_at_steps()
+                    left = (steps - step) * (self.seconds - first) / (FIRST_ESTIMATE - 1)
+                    self.run.say(f"step {step}/{steps}  about {left / 60:.1f} min left", echo=self._progress.disable)
                 self._progress.advance(bar)
                 evaluate, stop = self._evaluation_due(step), signals.asked()
                 if evaluate or step % self.config.checkpoint_every == 0 or step == steps or stop:
@@ -212,6 +223,8 @@ class Trainer:
         # At once: the checkpoint of this step is written, so nothing can be lost.
         with signals.at_once(step), whole_weights(self.method):
             evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
+            if (show := self.on_validation) and step < self.schedule.steps:
+                on_first(lambda: show(evaluation))
         self.evaluation = evaluation
         headline = evaluation.results[evaluation.headline]
         if step in self._validated:  # a finished run, fitted once more: everything is written already

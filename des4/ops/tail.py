@@ -1,8 +1,11 @@
-"""Which classes are the rare ones."""
+"""Which classes are the rare ones, and which scores rest on few images."""
 
 from __future__ import annotations
 
 from torch import Tensor
+
+FEW_VAL = 20
+"""A score on fewer images is the score of a few pictures."""
 
 
 def tail_classes(pixel_counts: Tensor) -> list[int]:
@@ -20,3 +23,11 @@ def tail_classes(pixel_counts: Tensor) -> list[int]:
         return []
     median = counts[present].quantile(0.5)
     return (present & (counts < median)).nonzero().flatten().tolist()
+
+
+def few_images(count: int) -> str:
+    """Say what a score on so many images is worth; '' where they are enough."""
+    if count >= FEW_VAL:
+        return ""
+    images = f"{count} val image" + "s" * (count != 1)
+    return f"the score rests on {images}: with fewer than {FEW_VAL} it is the score of a few pictures"

@@ -151,6 +151,7 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     for family, members in families.items():
         about = [*_seed_warnings(groups[family]), *_protocol_warnings([_protocol(*run) for run in members])]
         warnings += [f"{family or OTHER_LISTS}: {text}" for text in about] if len(families) > 1 else about
+    warnings += dict.fromkeys(text for run in runs if (text := run.results().get("caution")))
     return Comparison(groups, tuple(warnings))
 
 

@@ -308,3 +308,29 @@ def test_building_twice_from_one_seed_gives_one_network(tiny: Settings) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = build.training(load_config(tiny, ["seed=1"])).method.state_dict()
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_run_shows_early_what_it_learns(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[float] = []
+    monkeypatch.setattr("des4.api._draw_samples", _counting(des4.api._draw_samples, shown))
+    tiny["train"] |= {"steps": 8, "eval_every": 3, "log_every": 20, "seed": 3}
+    run = des4.train(tiny, out=tmp_path / "run")
+    assert shown == [3, 3, 3]  # at steps 3 and 6, and of all in the end
+    assert (run.dir / "plots" / "samples.png").is_file()
+    lines = (run.dir / "train.log").read_text().splitlines()
+    assert [line for line in lines if "step 5/8  about " in line and line.endswith("min left")]
+    monkeypatch.setattr("des4.api._draw_samples", lambda *_, **__: None)
+    tiny["train"]["eval_every"] = None
+    quiet = des4.train(tiny, out=tmp_path / "quiet")
+    weights = [(one.dir / "weights" / "last.safetensors").read_bytes() for one in (run, quiet)]
+    assert weights[0] == weights[1]  # looking changes nothing
+
+
+def _counting(draw: Any, shown: list[float]) -> Any:
+    def counted(training: Any, run: Any, scores: Any, **options: Any) -> None:
+        shown.append(len(scores))
+        draw(training, run, scores, **options)
+
+    return counted

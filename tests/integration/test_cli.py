@@ -125,6 +125,12 @@ def test_training_on_a_folder_of_images_and_masks(run: Des4, folder: Path) -> No
     trained = run("train", "method=des4", f"data={folder}", *TINY, "steps=1")
     assert trained.exit_code == 0, trained.output
     assert "drawn with val_seed=0" in trained.stdout
+    assert "warning: " in trained.stdout
+    caution = "the score rests on 1 val image: with fewer than 20 it is the score of a few pictures"
+    assert f"caution: {caution}" in trained.stderr
+    assert json.loads(Path("runs/des4-1/results.json").read_text())["caution"] == caution
+    assert "next    des4 predict runs/des4-1 IMAGES --out predictions" in trained.stdout
+    assert f"Caution: {caution}." in Path("runs/des4-1/report.html").read_text()
     assert Path("runs/des4-1/report.html").is_file()
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -142,7 +148,7 @@ def size_mismatch(folder: Path) -> str:
 def label_too_large(folder: Path) -> str:
     for i in range(4):
         Image.fromarray(np.full((32, 40), 7, np.uint8)).save(folder / "masks" / f"{i}.png")
-    return "label 7 is neither one of the 3 classes"
+    return "1280 pixels have labels that are no class: 7"
 
 
 def empty_list(folder: Path) -> str:
@@ -169,10 +175,13 @@ def test_bad_data_is_named_and_nothing_is_written(run: Des4, folder: Path, spoil
     assert not list(Path().iterdir())
 
 
-def test_an_image_that_breaks_after_its_header_stops_the_run_in_one_line(run: Des4, folder: Path) -> None:
+def test_an_image_that_breaks_after_its_header_stops_before_the_first_step(run: Des4, folder: Path) -> None:
     for path in (folder / "images").iterdir():
         path.write_bytes(path.read_bytes()[:-200])
-    assert "cannot be read as an image" in complaint(run("train", "method=supervised", f"data={folder}", *TINY))
+    line = complaint(run("train", "method=supervised", f"data={folder}", *TINY))
+    assert "cannot be read as an image" in line
+    assert f"(3 more: des4 data check {folder})" in line
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -191,6 +200,8 @@ def test_an_image_that_breaks_after_its_header_stops_the_run_in_one_line(run: De
         (["report", "none"], "none is not a des4 run folder"),
         (["compare", "none"], "none is not a des4 run folder"),
         (["demo", "stesp=4"], "did you mean steps?"),
+        (["train", "data=scenes", "imgsz=4"], "imgsz: unknown key; here it is called crop_size"),
+        (["train", "data=scenes", "minutes=2", "steps=4"], "leave out train.steps"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Des4, arguments: list[str], expected: str) -> None:
@@ -198,6 +209,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(run: Des4, arguments: list[str], 
     assert line.startswith("error: ")
     assert expected in line
     assert not list(Path().iterdir())
+
+
+def test_an_option_that_is_a_setting_is_answered_with_how_settings_are_written(run: Des4) -> None:
+    result = run("train", "--method", "des4")
+    assert result.exit_code == 2
+    assert "settings are written without dashes: method=VALUE" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from des4.build import mix_group
-from des4.config import KEYS, MAX_BYTES, RunConfig, differences, dump, load_config
+from des4.config import KEYS, MAX_BYTES, OTHERS_NAMES, RunConfig, differences, dump, load_config
 from des4.types import ConfigError
 
 BASE: dict[str, Any] = {"method": "des4", "data": "scenes"}
@@ -54,6 +54,35 @@ def test_the_format_of_a_folder_is_seen_unless_it_is_named(tmp_path, monkeypatch
         data = load_config(BASE, pair).data
         assert (data.name, data.root) == ("cvat", Path("voc"))
     assert load_config(BASE, ["data=scenes"]).data.name == "scenes"
+
+
+@pytest.mark.parametrize("name", ["2024", "2024-11-05", "1e3", "007", "yes", "12:30:00", "3.10", "a b", "photos"])
+def test_a_folder_is_a_folder_whatever_its_name_looks_like(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name / "images").mkdir(parents=True)
+    for key in ("data", "data.root", "root"):
+        assert load_config({"method": "des4"}, [f"{key}={name}", f"out={name}", f"val={name}"]).data.root == Path(name)
+    config = load_config({"method": "des4"}, [f"data={name}", f"out={name}", f"val={name}", "labeled=null"])
+    assert (config.out, config.data.val, config.data.labeled) == (Path(name), Path(name), None)
+    if name in ("2024", "2024-11-05"):
+        (tmp_path / "config.yaml").write_text(f"method: des4\ndata: {{root: {name}}}\n")
+        assert load_config(tmp_path / "config.yaml").data.root == Path(name)
+    assert load_config(BASE, ["data=scenes", "data.labeled=8"]).data.labeled == 8
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos" / "images").mkdir(parents=True)
+    assert load_config({"method": "des4"}, ["data=~/photos"]).data.root == tmp_path / "photos"
+
+
+def test_other_tools_names_are_answered_with_ours():
+    for theirs, ours in (("imgsz", "crop_size"), ("learning-rate", "lr"), ("train.num_epochs", "epochs")):
+        with pytest.raises(ConfigError, match=f"{theirs}: unknown key; here it is called {ours}"):
+            load_config(BASE, [f"{theirs}=3"])
+    known = {key.split(".")[-1] for key in KEYS} | set(KEYS) | {"data", "out", "seed"}
+    assert set(OTHERS_NAMES.values()) <= known
+    assert not [name for name in OTHERS_NAMES if name in known]
 
 
 @pytest.mark.parametrize(

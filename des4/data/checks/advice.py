@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from des4.data.checks.survey import DataCheck
+from des4.ops.tail import FEW_VAL
 
 MEMORY = {"resnet101": 8000, "resnet50": 6400, "tf_efficientnet_lite0": 6200}
 """Bytes that one step of des4 keeps for its backward pass, per pixel of a crop and per pair of a labelled and an
@@ -32,8 +33,11 @@ CPU_CROP, CPU_SIDE, CPU_BATCH, CPU_STEPS = 129, 256, 4, 2000
 EPOCHS, MOST_STEPS, FEWEST_STEPS = 80, 40_000, 500
 """The paper's on VOC, and the number of steps to which the protocol's schedules amount."""
 
-VAL_IMAGES = 20
-"""A score on fewer images is the score of a few pictures."""
+EVALUATIONS, EVAL_SHARE = 10, 0.05
+"""How often a planned training is validated, and the part of its time that this may take at most."""
+
+PASSES = 8, 2
+"""Passes over an image in a step of des4 for a pair, a backward one counted twice, and in the scoring of two models."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,12 @@ def _data(check: DataCheck) -> Iterator[Setting]:
     if check.dataset is None or not check.dataset.val_is_drawn:
         return
     total = check.counts["labelled"] + check.counts["val"]
-    share = fraction or round(min(0.3, max(0.1, VAL_IMAGES / total)), 2)
+    share = fraction or round(min(0.3, max(0.1, FEW_VAL / total)), 2)
     yield Setting(
         "data.val_fraction",
         share,
         f"nothing names a val set: about {round(share * total)} of the {total} images with masks are drawn. "
-        f"{VAL_IMAGES} or more make a score that is not that of a few pictures, but a training needs masks too",
+        f"{FEW_VAL} or more make a score that is not that of a few pictures, but a training needs masks too",
     )
 
 
@@ -231,6 +235,7 @@ def _schedule(check: DataCheck, seen: _Seen) -> Iterator[Setting]:
         bound = "needs a few steps" if passes > EPOCHS else "need not"
         why = f"{over}, the paper makes {EPOCHS}; a first training {bound}"
     yield Setting("train.steps", steps, f"{why}. On CamVid three times as many steps gained several points")
+    yield _early(check, seen, steps, batch)
     yield Setting("train.batch_size", batch, "the paper's" if gpu else "as we trained CamVid, without a GPU")
     if gpu and at_once < batch:
         yield Setting(
@@ -238,6 +243,17 @@ def _schedule(check: DataCheck, seen: _Seen) -> Iterator[Setting]:
             batch // at_once,
             f"a step in parts: about {seen.pairs} pairs of images fit into half of this GPU's memory",
         )
+
+
+def _early(check: DataCheck, seen: _Seen, steps: int, batch: int) -> Setting:
+    """Say how often to validate, so that a training shows early what it learns. The time is counted in pixels."""
+    of_step, of_image = PASSES
+    area = sum(count * height * width for (height, width), count in check.sizes.items()) / sum(check.sizes.values())
+    training = of_step * steps * batch * seen.crop**2
+    validation = of_image * max(1, check.counts["val"]) * area * seen.resize**2
+    times = max(1, min(EVALUATIONS, int(EVAL_SHARE * training / validation)))
+    share = 100 * times * validation / training
+    return Setting("train.eval_every", -(-steps // times), f"scored {times} times, in about {share:.1g} % of the time")
 
 
 def _evaluation(seen: _Seen) -> Iterator[Setting]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from des4.data import FORMATS
 from des4.data.checks.file_names import judge_file_names, unread_files
-from des4.data.checks.findings import from_error, in_order
+from des4.data.checks.findings import Finding, from_error, in_order
 from des4.data.checks.inspection import Look, Role, look
 from des4.data.checks.survey import DataCheck, Survey
 from des4.data.faults import collecting
@@ -34,7 +35,7 @@ def check(config: FilesConfig, *, quick: bool = False, progress: Progress = lamb
     quick: do not open the unlabelled images. Files are read by as many threads as there are processors; beside what
     they decode at the moment, an image costs some 300 bytes.
     """
-    with collecting() as faults, _silent_decoders():
+    with collecting() as faults:
         reader: Any = next(cls for cls in FORMATS.values() if cls.Config is type(config))
         try:
             dataset: FileDataset = reader(config)
@@ -42,15 +43,53 @@ def check(config: FilesConfig, *, quick: bool = False, progress: Progress = lamb
             faulty = [from_error("error", fault.code, fault.error) for fault in faults]
             layout = from_error("error", "layout", error)
             return DataCheck(config, {}, 0, (), 0.0, {}, in_order([*faulty, layout]))
-        survey = Survey(dataset, named=bool(dataset.classes))
-        survey.findings += judge_file_names(dataset, [from_error("error", fault.code, fault.error) for fault in faults])
-        survey.findings += unread_files(dataset)
-        samples = _samples(dataset, quick)
+        findings = [from_error("error", fault.code, fault.error) for fault in faults]
+        roles: tuple[Role, ...] = ("labelled", "val") if quick else ("labelled", "val", "unlabelled")
+        return check_open(dataset, config, roles, findings, progress)
+
+
+def check_open(
+    dataset: FileDataset,
+    config: FilesConfig,
+    roles: Collection[Role],
+    faults: Sequence[Finding] = (),
+    progress: Progress = lambda looks, _: looks,
+) -> DataCheck:
+    """Check the samples of some roles in a data set that is open. faults: what its reader found."""
+    survey = Survey(dataset, named=bool(dataset.catalogue.classes))
+    survey.findings += judge_file_names(dataset, list(faults))
+    survey.findings += unread_files(dataset)
+    samples = _samples(dataset, roles)
+    with _silent_decoders():
         looks = _in_parallel(lambda sample: look(dataset, *sample), samples, os.cpu_count() or 1)
         for found in progress(looks, len(samples)):
             survey.add(found)
-        unread = len(set(dataset.unlabelled) - {sample_id for sample_id, _ in samples})
-        return survey.result(config, unread)
+    unread = 0 if "unlabelled" in roles else len(dataset.unlabelled)
+    return survey.result(config, unread)
+
+
+def refuse_errors(
+    dataset: FileDataset, config: FilesConfig, roles: Collection[Role], progress: Progress = lambda looks, _: looks
+) -> DataCheck:
+    """Check the samples that a training or an evaluation stands on. Raises DataError with the first error there is.
+
+    It is what `des4 data check` calls an error, found by the same code.
+    """
+    done = check_open(dataset, config, roles, progress=progress)
+    errors = [finding for finding in done.findings if finding.severity == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more: des4 data check {shlex.quote(str(config.root))})" if errors[1:] else ""
+        raise DataError(f"{errors[0]}{more}")
+    return done
+
+
+def warnings_by_kind(done: DataCheck) -> tuple[str, ...]:
+    """Say in a line what each kind of warning is, with the first of them and how many there are."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in done.findings:
+        if finding.severity == "warning":
+            kinds.setdefault(finding.code, []).append(finding)
+    return tuple(f"{found[0]}{f' ({len(found) - 1} more like it)' * (len(found) > 1)}" for found in kinds.values())
 
 
 @contextmanager
@@ -67,12 +106,18 @@ def _silent_decoders() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _samples(dataset: FileDataset, quick: bool) -> list[tuple[str, Role]]:
+def _samples(dataset: FileDataset, roles: Collection[Role]) -> list[tuple[str, Role]]:
     """List each sample once, by the role that asks most of it."""
-    roles: dict[str, Role] = dict.fromkeys(() if quick else dataset.unlabelled, "unlabelled")
-    roles |= dict.fromkeys(dataset.val, "val")
-    roles |= dict.fromkeys(dataset.labelled, "labelled")
-    return sorted(roles.items(), key=lambda item: (item[1] == "unlabelled", item[1], item[0]))
+    lists: tuple[tuple[Role, Sequence[str]], ...] = (
+        ("unlabelled", dataset.unlabelled),
+        ("val", dataset.val),
+        ("labelled", dataset.labelled),
+    )
+    found: dict[str, Role] = {}
+    for role, ids in lists:
+        if role in roles:
+            found |= dict.fromkeys(ids, role)
+    return sorted(found.items(), key=lambda item: (item[1] == "unlabelled", item[1], item[0]))
 
 
 def _in_parallel(work: Callable[[Any], Item], items: Iterable[Any], threads: int) -> Iterator[Item]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from des4.data.checks.findings import Finding
-from des4.data.formats.files import FileDataset
+from des4.data.formats.files import FileDataset, is_writable
 from des4.data.images import IMAGE_SUFFIXES
+from des4.data.walk import walk
 
 _NO_IMAGES = frozenset({".csv", ".db", ".html", ".ini", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 """Extensions of files that may lie beside images and are none."""
@@ -24,13 +24,13 @@ def judge_file_names(dataset: FileDataset, faults: list[Finding]) -> list[Findin
     for sample_id in sorted(images):
         other = alike.setdefault(_folded(sample_id), sample_id)
         if other != sample_id:
-            text = f"its name differs from {images[other].name} in capitals or in the spelling of accents alone"
+            text = f"its name differs from {images[other].name} in capitals alone"
             remedy = "rename one of them: on many disks they are one file"
             findings.append(Finding("warning", "case-clash", images[sample_id], text, remedy))
     for sample_id in sorted(set(masks) - set(images)):
         path = masks[sample_id].path
         if twin := alike.get(_folded(sample_id)):
-            text = f"its name differs from that of the image {images[twin].name} in capitals or accents alone"
+            text = f"its name differs from that of the image {images[twin].name} in capitals alone"
             remedy = "give both the same name, else the image has no mask"
             findings.append(Finding("error" if path in refused else "warning", "case-clash", path, text, remedy))
             refused.discard(path)
@@ -41,18 +41,18 @@ def judge_file_names(dataset: FileDataset, faults: list[Finding]) -> list[Findin
 
 
 def _folded(name: str) -> str:
-    """Write a name as a disk may that knows no capitals, and accents in one spelling only."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """Write a name as a disk may that knows no capitals."""
+    return name.casefold()
 
 
 def unread_files(dataset: FileDataset) -> Iterator[Finding]:
     """Yield the files beside images and masks whose extension no reader knows, such as .heic."""
     kinds = ", ".join(sorted(IMAGE_SUFFIXES))
     for folder in _folders(dataset):
-        for place, _, names in os.walk(folder, followlinks=True):
-            for name in sorted(names):
-                path = Path(place, name)
-                if not name.startswith(".") and path.suffix.lower() not in IMAGE_SUFFIXES | _NO_IMAGES:
+        for place, _, names in walk(folder):
+            for name in names:
+                path = place / name
+                if path.suffix.lower() not in IMAGE_SUFFIXES | _NO_IMAGES and is_writable(name):
                     yield Finding("warning", "unread-file", path, "is left out", f"images are read from {kinds}")
 
 

@@ -17,6 +17,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 KINDS: dict[str, str] = {
     # the folder and its lists
     "layout": "The folder cannot be read as this format",
+    "unwritable-name": "A name that cannot be written into a list",
     "same-stem": "Two files of one name",
     "case-clash": "Names that differ only in case",
     "orphan-mask": "A mask that no image claims",
@@ -27,6 +28,7 @@ KINDS: dict[str, str] = {
     "in-val-too": "A training image that is a val image",
     "wrong-protocol": "Lists that are not those of the protocol",
     "too-few-labelled": "Too few masks to train and to validate",
+    "few-val": "Few images to score on",
     "no-unlabelled": "No unlabelled images",
     "decided": "Decided beyond what the files say",
     # image files, and masks as far as they are image files
@@ -51,11 +53,14 @@ KINDS: dict[str, str] = {
     "label-outside": "Labels that are no class",
     "mask-ignored": "A mask that labels next to nothing",
     "one-class-mask": "Masks that hold class 0 alone",
+    "region-without-pixels": "A region that covers no pixel",
+    "region-hidden": "A region that others cover wholly",
     "mask-palettes-differ": "One colour, several class indices",
     # labels over the whole data set
     "shifted-labels": "Labels that are shifted against the classes",
     "stretched-labels": "Labels that are stretched for display",
     "binary-mask": "Masks of 0 and 255 alone",
+    "one-class": "Masks of one class alone",
     "class-named-ignore": "A class whose name says it is none",
     "class-missing": "A class that never occurs",
     "class-only-in-val": "A class that occurs in val alone",

@@ -57,20 +57,35 @@ class Look:
     colours: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
+def refusal(dataset: FileDataset, role: Role) -> Severity:
+    """How bad a sample is that cannot be read: a training skips unlabelled ones, and labelled ones if it may."""
+    return "warning" if role == "unlabelled" or (role == "labelled" and dataset.skip_broken) else "error"
+
+
 def look(dataset: FileDataset, sample_id: str, role: Role) -> Look:
     """Read a sample; the mask of an unlabelled one is not opened."""
     findings: list[Finding] = []
     header, size, digest = _look_at_image(dataset, sample_id, role, findings)
+    turned = "EXIF asks for a rotation; the image is turned upright when read"
     if role == "unlabelled":
+        if header is not None and header.rotated:
+            findings.append(Finding("note", "exif-rotation", dataset.image_file(sample_id), turned))
         return Look(sample_id, role, tuple(findings), size, digest)
     mask = dataset.mask(sample_id)
     try:
         label = mask.read()
     except DataError as error:
-        findings.append(_mask_failure(mask, error))
+        findings.append(replace(_mask_failure(mask, error), severity=refusal(dataset, role)))
         return Look(sample_id, role, tuple(findings), size, digest)
-    if header is not None and not header.rotated:
-        findings += _size_mismatch(dataset, sample_id, tuple(label.shape) == header.size[::-1])
+    misfits = [*_misfit(dataset, sample_id, role, header, tuple(label.shape))] if header is not None else []
+    if header is not None and header.rotated and not misfits:
+        drawn = "which its mask is already" if dataset.orientation(sample_id) == 1 else "and its mask with it"
+        findings.append(Finding("note", "exif-rotation", dataset.image_file(sample_id), f"{turned}, {drawn}"))
+    findings += misfits
+    findings += [
+        Finding("warning", odd.code, mask.path, f"on {dataset.image_file(sample_id).name} {odd.message}", odd.remedy)
+        for odd in mask.oddities()
+    ]
     # Pillow counts without a copy of eight bytes a pixel, which bincount would need.
     labels = tuple(Image.fromarray(label.contiguous().numpy()).histogram())
     colours = _colours(mask, labels)
@@ -85,8 +100,7 @@ def _look_at_image(
 ) -> tuple[Header | None, tuple[int, int] | None, bytes | None]:
     """Return header, size and digest of an image, or None, and add what is wrong with it to `findings`."""
     path = dataset.image_file(sample_id)
-    # A training skips unlabelled images that it cannot read, and stops at any other.
-    refused: Severity = "warning" if role == "unlabelled" else "error"
+    refused = refusal(dataset, role)
     try:
         data = dataset.image_bytes(sample_id)
     except DataError as error:
@@ -97,7 +111,7 @@ def _look_at_image(
     except DataError as error:
         findings.append(_image_failure(refused, path, data, error))
         return None, None, None
-    findings += _oddities(path, role, data, header)
+    findings += _oddities(path, data, header)
     height, width = pixels.shape[1:]
     if min(height, width) < TINY:
         remedy = "is it a thumbnail? use the original"
@@ -109,7 +123,7 @@ def _look_at_image(
     return header, (height, width), _digest(pixels.permute(1, 2, 0))
 
 
-def _oddities(path: Path, role: Role, data: bytes, header: Header) -> Iterator[Finding]:
+def _oddities(path: Path, data: bytes, header: Header) -> Iterator[Finding]:
     """Yield what is odd about an image that can be read."""
     if header.format not in _FORMATS.get(path.suffix.lower(), {header.format}):
         yield _wrong_extension(path, header.format)
@@ -117,13 +131,6 @@ def _oddities(path: Path, role: Role, data: bytes, header: Header) -> Iterator[F
         yield Finding(
             "warning", "cmyk", path, "has colours for printing (CMYK), turned into RGB without a colour profile",
             "save it as RGB with a program that knows the profile",
-        )  # fmt: skip
-    if header.rotated and role == "unlabelled":
-        yield Finding("note", "exif-rotation", path, "EXIF asks for a rotation; the image is turned upright when read")
-    elif header.rotated:
-        yield Finding(
-            "error", "exif-rotation", path, "EXIF asks for a rotation, and its mask cannot say whether it follows",
-            "save the image upright, without the tag",
         )  # fmt: skip
     picture = Image.open(io.BytesIO(data))
     if picture.has_transparency_data:
@@ -137,7 +144,7 @@ def _oddities(path: Path, role: Role, data: bytes, header: Header) -> Iterator[F
 
 def _image_failure(severity: Severity, path: Path, data: bytes, error: DataError) -> Finding:
     """Say of which kind the failure to decode an image is."""
-    finding = from_error(severity, _failure(data), error, path)
+    finding = from_error(severity, _failure(path, data), error, path)
     if finding.code == "empty-file":
         return Finding(severity, "empty-file", path, "is empty", finding.remedy)
     if finding.code == "too-large":
@@ -152,7 +159,7 @@ def _image_failure(severity: Severity, path: Path, data: bytes, error: DataError
     return finding
 
 
-def _failure(data: bytes) -> str:
+def _failure(path: Path, data: bytes) -> str:
     """Name the kind of damage of a file that cannot be decoded."""
     if not data:
         return "empty-file"
@@ -165,9 +172,12 @@ def _failure(data: bytes) -> str:
         return "damaged-file" if data.startswith(_SIGNATURES) else "not-an-image"
     if picture.width * picture.height > MAX_PIXELS:
         return "too-large"
-    if frames > 1:
+    if frames > 1 and picture.format != "MPO":
         return "several-frames"
-    return "deep-image" if picture.mode.startswith(_DEEP) else "damaged-file"
+    try:
+        return "deep-image" if decode_header(path, data).bits > 8 else "damaged-file"
+    except DataError:
+        return "damaged-file"
 
 
 def _wrong_extension(path: Path, found: str) -> Finding:
@@ -180,14 +190,23 @@ def _wrong_extension(path: Path, found: str) -> Finding:
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _size_mismatch(dataset: FileDataset, sample_id: str, swapped: bool) -> Iterator[Finding]:
-    """Yield the finding if a mask, which can be read, does not fit its image, which can be read too."""
+def _misfit(
+    dataset: FileDataset, sample_id: str, role: Role, header: Header, size: tuple[int, ...]
+) -> Iterator[Finding]:
+    """Yield the finding if a mask, which can be read, does not fit its image, which can be read too.
+
+    size: of the mask.
+    """
+    severity = refusal(dataset, role)
     try:
         dataset.check_sample(sample_id)
     except DataError as error:
-        finding = from_error("error", "size-mismatch", error, dataset.mask(sample_id).path)
+        if size == header.size == header.upright:  # it would fit, turned or not
+            yield from_error(severity, "exif-rotation", error, dataset.image_file(sample_id))
+            return
+        finding = from_error(severity, "size-mismatch", error, dataset.mask(sample_id).path)
         remedy = "width and height are swapped: turn the mask, or save it again"
-        yield replace(finding, remedy=remedy) if swapped else finding
+        yield replace(finding, remedy=remedy) if size == header.upright[::-1] else finding
 
 
 def _mask_failure(mask: Mask, error: DataError) -> Finding:
@@ -206,7 +225,7 @@ def _mask_failure(mask: Mask, error: DataError) -> Finding:
             picture.load()
     except Exception:  # decoders raise anything on damaged files
         return _image_failure("error", path, data, error)
-    if not fits or frames > 1:
+    if not fits or (frames > 1 and picture.format != "MPO"):
         return _image_failure("error", path, data, error)
     finding = from_error("error", "bad-mask", error, path)
     if picture.format != "PNG":
@@ -228,10 +247,11 @@ def _colour_remedy(picture: Image.Image) -> str:
         return "it holds more than 256 colours, as a photograph or an overlay does: export the class indices"
     colours: list[Any] = [colour for _, colour in counted]
     if all(red == green == blue for red, green, blue in colours):
-        return "its channels are equal, so save one of them as a single-channel PNG"
+        return "its channels are equal but for the transparency, so save it without"
+    shown = ", ".join(f"{red} {green} {blue}" for red, green, blue in sorted(colours)[:3])
     return (
-        f"its {len(colours)} colours seem to stand for classes: turn each into its index, or name them in a "
-        "labelmap.txt (format cvat)"
+        f"its {len(colours)} colours seem to stand for classes: write each class with its colour into classes.txt, as "
+        f"`road 128 64 128` (here are {shown}{', …' * (len(colours) > 3)})"
     )
 
 

@@ -31,7 +31,7 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
                 "error", "binary-mask", path,
                 f"all masks hold {' and '.join(map(str, [*used, IGNORE]))} alone, and {IGNORE} means 'ignore': "
                 "there is nothing to tell apart",
-                f"store the background as 0 and the foreground as 1, not {IGNORE}",
+                f"say data.values=0,{IGNORE} if {IGNORE} is the foreground, or store it as 1",
             )
         ]  # fmt: skip
     if not named and used:
@@ -41,23 +41,36 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
     step = math.gcd(*used)
     if step > 1 and used[-1] // step < len(classes):
         shown = ", ".join(map(str, used[:5])) + (", …" if len(used) > 5 else "")
+        values = ",".join(str(step * index) for index in range(len(classes)))
         return [
             Finding(
                 "error", "stretched-labels", path,
                 f"the labels are multiples of {step} ({shown}), as if stretched so that they can be seen",
-                f"divide every label by {step}, but leave {IGNORE} as it is where it means 'ignore'",
+                f"say data.values={values}, or divide each by {step}",
             )
         ]  # fmt: skip
     if used[-1] > len(classes):
         return []
     said = f"{len(classes)} classes are numbered 0..{len(classes) - 1}, but the labels are {used[0]}..{used[-1]}"
-    shift = f"subtract 1 from every label and store 0 as {IGNORE}"
+    shift = f"say data.values=1-{len(classes)} data.ignore=0, or subtract 1 from every label and store 0 as {IGNORE}"
     if used[0]:
         return [Finding("error", "shifted-labels", path, f"{said}: they begin at 1, as those of ADE20K do", shift)]
     meaning = (
         f"if 0 stands for 'no class', as in ADE20K, {shift}; if it is a class, such as 'background', name it first"
     )
     return [Finding("error", "shifted-labels", path, f"{said}: one more than there are names", meaning)]
+
+
+def judge_variety(counts: Sequence[int], classes: Sequence[str], path: Path) -> list[Finding]:
+    """Say whether the labelled masks hold one class alone, so that there is nothing to learn.
+
+    counts: their pixels of each label 0..255.
+    """
+    used = [label for label, count in enumerate(counts) if count and label != IGNORE]
+    if len(used) != 1 or used[0] >= len(classes) or counts[IGNORE]:
+        return []  # nothing at all, or 255 beside it, is said elsewhere
+    text = f"all labelled masks hold class {used[0]} ({classes[used[0]]}) alone: there is nothing to tell apart"
+    return [Finding("error", "one-class", path, text, "draw the other classes, or label images that show them")]
 
 
 def _judge_counted(used: list[int], classes: Sequence[str], path: Path) -> list[Finding]:

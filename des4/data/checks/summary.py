@@ -68,7 +68,7 @@ def examples(check: DataCheck, most: int = 6) -> list[tuple[str, Pixels, Pixels]
         if len(pictures) == most:
             break
         try:
-            image, label = check.dataset.image(sample_id), check.dataset.mask(sample_id).read()
+            image, label = check.dataset.image(sample_id), check.dataset.stored_label(sample_id)
         except DataError:  # it is among the findings
             continue
         if image.shape[1:] == label.shape:

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from des4.data.checks.findings import Finding, in_order
-from des4.data.checks.inspection import Look, Role
-from des4.data.checks.labels import judge_names, judge_occurrence, judge_values
-from des4.data.formats.files import FileDataset, FilesConfig, Palette, numbered_classes, voc_palette
-from des4.ops.tail import tail_classes
+from des4.data.checks.inspection import Look, Role, refusal
+from des4.data.checks.labels import judge_names, judge_occurrence, judge_values, judge_variety
+from des4.data.formats.files import FileDataset, FilesConfig, numbered_classes
+from des4.data.formats.palettes import Palette, distinct_palette
+from des4.ops.tail import FEW_VAL, few_images, tail_classes
 from des4.types import IGNORE
 
 USELESS = 0.001
@@ -81,7 +82,9 @@ class DataCheck:
     @cached_property
     def palette(self) -> Palette:
         """Colours of the classes."""
-        return (self.dataset.palette if self.dataset else ()) or voc_palette(len(self.classes))
+        return (self.dataset.palette if self.dataset else ()) or distinct_palette(
+            [count.name for count in self.classes]
+        )
 
 
 class Survey:
@@ -135,7 +138,7 @@ class Survey:
             remedy = "mend the mask or the class list"
             if len(outside) > SMOOTH:
                 remedy = "so many values are those of a grey picture, or of a mask resized smoothly or saved as JPEG"
-            self.findings.append(Finding("error", "label-outside", path, text, remedy))
+            self.findings.append(Finding(refusal(self.dataset, found.role), "label-outside", path, text, remedy))
 
     def _compare(self, found: Look, digest: bytes) -> None:
         """Say if the same picture was there before: in val and training it makes the score worthless."""
@@ -148,11 +151,12 @@ class Survey:
         roles = {role, found.role}
         if "val" in roles and len(roles) == 2:
             side = next(iter(roles - {"val"}))
+            refused = side == "labelled" and not self.dataset.allow_leak
             self.findings.append(
                 Finding(
-                    "error" if side == "labelled" else "warning", "leak", path,
+                    "error" if refused else "warning", "leak", path,
                     f"{text}: one is {side}, the other val, and a score on training images says nothing",
-                    "take one of them out",
+                    "take one of them out" + ", or say data.allow_leak=true" * refused,
                 )
             )  # fmt: skip
         elif "unlabelled" in roles:
@@ -205,6 +209,7 @@ class Survey:
         root = config.root
         if both.any():
             yield from judge_values(both.tolist(), classes, self.named, root)
+            yield from judge_variety(self.pixels["labelled"].tolist(), classes, root)
             yield from judge_occurrence(
                 classes, pixels["labelled"].tolist(), pixels["val"].tolist(), images["labelled"].tolist(), tail, root
             )
@@ -221,5 +226,8 @@ class Survey:
         if not self.dataset.unlabelled:
             text = "every image has a mask or is val: only method=supervised can be trained"
             yield Finding("warning", "no-unlabelled", root, text, "add images without masks")
+        if 0 < len(self.dataset.val) < FEW_VAL:
+            text = few_images(len(self.dataset.val))
+            yield Finding("warning", "few-val", root, text, "give val more masks, or read the score as a hint")
         for note in self.dataset.notes:
             yield Finding("note", "decided", root, note)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from des4.data.downloads.archives import CHUNK, DEFAULT_LIMITS, Limits, Reader, read_files, write_file
 from des4.data.downloads.matlab import MAX_BYTES, read_field
-from des4.data.formats.files import voc_palette
+from des4.data.formats.palettes import voc_palette
 from des4.data.images import read_header
 from des4.data.progress import NO_BAR, Bar
 from des4.types import DataError

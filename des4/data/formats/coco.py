@@ -121,7 +121,7 @@ def _sources(root: Path) -> list[_Source]:
 
 def _few_files(folder: Path) -> list[Path]:
     """Return the COCO files of a folder, going by their first bytes, unless it holds a file an image."""
-    paths = sorted(islice(folder.glob("*.json"), _MAX_FILES + 1))
+    paths = sorted(islice(folder.glob("[!.]*.json"), _MAX_FILES + 1))
     return [path for path in paths if _HEAD.match(head(path))] if len(paths) <= _MAX_FILES else []
 
 

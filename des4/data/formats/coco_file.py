@@ -7,7 +7,7 @@ decoded each time the mask of its image is read, so that annotations of unlabell
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from des4.data.formats.files import Oddity
 from des4.data.formats.json_files import JsonFile, Span
 from des4.data.formats.regions import (
     Integers,
@@ -28,7 +29,7 @@ from des4.data.formats.regions import (
     united,
 )
 from des4.data.formats.rle import counts_of_text
-from des4.data.formats.shapes import coordinates, extent, member, naming, shown
+from des4.data.formats.shapes import coordinates, extent, member, naming, shown, unseen
 from des4.types import DataError
 
 Id = int | str
@@ -172,16 +173,25 @@ class CocoMask:
 
     def read(self) -> Tensor:
         """Paint the image's regions, (H, W) uint8. Raises DataError."""
+        return painted(((runs, label) for _, runs, label in self._regions()), *self.size(), self.background)
+
+    def oddities(self) -> Iterator[Oddity]:
+        """Yield the regions that cover nothing, or that others cover wholly. Raises DataError."""
+        return unseen(self._regions(), self.read())
+
+    def _regions(self) -> list[tuple[str, Runs, int]]:
+        """Return title, runs and label of the image's regions, in the order in which they are painted."""
         size = self.size()
         own = slice(*self.file.first[self.row : self.row + 2])
         regions = []
         annotations = self.file.json.parts(map(tuple, self.file.spans[own].tolist()))
         for annotation, crowd, label in zip(annotations, self.file.crowd[own], self.labels[own], strict=True):
-            with naming(self.path, f"annotation {shown(annotation.get('id'))}"):
+            title = f"annotation {shown(annotation.get('id'))}"
+            with naming(self.path, title):
                 runs = _runs(annotation.get("segmentation"), *size)
-            regions.append((not crowd, -num_pixels(runs), runs, int(label)))
-        regions.sort(key=lambda region: region[:2])
-        return painted(((runs, label) for _, _, runs, label in regions), *size, self.background)
+            title += ", a crowd," if crowd else ""
+            regions.append((not crowd, -num_pixels(runs), (title, runs, int(label))))
+        return [region for _, _, region in sorted(regions, key=lambda one: one[:2])]
 
 
 def _runs(segmentation: Any, height: int, width: int) -> Runs:

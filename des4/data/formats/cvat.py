@@ -21,6 +21,7 @@ from typing import Literal
 from des4.data.formats.files import Catalogue, FileDataset, FilesConfig, existing_root, scan, stem_of
 from des4.data.formats.masks import MAX_CLASSES, Colour, ColourMask, table_of_colours
 from des4.data.lists import read_list
+from des4.data.walk import is_hidden
 from des4.types import IGNORE, DataError
 
 _VAL = ("val", "valid", "validation")
@@ -130,7 +131,8 @@ def _classes(
 
 def _subsets(root: Path) -> dict[str, tuple[str, ...]]:
     """Read the list of each subset, its name in lower case → ids; one without annotations is exported empty."""
-    lists = sorted(path for path in (root / "ImageSets" / "Segmentation").glob("*.txt") if path.stat().st_size)
+    found = (root / "ImageSets" / "Segmentation").glob("*.txt")
+    lists = sorted(path for path in found if not is_hidden(path.name) and path.stat().st_size)
     return {path.stem.lower(): tuple(_identify(name) for name, _ in read_list(path)) for path in lists}
 
 

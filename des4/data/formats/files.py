@@ -4,13 +4,14 @@ A reader (one file a format: `folder`, `voc`, …) turns a layout into a `Catalo
 `FileDataset` says from it who is labelled, unlabelled and val, and reads the pixels. Nothing is written into the data.
 
 Who is who, in this order:
-- val: the list; else the format's own; else the images with a mask under a sub-folder `val/`; else a drawn share of
-  the labelled.
+- val: the list; else the format's own; else the images with a mask under a sub-folder `val/`, `valid/` or
+  `validation/`; else a drawn share of the labelled.
 - labelled: the list; else the format's own; else every image with a mask that is neither val nor on the unlabelled
   list.
 - unlabelled: the list; else every image (or every image the format says is for training) that is neither.
-Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root. The mask of an unlabelled
-image is never opened. Unlabelled images in tar shards come to those in files.
+Where neither a list nor the format says who is trained on, images under sub-folders `test/`, `val/` and so on are not.
+Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root (or `labelled.txt`, as some
+spell it). The mask of an unlabelled image is never opened. Unlabelled images in tar shards come to those in files.
 """
 
 from __future__ import annotations
@@ -18,25 +19,33 @@ from __future__ import annotations
 import os
 import posixpath
 import random
+import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import ClassVar, Protocol, Self
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import ClassVar, Literal, Protocol, Self
 
+import numpy as np
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from des4.data.cache import GIB, PixelCache, cache_folder
 from des4.data.faults import is_collecting, stepping_over
+from des4.data.formats.palettes import Palette, distinct_palette
 from des4.data.ids import MergedIds
-from des4.data.images import IMAGE_SUFFIXES, read_bytes, read_header, read_image
+from des4.data.images import IMAGE_SUFFIXES, read_bytes, read_header, read_image, turned_upright
 from des4.data.lists import Entry, read_list, refuse_repeats, sample_name
 from des4.data.protocols import PROTOCOLS, describe_lists, find_lists, known_protocol, require_protocol
 from des4.data.shards import Shards
+from des4.data.walk import walk
 from des4.types import IGNORE, Config, DataError
 
-Palette = tuple[tuple[int, int, int], ...]
+VAL_FOLDERS = frozenset({"val", "valid", "validation"})
+TEST_FOLDERS = frozenset({"test", "testing"})
+"""Names, in lower case, of sub-folders that hold the images of a split."""
 
 
 class FilesConfig(Config):
@@ -62,6 +71,11 @@ class FilesConfig(Config):
     """Folder for them and for the indexes of shards; default: `des4` in the user's cache folder."""
     skip_broken: bool = False
     """Replace a labelled image that cannot be read by another, as is always done with unlabelled ones."""
+    allow_leak: bool = False
+    """Train although a labelled picture is a val picture too, as in data published so."""
+    exif: Literal["auto", "upright", "stored"] = "auto"
+    """How the masks of images were drawn whose EXIF data ask for a rotation: over the upright picture, over the stored
+    pixels, or as the sizes say where they do."""
 
     @field_validator("protocol")
     @classmethod
@@ -77,6 +91,15 @@ class FilesConfig(Config):
         return self
 
 
+@dataclass(frozen=True)
+class Oddity:
+    """What is odd about a mask. code: a key of `des4.data.checks.findings.KINDS`."""
+
+    code: str
+    message: str
+    remedy: str
+
+
 class Mask(Protocol):
     """Where a label comes from: a PNG of indices or of colours, or shapes. Nothing is opened before it is asked."""
 
@@ -90,6 +113,9 @@ class Mask(Protocol):
     def read(self) -> Tensor:
         """Read it, (H, W) uint8 of class indices and IGNORE. Raises DataError."""
 
+    def oddities(self) -> Iterable[Oddity]:
+        """Name what can be read but is hardly meant, such as a region that nothing is seen of. Raises DataError."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -97,7 +123,7 @@ class Catalogue:
 
     images: file of each id. masks: of each id that has one.
     classes: names; None: counted in the masks of the labelled and val images, and called class_0, class_1, …
-    palette: colours of the classes; None: those of PASCAL VOC.
+    palette: colours of the classes; None: colours that one can tell apart.
     labelled, unlabelled, val: ids by the format's own convention, None where it has none.
     identify: turns a listed name that is no id into the id it means.
     mask_at: opens the mask file of an `image mask` pair; None: the mask is found by the image's id, as all others are.
@@ -138,6 +164,7 @@ class FileDataset(ABC):
         self.notes: tuple[str, ...] = ()
         self.val_is_drawn = False
         self.catalogue = catalogue
+        self._by_place: dict[str, str] | None = None  # real path of each image → id; made when a list asks for it
         self._images = dict(catalogue.images)
         self._masks = self._split(config, catalogue)
         if config.protocol:
@@ -148,9 +175,11 @@ class FileDataset(ABC):
         self.notes += tuple(describe_lists(self.labelled, self.unlabelled, self.val, catalogue.fine))
         self._cache = self._open_cache(config) if config.cache else None
         self.skip_broken = config.skip_broken
-        self._checked: set[str] = set()
+        self.allow_leak = config.allow_leak
+        self._exif = config.exif
+        self._turns: dict[str, int] = {}  # of the samples checked: the EXIF orientation that the mask is to be given
         self.classes = catalogue.classes or self._find_classes()
-        self.palette = catalogue.palette or voc_palette(len(self.classes))
+        self.palette = catalogue.palette or distinct_palette(self.classes)
 
     @staticmethod
     @abstractmethod
@@ -170,18 +199,27 @@ class FileDataset(ABC):
 
     def label(self, sample_id: str) -> Tensor:
         """Read the mask of a labelled or val image, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
-        if sample_id not in self._checked:
-            self.check_sample(sample_id)
-        mask = self._masks[sample_id]
-        label = mask.read()
+        label = self.stored_label(sample_id)
         values = label.numpy()  # which compares bytes ten times as fast
         wrong = (values >= len(self.classes)) & (values != IGNORE)
         if wrong.any():
             raise DataError(
-                f"{mask.path}: label {values[wrong][0]} is neither one of the {len(self.classes)} classes "
-                f"(0..{len(self.classes) - 1}) nor {IGNORE} (ignore); mend the mask or the class list"
+                f"{self._masks[sample_id].path}: label {values[wrong][0]} is neither one of the {len(self.classes)} "
+                f"classes (0..{len(self.classes) - 1}) nor {IGNORE} (ignore); mend the mask or the class list"
             )
         return label
+
+    def stored_label(self, sample_id: str) -> Tensor:
+        """Read a mask as it lies on its upright image, (H, W) uint8, whatever labels it holds. Raises DataError."""
+        orientation = self.orientation(sample_id)
+        label = self._masks[sample_id].read()
+        return label if orientation == 1 else torch.from_numpy(turned_upright(label.numpy(), orientation))
+
+    def orientation(self, sample_id: str) -> int:
+        """Return the EXIF orientation that a stored mask is to be given; 1 = none. Raises DataError if it is unfit."""
+        if sample_id not in self._turns:
+            self.check_sample(sample_id)
+        return self._turns[sample_id]
 
     def check_labelled(self) -> None:
         """Read every labelled and val file's header: format, size, rotation. Raises DataError before training does.
@@ -217,17 +255,21 @@ class FileDataset(ABC):
             )
         path, mask = self._images[sample_id], self._masks[sample_id]
         image, size = read_header(path), mask.size()
-        if image.rotated:
+        drawn = self._exif
+        if drawn == "auto" and size == image.size == image.upright and image.rotated:
             raise DataError(
-                f"{path}: EXIF asks for a rotation, and its mask cannot say whether it follows; "
-                "save the image upright, without the tag"
+                f"{path}: EXIF asks for a rotation, and its mask cannot say whether it follows; say data.exif=upright "
+                "if masks lie on the pictures as viewers show them, data.exif=stored if they do not"
             )
-        if image.size != size:
+        if drawn == "auto":
+            drawn = "stored" if size == image.size and image.rotated else "upright"
+        height, width = image.upright if drawn == "upright" else image.size
+        if (height, width) != size:
             raise DataError(
-                f"{mask.path}: is {size[1]}×{size[0]} pixels, its image {path.name} is "
-                f"{image.size[1]}×{image.size[0]}; export the mask at the image's size"
+                f"{mask.path}: is {size[1]}×{size[0]} pixels, its image {path.name} is {width}×{height}; "
+                "export the mask at the image's size"
             )
-        self._checked.add(sample_id)
+        self._turns[sample_id] = image.orientation if drawn == "stored" else 1
 
     def _open_cache(self, config: FilesConfig) -> PixelCache:
         return PixelCache(cache_folder(config.cache_dir, config.root), config.root, int(config.cache * GIB))
@@ -259,9 +301,15 @@ class FileDataset(ABC):
         if usable is None:
             usable = [sample_id for sample_id in sorted(self._images) if sample_id in catalogue.masks]
         if val is None:
-            val = list(catalogue.val or (i for i in usable if "val" in PurePosixPath(i).parts[:-1]))
+            val = list(catalogue.val or (i for i in usable if split_of(i) == "val"))
+        spared = self._spared(labelled, unlabelled, val, catalogue)
         if labelled is None:
-            labelled = sorted(set(usable) - set(val) - set(unlabelled or ()))
+            labelled = sorted(set(usable) - set(val) - set(unlabelled or ()) - spared)
+            if not labelled and spared.intersection(usable):
+                raise DataError(
+                    f"{config.root}: all images with masks are in val or test folders, which nothing is trained on; "
+                    "move some, or name them with data.labeled=LIST"
+                )
             if not labelled:
                 raise DataError(
                     f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
@@ -276,11 +324,23 @@ class FileDataset(ABC):
                 labelled, val = self._draw_val(labelled, config)
         if unlabelled is None:
             pool = self._images if catalogue.unlabelled is None else catalogue.unlabelled
-            unlabelled = sorted(set(pool) - set(labelled) - set(val))
+            unlabelled = sorted(set(pool) - set(labelled) - set(val) - spared)
         self._refuse_val_images("labelled", labelled, val)
         self._refuse_val_images("unlabelled", unlabelled, val)
         self.labelled, self.unlabelled, self.val = tuple(labelled), tuple(unlabelled), tuple(val)
         return {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
+
+    def _spared(
+        self, labelled: Sequence[str] | None, unlabelled: Sequence[str] | None, val: Sequence[str], catalogue: Catalogue
+    ) -> set[str]:
+        """Return the images that their folders keep from training: those of `test/`, and of `val/` but for `val`."""
+        if catalogue.labelled is not None or None not in (labelled, unlabelled):
+            return set()  # the format, or lists, say who is trained on
+        listed = {*(labelled or ()), *(unlabelled or ()), *val}
+        spared = {i: split for i in self._images if i not in listed and (split := split_of(i))}
+        for split, count in sorted(Counter(spared.values()).items()):
+            self.notes += (f"left out: {count} images in {split} folders, for no list names them",)
+        return set(spared)
 
     def _read_lists(
         self, config: FilesConfig, catalogue: Catalogue, known: dict[str, Mask]
@@ -292,12 +352,13 @@ class FileDataset(ABC):
         published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
 
         def ids(name: str, given: Path | None) -> list[str] | None:
-            path = given or published.get(name) or if_file(config.root / f"{name}.txt")
+            own = (config.root / f"{spelling}.txt" for spelling in (name, name.replace("labeled", "labelled")))
+            path = given or published.get(name) or next(filter(None, map(if_file, own)), None)
             if path is None:
                 return None
             found: list[str] = []
             with stepping_over("unreadable-list"):
-                entries: Iterable[Entry] = read_list(path)
+                entries: Iterable[Entry] = read_list(path, lambda line: self._is_whole(line, catalogue))
                 for entry in self._in_own_names(entries) if path in published.values() else entries:
                     with stepping_over("missing-file"):
                         sample_id, mask = self._locate(path, entry, catalogue)
@@ -328,14 +389,63 @@ class FileDataset(ABC):
     def _locate(self, path: Path, entry: Entry, catalogue: Catalogue) -> tuple[str, Mask | None]:
         """Find the id and mask of a list's line; an image that the reader did not find gets its path's stem as id."""
         name, mask = entry
-        sample_id = name if name in self._images else catalogue.identify(name)
-        if sample_id not in self._images:
-            if not (self.root / name).is_file():
-                raise DataError(f"{path}: no image '{name}' under {self.root}; mend the line or add the image")
-            self._images[sample_id] = self.root / name
+        sample_id = self._find(name, catalogue)
+        if sample_id is None:
+            raise DataError(f"{path}: no image '{name}' under {self.root}; mend the line or add the image")
         if mask is None or catalogue.mask_at is None:
             return sample_id, catalogue.masks.get(sample_id)
-        return sample_id, catalogue.mask_at(self.root / mask)
+        return sample_id, catalogue.mask_at(self._file_called(mask) or self.root / mask)
+
+    def _is_whole(self, line: str, catalogue: Catalogue) -> bool:
+        """Whether a line of a list is one name, spaces and all."""
+        return self._known(line, catalogue) is not None or (self.root / line).is_file()
+
+    def _known(self, name: str, catalogue: Catalogue) -> str | None:
+        """Return the id that a list calls `name`, if it is that of an image."""
+        for spelling in self._spellings(name):
+            for sample_id in (spelling, catalogue.identify(spelling)):
+                if sample_id in self._images:
+                    return sample_id
+        return None
+
+    def _find(self, name: str, catalogue: Catalogue) -> str | None:
+        """Return the id of the image that a list calls `name`, however it spells the path; None if there is none."""
+        if (known := self._known(name, catalogue)) is not None:
+            return known
+        if (place := self._file_called(name)) is None:
+            return None
+        if self._by_place is None:
+            self._by_place = {os.path.realpath(image): sample_id for sample_id, image in self._images.items()}
+        sample_id = self._by_place.setdefault(os.path.realpath(place), catalogue.identify([*self._spellings(name)][-1]))
+        self._images.setdefault(sample_id, place)
+        return sample_id
+
+    def _file_called(self, name: str) -> Path | None:
+        """Return the file that a list calls `name`; None if there is none."""
+        return next((path for spelling in self._spellings(name) if (path := self.root / spelling).is_file()), None)
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        """Yield a listed path as it stands, and as it reads from the root.
+
+        Of a path of another machine's that is what follows `images/`, `masks/` or a folder of the root's name.
+        """
+        yield name
+        slashed = unicodedata.normalize("NFC", name).replace("\\", "/")
+        if slashed != name:
+            yield slashed
+        if not (slashed.startswith("/") or PureWindowsPath(slashed).drive):
+            return
+        place = Path(slashed)
+        for root in (Path(os.path.abspath(self.root)), Path(os.path.realpath(self.root))):  # noqa: PTH100  # keeps links
+            if place.is_relative_to(root):
+                yield place.relative_to(root).as_posix()
+                return
+        if place.is_file():
+            return
+        for folder in (os.path.basename(os.path.abspath(self.root)), "images", "masks"):  # noqa: PTH100, PTH119
+            _, found, after = slashed.rpartition(f"/{folder}/")
+            if found:
+                yield f"{folder}/{after}" if folder == "masks" else after
 
     def _mask_of(self, sample_id: str, catalogue: Catalogue) -> Mask:
         """Return the mask of an image that the format itself names for training or val."""
@@ -358,7 +468,15 @@ class FileDataset(ABC):
         return () if is_collecting() else self._count_classes()
 
     def _count_classes(self) -> tuple[str, ...]:
-        count = 1 + max(_largest_label(self._masks[sample_id]) for sample_id in (*self.labelled, *self.val))
+        seen = np.zeros(256, np.bool_)
+        for sample_id in (*self.labelled, *self.val):
+            seen[self._masks[sample_id].read().numpy()] = True
+        count = 1 + int(np.flatnonzero(seen[:IGNORE]).max(initial=0))
+        if count < 2 and seen[IGNORE]:
+            raise DataError(
+                f"{self.root}: the masks hold no class but 0, and {IGNORE}, which means 'ignore'; "
+                f"say data.values=0,{IGNORE} if {IGNORE} is the foreground"
+            )
         if count < 2:
             raise DataError(f"{self.root}: the masks hold no class but 0 ({IGNORE} = ignore); number classes 0, 1, …")
         self.notes += (f"classes: {count}, counted in the labelled and val masks; name them in classes.txt",)
@@ -370,32 +488,28 @@ def numbered_classes(count: int) -> tuple[str, ...]:
     return tuple(f"class_{index}" for index in range(count))
 
 
-def voc_palette(num_classes: int) -> Palette:
-    """Colours of the PASCAL VOC masks for classes 0..C-1: the bits of the index, spread over red, green and blue."""
-
-    def colour(index: int) -> tuple[int, int, int]:
-        red, green, blue = (sum((index >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3))
-        return red, green, blue
-
-    return tuple(colour(index) for index in range(num_classes))
-
-
 def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str = "") -> dict[str, Path]:
     """Map the stem of each file under `folder` with one of these suffixes, in lower case, to its path, sorted by stem.
 
     strip: an ending of the stem that names the kind of file, not the sample (`_leftImg8bit`); files without it are left
-    out. Hidden files are left out as well. Raises DataError if two files share a stem.
+    out. Hidden files are left out as well, and linked folders count once (`des4.data.walk`). Raises DataError if two
+    files share a stem, or a name cannot be written.
     """
     found: dict[str, Path] = {}
-    for place, _, names in os.walk(folder, followlinks=True):  # Path.rglob would not enter linked sub-folders
-        here = Path(place)
-        inner = here.relative_to(folder).parts
-        for name in sorted(names):  # by strings: a Path of each name takes ten times as long
+    for place, inner, names in walk(folder):
+        for name in names:  # by strings: a Path of each name takes ten times as long
             stem, dot, suffix = name.rpartition(".")
-            if dot + suffix.lower() not in suffixes or name.startswith(".") or not stem.endswith(strip):
+            if dot + suffix.lower() not in suffixes or not stem.endswith(strip):
                 continue
-            path = here / name
-            stem = "/".join((*inner, stem.removesuffix(strip)))
+            path = place / name
+            stem = composed("/".join((*inner, stem.removesuffix(strip))))
+            if not is_writable(stem):
+                with stepping_over("unwritable-name"):
+                    raise DataError(
+                        f"{os.fsencode(path).decode(errors='backslashreplace')}: the name is no text in UTF-8 on one "
+                        "line, so no list and no report can hold it; rename the file or its folder"
+                    )
+                continue
             if stem in found:
                 with stepping_over("same-stem"):
                     raise DataError(f"{path}: has the same stem as {found[stem].name}; rename or remove one of the two")
@@ -403,9 +517,33 @@ def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str =
     return dict(sorted(found.items()))
 
 
+def is_writable(name: str) -> bool:
+    """Whether a name can be written into a text: not the bytes of another encoding, not several lines."""
+    if name.isprintable():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(name.splitlines()) == 1
+
+
+def composed(name: str) -> str:
+    """Write accents in one spelling (NFC): macOS and zip files take the other, annotation tools this one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def split_of(sample_id: str) -> Literal["val", "test"] | None:
+    """Name the split whose folder an image lies in; None: it may be trained on."""
+    folders = {part.lower() for part in PurePosixPath(sample_id).parts[:-1]}
+    if folders & TEST_FOLDERS:
+        return "test"
+    return "val" if folders & VAL_FOLDERS else None
+
+
 def stem_of(name: str) -> str:
     """Drop an image suffix from a listed path: 'train/a.jpg' and 'train/a' name the same sample."""
-    path = posixpath.normpath(name)
+    path = posixpath.normpath(composed(name))
     stem, dot, suffix = path.rpartition(".")
     return stem if dot + suffix.lower() in IMAGE_SUFFIXES else path
 
@@ -445,9 +583,3 @@ def _refuse_orphans(catalogue: Catalogue) -> None:
                 f"{catalogue.masks[sample_id].path}: no image belongs to the mask '{sample_id}' "
                 f"({len(orphans)} such masks); image and mask must have the same stem"
             )
-
-
-def _largest_label(mask: Mask) -> int:
-    label = mask.read()
-    kept = label[label != IGNORE]
-    return int(kept.max()) if kept.numel() else 0

@@ -30,10 +30,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from torch import Tensor
 
-from des4.data.formats.files import Catalogue, FileDataset, existing_root, scan
+from des4.data.formats.files import Catalogue, FileDataset, Oddity, existing_root, scan
 from des4.data.formats.json_files import JsonFile, Span, head
 from des4.data.formats.label_studio_regions import region_name, region_runs, regions
-from des4.data.formats.regions import RegionError, painted
+from des4.data.formats.regions import RegionError, Runs, painted
 from des4.data.formats.shapes import (
     ClassTable,
     ImageNames,
@@ -45,6 +45,7 @@ from des4.data.formats.shapes import (
     naming,
     shown,
     sorted_names,
+    unseen,
 )
 from des4.data.images import IMAGE_SUFFIXES, read_header
 from des4.types import DataError
@@ -123,15 +124,25 @@ class LabelStudioMask:
 
     def read(self) -> Tensor:
         """Paint the regions, (H, W) uint8. Raises DataError."""
+        shapes = self._regions()
+        return painted(((runs, label) for _, runs, label in shapes), *self.size(), self.table.background)
+
+    def oddities(self) -> Iterator[Oddity]:
+        """Yield the regions that cover nothing, or that others cover wholly. Raises DataError."""
+        return unseen(self._regions(), self.read())
+
+    def _regions(self) -> list[tuple[str, Runs, int]]:
+        """Return title, runs and label of the regions. Raises DataError."""
         height, width = self.size()
         shapes = []
         (task,) = self.file.parts([self.task.span])
         for result in regions(_chosen(task)):
-            with naming(self.path, f"{self.task.title}, region {shown(result.get('id'))}"):
+            title = f"{self.task.title}, region {shown(result.get('id'))}"
+            with naming(self.path, title):
                 if _extent(result) not in (None, (height, width)):
                     raise RegionError(f"it was not drawn on an image of {width}×{height} pixels, as the first one was")
-                shapes.append((region_runs(result, height, width), self.table.label(region_name(result))))
-        return painted(shapes, height, width, self.table.background)
+                shapes.append((title, region_runs(result, height, width), self.table.label(region_name(result))))
+        return shapes
 
 
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +168,7 @@ class _Task:
 
 
 def _exports(root: Path) -> list[Path]:
-    return [path for path in sorted(islice(root.glob("*.json"), _PROBED_FILES)) if _HEAD.match(head(path))]
+    return [path for path in sorted(islice(root.glob("[!.]*.json"), _PROBED_FILES)) if _HEAD.match(head(path))]
 
 
 def _export(root: Path) -> Path:

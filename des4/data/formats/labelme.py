@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from des4.data.faults import stepping_over
-from des4.data.formats.files import Catalogue, FileDataset, existing_root, scan, stem_of
+from des4.data.formats.files import Catalogue, FileDataset, Oddity, composed, existing_root, scan, stem_of
 from des4.data.formats.json_files import head, read_json
 from des4.data.formats.regions import RegionError, Runs, bitmap_runs, ellipse_runs, painted, polygon_runs
 from des4.data.formats.shapes import (
@@ -46,6 +47,7 @@ from des4.data.formats.shapes import (
     points,
     shown,
     sorted_names,
+    unseen,
 )
 from des4.data.images import decode_mask, read_header
 from des4.types import DataError
@@ -129,14 +131,24 @@ class LabelmeMask:
     def read(self) -> Tensor:
         """Paint the shapes, (H, W) uint8. Raises DataError."""
         assert self.table is not None  # noqa: S101  # the data set has found the classes before it hands out a mask
+        regions, (height, width) = self._regions(self.table)
+        return painted(((runs, label) for _, runs, label in regions), height, width, self.table.background)
+
+    def oddities(self) -> Iterator[Oddity]:
+        """Yield the shapes that cover nothing, or that others cover wholly. Raises DataError."""
+        assert self.table is not None  # noqa: S101  # as above
+        return unseen(self._regions(self.table)[0], self.read())
+
+    def _regions(self, table: ClassTable) -> tuple[list[tuple[str, Runs, int]], tuple[int, int]]:
+        """Return title, runs and label of the shapes, and the image's height and width."""
         document = self._document()
         height, width = self._size(document)
         regions = []
         for number, shape in enumerate(self._shapes(document), 1):
-            with naming(self.path, f"shape {number}"):
-                label = self.table.label(member(shape, "label", str))
-                regions.append((self._runs(shape, height, width), label))
-        return painted(regions, height, width, self.table.background)
+            with naming(self.path, title := f"shape {number}"):
+                label = table.label(member(shape, "label", str))
+                regions.append((title, self._runs(shape, height, width), label))
+        return regions, (height, width)
 
     def _document(self) -> dict[str, Any]:
         """Read the file. Raises DataError, also if it was made for another picture."""
@@ -144,7 +156,7 @@ class LabelmeMask:
         if not isinstance(document, dict):
             raise DataError(f"{self.path}: is no labelme annotation; take it out of the folder")
         name = document.get("imagePath")
-        if isinstance(name, str) and PurePosixPath(stem_of(name.replace("\\", "/"))).name != self.path.stem:
+        if isinstance(name, str) and PurePosixPath(stem_of(name.replace("\\", "/"))).name != composed(self.path.stem):
             raise DataError(
                 f"{self.path}: was made for {shown(name)}, going by its imagePath; give it the name of its image, "
                 "or mend the imagePath"

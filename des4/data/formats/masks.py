@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from des4.data.formats.files import Oddity
 from des4.data.images import check_colour_mask_format, check_mask_format, read_colours, read_header, read_mask
 from des4.types import DataError
 
@@ -33,8 +34,16 @@ def table_of_colours(meanings: Mapping[Colour, int]) -> Table:
     return _table(1 << 24, {_code(*colour): index for colour, index in meanings.items()})
 
 
+class _FileMask:
+    """A mask in an image file, which holds no regions that could be odd."""
+
+    def oddities(self) -> tuple[Oddity, ...]:
+        """Return none."""
+        return ()
+
+
 @dataclass(frozen=True, eq=False)
-class IndexMask:
+class IndexMask(_FileMask):
     """A single-channel or palette PNG of class indices, 255 = ignore.
 
     table: what the stored numbers mean where they are no class indices (`table_of_numbers`).
@@ -58,7 +67,7 @@ class IndexMask:
 
 
 @dataclass(frozen=True, eq=False)
-class ColourMask:
+class ColourMask(_FileMask):
     """A PNG whose colours stand for classes. table: which colours there are (`table_of_colours`)."""
 
     path: Path
@@ -73,6 +82,33 @@ class ColourMask:
     def read(self) -> Tensor:
         """Read it, (H, W) uint8. Raises DataError, also for a colour that is not in the table."""
         return _look_up(self.path, self.table, read_colours(self.path), lambda code: f"colour {_colour(code)}")
+
+
+@dataclass(frozen=True, eq=False)
+class TableMask(_FileMask):
+    """A PNG of colours or of numbers, as it turns out to be. colours, numbers: what they mean, as for the other masks.
+
+    A palette PNG is read by its colours if they are in the table, else by its indices.
+    """
+
+    path: Path
+    colours: Table
+    numbers: Table | None = None
+
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) from the header. Raises DataError unless the file is a PNG that can be a mask."""
+        header = read_header(self.path)
+        check_mask_format(self.path, header)
+        return header.size
+
+    def read(self) -> Tensor:
+        """Read it, (H, W) uint8. Raises DataError, also for a colour or number that means nothing."""
+        mode = read_header(self.path).mode
+        if mode in ("RGB", "RGBA"):
+            return ColourMask(self.path, self.colours).read()
+        if mode == "P" and ((label := np.take(self.colours, read_colours(self.path))) != _UNKNOWN).all():
+            return torch.from_numpy(label)
+        return IndexMask(self.path, self.numbers).read()
 
 
 def _table(length: int, meanings: Mapping[int, int]) -> Table:

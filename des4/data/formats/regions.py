@@ -137,6 +137,12 @@ def painted(regions: Iterable[tuple[Runs, int]], height: int, width: int, backgr
     return torch.from_numpy(np.ascontiguousarray(canvas.reshape(width, height).T))
 
 
+def shows(by_column: NDArray[np.uint8], runs: Runs, label: int) -> bool:
+    """Whether a painted label map, its pixels column by column (W·H), has the label anywhere in a region."""
+    inside = np.repeat(np.arange(len(runs) - 1) % 2 == 0, np.diff(runs))
+    return bool((by_column[runs[0] : runs[-1]][inside] == label).any())
+
+
 def _crossings(start: Integers, end: Integers, width: int) -> tuple[Integers, Integers]:
     """Return column and fine row of every crossing of a column's middle by the edges from `start` to `end`, (N, 2)."""
     span = np.abs(end - start)

@@ -6,17 +6,18 @@ stands for ignored pixels, and `_background_` or `background` for the background
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from torch import Tensor
 
-from des4.data.formats.files import FilesConfig, if_file, stem_of
-from des4.data.formats.regions import Floats, RegionError, refuse_far
+from des4.data.formats.files import FilesConfig, Oddity, if_file, stem_of
+from des4.data.formats.regions import Floats, RegionError, Runs, refuse_far, shows
 from des4.data.images import MAX_PIXELS
 from des4.data.lists import read_list
 from des4.types import IGNORE, DataError
@@ -72,6 +73,17 @@ def class_table(path: Path, names: Iterable[str], background: Literal["class", "
         return ClassTable(tuple(classes), labels, IGNORE)
     nothing = labels[next(name for name in classes if name in BACKGROUND_NAMES)]
     return ClassTable(tuple(classes), dict.fromkeys(BACKGROUND_NAMES, nothing) | labels, nothing)
+
+
+def unseen(regions: Sequence[tuple[str, Runs, int]], label_map: Tensor) -> Iterator[Oddity]:
+    """Yield the regions that the label map (H, W) painted from them does not show. regions: title, runs and label."""
+    by_column = np.ascontiguousarray(label_map.numpy().T).ravel()
+    for title, runs, label in regions:
+        if not runs.size:
+            yield Oddity("region-without-pixels", f"{title} covers no pixel of the image", "mend or delete it")
+        elif not shows(by_column, runs, label):
+            remedy = "if it should be seen, bring it to the front; an export may have marked it as a crowd (iscrowd)"
+            yield Oddity("region-hidden", f"{title} is wholly covered by other regions, so nobody learns it", remedy)
 
 
 def class_name(name: str) -> str:
@@ -159,7 +171,11 @@ def extent(height: Any, width: Any) -> tuple[int, int]:
 
 
 class ImageNames:
-    """The images of a data set, found by the names that annotations and lists give them. files: by id."""
+    """The images of a data set, found by the names that annotations and lists give them. files: by id.
+
+    Folders in a name are believed where they can be: `b/1.jpg` is not the image `a/1`, whose copy under b/ is missing.
+    Only paths of another machine's (`/data/upload/3/1.jpg`) may lie in folders of their own.
+    """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self.files = files
@@ -174,16 +190,19 @@ class ImageNames:
         """
         if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
             raise RegionError(f"{shown(name)} is no name of an image file")
-        stem = stem_of(name.replace("\\", "/")).removeprefix("/").removeprefix("images/")
+        path = stem_of(name.replace("\\", "/"))
+        stem = path.removeprefix("/").removeprefix("images/")
         for exact in (f"{folder}/{stem}", stem):
             if exact in self.files:
                 return exact
-        fits = self._by_last_part.get(PurePosixPath(stem).name, [stem])
+        fits = self._by_last_part.get(PurePosixPath(stem).name, [])
         shared = [_shared_end(stem, sample_id) for sample_id in fits]
         best = [sample_id for sample_id, length in zip(fits, shared, strict=True) if length == max(shared)]
+        if not _is_foreign(path):
+            best = [sample_id for sample_id in best if max(shared) > 1 or "/" not in stem or "/" not in sample_id]
         if len(best) > 1:
             raise RegionError(f"its name {shown(name)} fits {shown(best[0])} and {shown(best[1])}")
-        return best[0]
+        return best[0] if best else stem
 
     def identify(self, name: str) -> str:
         """Return the id that a list's line means; the line itself if it fits several images."""
@@ -191,6 +210,11 @@ class ImageNames:
             return self.find(name)
         except RegionError:
             return name
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether a path begins outside of the data set: at the root of a disk or an address, or above."""
+    return path.startswith(("/", "../")) or bool(PureWindowsPath(path).drive)
 
 
 def _shared_end(one: str, other: str) -> int:

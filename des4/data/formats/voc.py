@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from des4.data.formats.class_files import CLASS_FILES
 from des4.data.formats.files import (
     Catalogue,
     FileDataset,
@@ -33,9 +34,9 @@ from des4.data.formats.files import (
     if_file,
     scan,
     stem_of,
-    voc_palette,
 )
 from des4.data.formats.masks import IndexMask
+from des4.data.formats.palettes import voc_palette
 from des4.data.lists import read_list
 from des4.types import DataError
 
@@ -111,8 +112,9 @@ class Voc(FileDataset):
 
     @staticmethod
     def recognises(root: Path) -> bool:
-        """Whether `root` is such a tree, its ids included: users keep data of their own in VOC's layout too."""
-        return (tree := _tree(root)) is not None and _holds_voc_ids(tree / "JPEGImages")
+        """Whether `root` is such a tree, ids and lists included: users keep data of their own in VOC's layout too."""
+        tree = _tree(root)
+        return tree is not None and _holds_voc_ids(tree / "JPEGImages") and _has_lists(root, tree)
 
 
 def _tree(root: Path) -> Path | None:
@@ -122,6 +124,13 @@ def _tree(root: Path) -> Path | None:
         if has_masks and (tree / "JPEGImages").is_dir() and not (tree / "labelmap.txt").exists():
             return tree
     return None
+
+
+def _has_lists(root: Path, tree: Path) -> bool:
+    """Whether lists are there to say who is val, and no names of classes, which VOC's are known without."""
+    own = any((tree / name).is_file() for name in CLASS_FILES)
+    known = (tree / _AUG).is_dir() or _own_list(tree, "val").parent.is_dir() or (root / "val.txt").is_file()
+    return known and not own
 
 
 def _holds_voc_ids(folder: Path) -> bool:

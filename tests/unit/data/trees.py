@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data.formats.files import FileDataset, Palette, voc_palette
+from des4.data.formats.files import FileDataset
+from des4.data.formats.palettes import Palette, voc_palette
 from des4.types import DataError
 
 Array = NDArray[np.uint8]

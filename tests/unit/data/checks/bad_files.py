@@ -93,9 +93,9 @@ def mask(path: str, severity: str, code: str, says: str, data: Callable[[], byte
     return Bad(f"masks/{path}", severity, code, says, write)
 
 
-def rotated() -> bytes:
+def rotated(orientation: int = 6) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     return encoded(picture(100), "JPEG", exif=exif.tobytes())
 
 
@@ -155,13 +155,13 @@ CORPUS: tuple[Bad, ...] = (
           lambda: encoded(Image.fromarray(picture(110)).convert("CMYK"), "JPEG")),
     image("glass.png", "warning", "alpha", "transparent", transparent),
     image("turned.jpg", "note", "exif-rotation", "rotation", rotated),
-    labelled("turned_labelled.jpg", "exif-rotation", "rotation", rotated),
+    labelled("turned_labelled.jpg", "exif-rotation", "rotation", lambda: rotated(3)),
     image("thumbnail.png", "warning", "tiny-image", "12×9", lambda: encoded(picture(111)[:9, :12], "PNG")),
     image("black.png", "warning", "blank-image", "one colour", lambda: encoded(np.zeros((*SIZE, 3), np.uint8), "PNG")),
     image("phone.heic", "warning", "unread-file", "left out", lambda: b"\0\0\0\x18ftypheic"),
     mask("jpeg.png", "error", "mask-not-png", "JPEG", lambda: encoded(labels(), "JPEG")),
     mask("colours.png", "error", "mask-in-colour", "in colour",
-         lambda: encoded(labels()[..., None].repeat(3, 2), "PNG")),
+         lambda: encoded(np.eye(3, dtype=np.uint8)[labels() % 3] * 200, "PNG")),
     mask("layers.png", "error", "mask-in-colour", "mode RGBA", transparent),
     mask("objects.png", "error", "deep-mask", "label 33000", lambda: sixteen_bit(33000)),
     mask("small.png", "error", "size-mismatch", "is 28×20 pixels", lambda: encoded(labels((20, 28)), "PNG")),

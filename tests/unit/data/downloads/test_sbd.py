@@ -14,7 +14,7 @@ from PIL import Image
 from trees import SIZE, VOC_SBD, VOC_TRAIN, VOC_VAL, voc_tree
 
 from des4.data.downloads.sbd import write_augmented_masks
-from des4.data.formats.files import voc_palette
+from des4.data.formats.palettes import voc_palette
 from des4.data.images import read_mask
 from des4.types import DataError
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from trees import refusal_of
 
 from des4.data import Folder, FolderConfig, Loader, ViewsConfig, pixel_counts, recognise
-from des4.data.formats.files import voc_palette
+from des4.data.formats.palettes import distinct_palette, voc_palette
 from des4.types import DataError, ViewSpec
 
 CAMVID = Path(__file__).parents[5] / "shared" / "data"
@@ -82,14 +82,14 @@ def test_pairs_name_files_anywhere_in_the_root(tmp_path):
     put(tmp_path, "a", 0)
     put(tmp_path, "b", 1)
     put(tmp_path, "c")
-    (tmp_path / "images").rename(tmp_path / "JPEGImages")
-    (tmp_path / "masks").rename(tmp_path / "SegmentationClass")
-    labeled = write(tmp_path / "labeled.txt", "JPEGImages/a.png SegmentationClass/a.png")
-    write(tmp_path / "val.txt", "JPEGImages/b.png SegmentationClass/b.png")
-    write(tmp_path / "unlabeled.txt", "JPEGImages/c.png SegmentationClass/c.png")  # as published; there is no such mask
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    (tmp_path / "masks").rename(tmp_path / "truth")
+    labeled = write(tmp_path / "labeled.txt", "pictures/a.png truth/a.png")
+    write(tmp_path / "val.txt", "pictures/b.png truth/b.png")
+    write(tmp_path / "unlabeled.txt", "pictures/c.png truth/c.png")  # as published; there is no such mask
     data = load(tmp_path, labeled=labeled)
-    assert (data.labelled, data.val, data.unlabelled) == (("JPEGImages/a",), ("JPEGImages/b",), ("JPEGImages/c",))
-    assert data.label("JPEGImages/b").unique().tolist() == [1]
+    assert (data.labelled, data.val, data.unlabelled) == (("pictures/a",), ("pictures/b",), ("pictures/c",))
+    assert data.label("pictures/b").unique().tolist() == [1]
 
 
 def test_pairs_and_stems_of_one_image_have_one_id(root):
@@ -199,8 +199,10 @@ def test_mistakes_in_the_folder_are_named(root):
 
 
 def test_mistakes_in_the_masks_are_named(root):
-    put(root, "train/a", np.zeros((6, 8, 3), np.uint8))
-    assert "in colour" in refusal(root)
+    put(root, "train/a", np.full((6, 8, 3), (9, 0, 0), np.uint8))
+    data = load(root)
+    with pytest.raises(DataError, match="in colour"):
+        data.label("train/a")
     (root / "masks" / "train" / "a.png").write_bytes(b"")
     assert "cannot be read" in refusal(root)
     put(root, "train/a", 255)
@@ -228,6 +230,16 @@ def test_the_palette_is_the_one_of_voc_and_has_no_repeats():
     assert voc_palette(22)[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     assert voc_palette(22)[20:] == ((0, 64, 128), (128, 64, 128))
     assert len(set(voc_palette(255))) == 255
+
+
+def test_colours_that_nobody_gave_can_be_told_apart():
+    twenty = distinct_palette([f"class_{index}" for index in range(20)])
+    gaps = [np.abs(np.subtract(one, other)).sum() for i, one in enumerate(twenty) for other in twenty[:i]]
+    assert min(gaps) > 64  # of 0-765; what it is of VOC's first twenty
+    many = distinct_palette([f"class_{index}" for index in range(255)])
+    assert (many[:20], len(set(many))) == (twenty, 255)
+    assert distinct_palette(["Background", "crack"]) == ((0, 0, 0), twenty[0])
+    assert distinct_palette([]) == ()
 
 
 @pytest.mark.skipif(not (CAMVID / "camvid").is_dir(), reason="CamVid is not here")

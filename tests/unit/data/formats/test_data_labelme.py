@@ -176,7 +176,10 @@ def test_the_embedded_picture_is_not_used(root):
         (labelme_shape("road", "mask", [[1, 1], [2, 2]]), "'mask' is missing or no text"),
         (labelme_shape("road", "mask", [[1, 1], [2, 2]], mask="é"), "its mask is no base64 text"),
         (labelme_shape("road", "mask", [[1, 1], [2, 2]], mask="abcd"), "cannot be read as an image"),
-        (labelme_shape("road", "mask", [[1, 1], [2, 2]], mask=bitmap(np.zeros((2, 2, 3), np.uint8))), "in colour"),
+        (
+            labelme_shape("road", "mask", [[1, 1], [2, 2]], mask=bitmap(np.eye(3, dtype=np.uint8)[None])),
+            "in colour",
+        ),
         (labelme_shape(None), "'label' is missing or no text"),
         (labelme_shape("a\nb"), "is no name that can be printed"),
         ("road", "'label' is missing or no text"),

@@ -1,0 +1,199 @@
+"""A training that plans itself: `des4 train data=FOLDER minutes=10`.
+
+Where no config says how long to train, or by which method, the config that `des4 data check` would suggest fills in
+what was not given; every key that was given stays. A budget in minutes becomes a number of steps: a training is built,
+takes a few steps and is thrown away, and the steps that fit are what the run then records, so that it resumes exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from des4 import build
+from des4.config import Overrides, RunConfig, given_settings, load_config
+from des4.data import FORMATS, open_files
+from des4.data.checks.advice import EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
+from des4.data.checks.survey import DataCheck
+from des4.data.formats.files import FileDataset, FilesConfig
+from des4.data.images import read_header
+from des4.engine import Evaluator, TrainStep, choose_precision
+from des4.engine.cost import wait_for
+from des4.engine.process import prepare_process
+from des4.ops.reduce import gather_over_ranks
+from des4.types import ConfigError, DataError
+
+PROBED = 200
+"""Headers of images that are read for their sizes, evenly spaced over the list."""
+
+TRIAL_SHARE, TRIAL_STEPS = 0.05, 10
+"""Part of a budget, and most steps, that are spent on timing."""
+
+TRIAL_VAL = 3
+PICTURES = 26
+"""Images that are predicted for the report: samples and worst ones."""
+
+PLACEHOLDER_STEPS = 1000
+"""Steps of the training that is only timed."""
+
+_LEADERS = {"model.encoder": "model.", "optim.name": "optim.", "train.batch_size": "train.accumulate"}
+"""Keys whose value, if it is given, makes others of the plan meaningless."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is to be. settings: those of the config that were decided here. began: when, by `perf_counter`.
+
+    minutes: the budget in which `config.train.steps` is still to be found; None if it is known. warnings: what a look
+    at the data found, if there was one.
+    """
+
+    config: RunConfig
+    settings: tuple[Setting, ...]
+    began: float
+    minutes: float | None = None
+    warnings: tuple[str, ...] | None = None
+
+    def lines(self) -> list[str]:
+        """Say what was decided and why, a line for each reason."""
+        groups = groupby(self.settings, key=lambda setting: setting.reason)
+        return [f"{' '.join(f'{one.key}={_shown(one.value)}' for one in group)}: {reason}" for reason, group in groups]
+
+
+def plan(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Overrides = ()) -> Plan:
+    """Read settings as `load_config` does, and fill in what a training needs and nobody gave.
+
+    Raises ConfigError, and DataError where the data have to be looked at and cannot be.
+    """
+    began = time.perf_counter()
+    given = given_settings(source, overrides)
+    minutes = given.pop("train.minutes", None)
+    lengths = [key for key in ("train.steps", "train.epochs") if given.get(key) is not None]
+    if minutes is None and lengths and given.get("method.name") is not None:
+        return Plan(load_config(source, overrides), (), began)
+    if minutes is not None:
+        if clash := [key for key in lengths if given_settings({}, overrides).get(key) is not None]:
+            raise ConfigError(f"train.minutes: is a budget that says how many steps there are; leave out {clash[0]}")
+        load_config({"method": "supervised", "data": "scenes", "train.minutes": minutes})  # is it a number?
+        given = {key: value for key, value in given.items() if key not in lengths} | {"train.steps": PLACEHOLDER_STEPS}
+    settings = _decide(given)
+    if minutes is not None:  # what the time allows is found by `within_budget`
+        settings = [setting for setting in settings if setting.key not in ("train.steps", "train.eval_every")]
+    config = load_config({setting.key: setting.value for setting in settings}, given)
+    decided = tuple(setting for setting in settings if setting.key not in given)
+    return Plan(config, decided, began, minutes)
+
+
+def _decide(given: Mapping[str, Any]) -> list[Setting]:
+    """Suggest settings for the data that are given; none for data that are not in files."""
+    name = given.get("data.name")
+    if name not in FORMATS or given.get("data.root") is None:
+        return []
+    data = {key: value for key, value in given.items() if key.startswith("data.")}
+    config = load_config({"method": "supervised"}, data).data
+    assert isinstance(config, FilesConfig)  # noqa: S101  # as every format of FORMATS
+    dropped = [prefix for leader, prefix in _LEADERS.items() if leader in given]
+    return [
+        setting
+        for setting in suggest(_glance(config), Machine.here())
+        if setting.key.startswith("data.") or not setting.key.startswith(tuple(dropped))
+    ]
+
+
+def _glance(config: FilesConfig) -> DataCheck:
+    """Look at lists and at the sizes of some images; `build.training` looks at the rest. Raises DataError."""
+    dataset = open_files(config.model_copy(update={"cache": 0.0}))  # it makes a folder
+    counts: Any = {role: len(getattr(dataset, role)) for role in ("labelled", "unlabelled", "val")}
+    return DataCheck(config, counts, 0, (), 0.0, _sizes(dataset), (), dataset=dataset)
+
+
+def _sizes(dataset: FileDataset) -> dict[tuple[int, int], int]:
+    """Count (height, width) of images, evenly spaced; those that cannot be read are named elsewhere."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    ids: Sequence[str] = [*dataset.labelled, *dataset.unlabelled_files]
+    for sample_id in ids[:: max(1, len(ids) // PROBED)]:
+        try:
+            sizes[read_header(dataset.image_file(sample_id)).upright] += 1
+        except DataError:
+            continue
+    return dict(sizes)
+
+
+def within_budget(planned: Plan) -> Plan:
+    """Find the steps that fit into the budget of a plan, if it has one, by taking a few.
+
+    All processes of a training call this together. Raises ConfigError if no step fits, and what `build.training` does.
+    """
+    if planned.minutes is None:
+        return planned
+    prepare_process()
+    start = time.perf_counter()
+    training = build.training(planned.config)
+    built = time.perf_counter() - start  # which is to be done once more
+    step, image = _timed(training, 60 * planned.minutes)
+    num_val, warnings = len(training.dataset.val), training.warnings
+    del training
+    validation = image * num_val
+    spent = time.perf_counter() - planned.began
+    left = 60 * planned.minutes - spent - built - image * min(PICTURES, num_val)
+    slowest: float = min(gather_over_ranks(left - validation))
+    times = max(1, min(EVALUATIONS, int(EVAL_SHARE * slowest / max(gather_over_ranks(validation)))))
+    steps = int((slowest - (times - 1) * validation) / max(gather_over_ranks(step)))
+    if steps < 1:
+        raise ConfigError(
+            f"train.minutes={planned.minutes:g}: a step takes {step:.1f} s and a validation {validation:.0f} s, and no "
+            "step fits; give more minutes, or make the work smaller with crop_size, batch_size or encoder"
+        )
+    every = -(-steps // times)
+    found = [Setting("train.steps", steps, f"a step takes {step:.2f} s, and {planned.minutes:g} minutes were given")]
+    if planned.config.train.eval_every is None:
+        share = 100 * times * validation / (60 * planned.minutes)
+        why = f"a validation takes {validation:.1f} s; {times} of them are {share:.1f} % of the time"
+        found.append(Setting("train.eval_every", every, why))
+    train = planned.config.train.model_copy(update={one.key.removeprefix("train."): one.value for one in found})
+    config = planned.config.model_copy(update={"train": train})
+    settings = (*planned.settings, *found)
+    return replace(planned, config=config, settings=settings, minutes=None, warnings=warnings)
+
+
+def _timed(training: build.Training, seconds: float) -> tuple[float, float]:
+    """Take some steps and evaluate some images: seconds a step, and a val image.
+
+    seconds: the budget. The first step, which sets things up, counts only if there is time for no other.
+    """
+    began = time.perf_counter()
+    config, method = training.config.train, training.method.train()
+    take_step = TrainStep(
+        method,
+        training.optimiser,
+        training.device,
+        precision=choose_precision(config.precision, training.device),
+        clip=training.config.optim.clip,
+        parts=training.parts,
+        sync_norm=config.sync_norm,
+        on_smaller=lambda parts, reason: None,  # the run will find out, and say so
+    )
+    times: list[float] = []
+    with closing(training.loader.batches(0, training.device)) as batches:  # type: ignore[type-var]  # it is a generator
+        while len(times) <= TRIAL_STEPS:
+            start = time.perf_counter()
+            take_step(next(batches))
+            wait_for(training.device)
+            times.append(time.perf_counter() - start)
+            if max(gather_over_ranks(time.perf_counter() - began + times[-1])) > TRIAL_SHARE * seconds:
+                break
+    steps = times[1:] or times
+    ids = training.dataset.val[:TRIAL_VAL]
+    start = time.perf_counter()
+    Evaluator(training.dataset, ids, training.config.eval, training.device)(method.predictors(), method.threshold)
+    return sum(steps) / len(steps), (time.perf_counter() - start) / len(ids)
+
+
+def _shown(value: Any) -> str:
+    return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import des4
+from des4.config import ConfigError, load_config
+from des4.plan import Plan, plan, within_budget
+from des4.types import DataError
+
+TINY = {"model.encoder": "test_efficientnet", "model.weights": "none", "channels": 16, "low_channels": 8,
+        "embedding_dim": 12, "crop_size": 33, "batch_size": 2, "workers": 0}  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """8 images of 80×60 pixels, 5 of them with masks of 2 classes."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        for side, shape in (("images", (60, 80, 3)), ("masks", (60, 80))):
+            (tmp_path / "photos" / side).mkdir(parents=True, exist_ok=True)
+            if side == "images" or number < 5:
+                pixels = rng.integers(0, 256 if side == "images" else 2, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / side / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def decided(planned: Plan) -> dict[str, object]:
+    return {setting.key: setting.value for setting in planned.settings}
+
+
+def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("des4.data.checks.advice.torch.cuda.is_available", lambda: False)
+    planned = plan({}, [f"data={photos}"])
+    config = planned.config
+    assert (config.method.name, config.model.encoder, config.optim.name) == ("des4", "tf_efficientnet_lite0", "adamw")
+    assert (config.views.crop, config.train.steps, config.train.batch_size) == ((81, 81), 500, 4)
+    assert config.train.eval_every == 50
+    assert {"method.name", "views.crop_size", "train.steps", "model.weights"} <= decided(planned).keys()
+    assert not {"data.name", "data.root"} & decided(planned).keys()
+    assert all("\n" not in line and ": " in line for line in planned.lines())
+    assert planned.lines()[0].startswith("method.name=des4: ")
+    assert plan({"data": str(photos)}).config == config
+
+
+def test_every_key_that_is_given_stays(photos: Path) -> None:
+    planned = plan({}, [f"data={photos}", "method=fixmatch", "crop_size=33", "eval_every=0"])
+    assert (planned.config.method.name, planned.config.views.crop) == ("fixmatch", (33, 33))
+    assert planned.config.train.eval_every == 0
+    assert not {"method.name", "views.crop_size", "train.eval_every"} & decided(planned).keys()
+    other = plan({}, [f"data={photos}", "model=resnet18", "optim.name=sgd", "steps=7"])
+    default = load_config({"method": "des4", "data": str(photos)})
+    assert other.config.model == default.model.model_copy(update={"encoder": "resnet18"})
+    assert (other.config.optim, other.config.train.steps) == (default.optim, 7)
+
+
+def test_a_method_and_a_length_are_a_plan_already(photos: Path, tmp_path: Path) -> None:
+    given = [f"data={photos}", "method=des4", "steps=9"]
+    assert plan({}, given).config == load_config({}, given)
+    assert plan({}, given).settings == ()
+    written = tmp_path / "config.yaml"
+    written.write_text(f"method: des4\ndata: {photos}\nepochs: 2\n")
+    assert plan(written).config == load_config(written)
+    config = load_config({}, given)
+    assert plan(config).config == config
+
+
+def test_a_budget_takes_the_place_of_a_files_steps_but_not_of_given_ones(photos: Path, tmp_path: Path) -> None:
+    written = tmp_path / "config.yaml"
+    written.write_text(f"method: des4\ndata: {photos}\ntrain: {{steps: 9}}\ncrop_size: 33\n")
+    planned = plan(written, ["minutes=2"])
+    assert (planned.minutes, planned.config.views.crop, planned.config.train.minutes) == (2, (33, 33), None)
+    for length in ("steps=5", "epochs=5"):
+        with pytest.raises(ConfigError, match=f"leave out train.{length[:-2]}"):
+            plan(written, ["minutes=2", length])
+    for wrong in ("0", "-1", "soon"):
+        with pytest.raises(ConfigError, match=r"train\.minutes: must be"):
+            plan(written, [f"minutes={wrong}"])
+
+
+def test_what_cannot_be_planned_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="method: missing"):
+        plan({}, ["data=scenes"])
+    with pytest.raises(DataError, match="no such data folder"):
+        plan({}, [f"data={tmp_path / 'nowhere'}"])
+    with pytest.raises(ConfigError, match="did you mean minutes"):
+        plan({}, ["minuts=5"])
+
+
+def test_a_budget_becomes_steps_that_the_run_records(photos: Path, tmp_path: Path) -> None:
+    run = des4.train({"data": str(photos)}, minutes=0.1, out=tmp_path / "run", **TINY)
+    text = (run.dir / "config.yaml").read_text()
+    train = yaml.safe_load(text)["train"]
+    assert train["minutes"] is None
+    assert train["steps"] == run.results["steps"] > 1
+    assert 1 <= train["eval_every"] <= train["steps"]
+    assert "# planned: train.steps=" in text
+    log = (run.dir / "train.log").read_text()
+    assert "planned: method.name=des4: it learns from" in log
+    assert f"planned: train.steps={train['steps']}: a step takes" in log
+    again = des4.api.resume(run.dir)
+    assert again.results["steps"] == train["steps"]
+
+
+def test_a_budget_without_room_for_a_step_is_refused(photos: Path) -> None:
+    with pytest.raises(ConfigError, match="no step fits; give more minutes"):
+        within_budget(plan({"data": str(photos)}, {"minutes": 1e-4, **TINY}))
