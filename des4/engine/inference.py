@@ -27,7 +27,7 @@ class EvalConfig(Config):
     resize: factor by which an image is resized before the network sees it; what comes out has the image's own size. For
         models that were trained on smaller images than they are scored on.
     scales: further factors; the network sees the image, or each window, once at each of them, and the average counts.
-    flip: at each scale, see the mirror image too.
+    mirror: at each scale, see the mirror image too.
     """
 
     mode: Literal["whole", "sliding"] = "whole"
@@ -36,7 +36,7 @@ class EvalConfig(Config):
     average: Literal["probs", "logits"] = "probs"
     resize: Factor = 1.0
     scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
-    flip: bool = False
+    mirror: bool = False
 
     @model_validator(mode="after")
     def _windows_touch(self) -> Self:
@@ -77,7 +77,7 @@ def view_scores(
     total: Tensor | None = None
     for scale in config.scales:
         seen = resized(images, scale * factor)
-        for mirrored in (False, True) if config.flip else (False,):
+        for mirrored in (False, True) if config.mirror else (False,):
             scores = upsample(model(seen.flip(-1) if mirrored else seen).float(), size)
             if config.average == "probs":
                 scores = scores.softmax(1)
@@ -85,7 +85,7 @@ def view_scores(
                 scores = scores.flip(-1)
             total = scores if total is None else total.add_(scores)
     assert total is not None  # noqa: S101  # a config has at least one scale
-    views = len(config.scales) * (1 + config.flip)
+    views = len(config.scales) * (1 + config.mirror)
     return total if views == 1 else total.div_(views)
 
 

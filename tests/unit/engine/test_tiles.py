@@ -87,12 +87,12 @@ def test_views_are_averaged_by_hand():
     plain = EvalConfig()
     seen = tensor(image)
     mirrored = segment(model, seen.flip(-1), plain).flip(-1)
-    both = segment(model, seen, EvalConfig(flip=True))
+    both = segment(model, seen, EvalConfig(mirror=True))
     torch.testing.assert_close(both, (segment(model, seen, plain) + mirrored) / 2)
     half = segment(model, seen, EvalConfig(resize=0.5))
     scaled = segment(model, seen, EvalConfig(scales=(1.0, 0.5)))
     torch.testing.assert_close(scaled, (segment(model, seen, plain) + half) / 2)
-    torch.testing.assert_close(put_together(model, image, EvalConfig(flip=True), Tiling.of(plain, 64)), both)
+    torch.testing.assert_close(put_together(model, image, EvalConfig(mirror=True), Tiling.of(plain, 64)), both)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.37, 1.6])
