@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal
@@ -51,7 +51,7 @@ class Tiling:
             return cls(config.window, window_stride(config), "mean")
         return cls(tile, tile - tile // 8, "ramp")
 
-    def count(self, size: tuple[int, int]) -> int:
+    def count(self, size: Sequence[int]) -> int:
         """Return the number of tiles of an image of this height and width."""
         return math.prod(len(starts(side, self.side, self.stride)) for side in size)
 
