@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_predict
+from des4 import cli_data, cli_export, cli_predict
 
 
 class Verbs(TyperGroup):
@@ -153,6 +153,8 @@ def eval(run: RunArgument, overrides: Overrides = None) -> None:
 
 
 app.command()(cli_predict.predict)
+app.command()(cli_export.export)
+app.command()(cli_export.benchmark)
 
 
 @app.command()
