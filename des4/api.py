@@ -27,7 +27,7 @@ from des4.predict import Predictor, weights_file
 from des4.report.page import write_report
 from des4.report.pictures import grid
 from des4.runlog import FollowedRun, RunFolder, unwritable
-from des4.types import ConfigError, DataError
+from des4.types import ConfigError, DataError, Dataset
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
@@ -124,14 +124,25 @@ def evaluate(
     Raises ConfigError, DataError, RunError or WeightsError.
     """
     predictor = Predictor(run_or_weights)
-    config = _evaluation_config(predictor, run_or_weights, data, overrides)
+    dataset, config = data_of(predictor, run_or_weights, data, overrides)
+    tail = [predictor.classes.index(name) for name in predictor.info.tail]
+    evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
+    return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]
+
+
+def data_of(
+    predictor: Predictor,
+    source: str | Path,
+    data: str | Path | Mapping[str, Any] | None = None,
+    overrides: Overrides = (),
+) -> tuple[Dataset, RunConfig]:
+    """Open the data a model is to be scored on; parameters and errors as of `evaluate`."""
+    config = _evaluation_config(predictor, source, data, overrides)
     dataset = build.dataset(config, ("val",))
     if tuple(dataset.classes) != predictor.classes:
         theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
         raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")
-    tail = [predictor.classes.index(name) for name in predictor.info.tail]
-    evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
-    return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]
+    return dataset, config
 
 
 def _evaluation_config(

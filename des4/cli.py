@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data
+from des4 import cli_data, cli_export, cli_predict
 
 
 class Verbs(TyperGroup):
@@ -176,24 +175,9 @@ def eval(run: RunArgument, overrides: Overrides = None) -> None:
     _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": few_images(len(images))}})
 
 
-@app.command()
-def predict(
-    run: RunArgument,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATHS", help="Images, and folders of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks/, overlays/ and predictions.csv go.")],
-    overwrite: Overwrite = False,
-) -> None:
-    """Segment images: index PNGs, overlays and a table. Unreadable files are named, the others go on."""
-    from des4.predict import Predictor, predict_folder
-
-    warnings.showwarning = lambda message, *place: _complain(str(message), "yellow")
-    predictor = Predictor(run)
-    failures = predict_folder(predictor, paths, out, overwrite=overwrite, progress=_progress("predicting"))
-    for line in failures:
-        _complain(f"skipped: {line}", "red")
-    print(f"written to {out}")
-    if failures:
-        raise typer.Exit(1)
+app.command()(cli_predict.predict)
+app.command()(cli_export.export)
+app.command()(cli_export.benchmark)
 
 
 @app.command()

@@ -56,5 +56,5 @@ def _draw_comparison(path: Path, runs: dict[str, api.Run]) -> None:
     for scene in scenes:
         image = dataset.image(scene)
         truth = dataset.label(scene).numpy()
-        rows.append([image.permute(1, 2, 0).numpy(), truth, *(predictor.segment(image)[0] for predictor in predictors)])
+        rows.append([image.permute(1, 2, 0).numpy(), truth, *(predictor.predict(image) for predictor in predictors)])
     grid(rows, ["image", "truth", *runs], dataset.palette, dataset.classes, path)

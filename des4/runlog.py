@@ -1,7 +1,7 @@
 """The run folder: written by the engine, read by the report. Knows no torch.
 
     config.yaml  env.json  data.json  train.log  metrics.jsonl  results.json  report.html
-    plots/  checkpoints/step-N/  weights/            parts.json, if memory ran out
+    plots/  checkpoints/step-N/  weights/  export/   parts.json, if memory ran out
 
 JSON and YAML files are replaced atomically; `train.log` and `metrics.jsonl` only grow. A run that went on with other
 settings keeps the earlier ones in `config.1.yaml`, `config.2.yaml`, …, and the results they had led to in
@@ -28,6 +28,8 @@ from des4.types import RunError
 
 _MARK = "# des4 run folder"
 _FOLDERS = ("weights", "plots", "checkpoints")
+EXPORTS = "export"
+"""The folder of what `des4 export` made from the run's weights."""
 _FILES = ("config.yaml", "env.json", "data.json", "metrics.jsonl", "results.json", "report.html", "parts.json")
 _NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json")
 
@@ -338,7 +340,7 @@ def _is_unborn(path: Path) -> bool:
 
 def _remove_run(path: Path) -> None:
     try:
-        for name in _FOLDERS:
+        for name in (*_FOLDERS, EXPORTS):
             if (folder := path / name).is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
         numbered = [file for pattern in _NUMBERED for file in path.glob(pattern)]

@@ -2,7 +2,7 @@
 
 from des4.engine.checkpoint import Checkpoints
 from des4.engine.evaluator import Evaluation, Evaluator
-from des4.engine.inference import EvalConfig, segment
+from des4.engine.inference import EvalConfig, segment, segment_batch
 from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser
 from des4.engine.settings import TrainConfig, choose_device, choose_precision
 from des4.engine.signals import Interrupted
@@ -24,4 +24,5 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "segment",
+    "segment_batch",
 ]

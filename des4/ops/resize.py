@@ -30,3 +30,23 @@ def shrink_label(label: Tensor, size: tuple[int, int]) -> Tensor:
         for full, small in zip(label.shape[-2:], size, strict=True)
     )
     return label[:, rows[:, None], columns]
+
+
+def upsample_area(maps: Tensor, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:
+    """Cut `rows` and `columns` out of `upsample(maps, size)`, and compute no more than those.
+
+    maps: (C, h, w), which may lie on the disk: only the part that is needed is read. Returns (C, rows, columns).
+    """
+    row, row_part = _neighbours(maps.shape[1], size[0], rows)
+    column, column_part = _neighbours(maps.shape[2], size[1], columns)
+    near = maps[:, row[0] : row[-1] + 2, column[0] : column[-1] + 2].float()
+    row, column = row - row[0], column - column[0]
+    tall = near[:, row].lerp(near[:, (row + 1).clamp_max(near.shape[1] - 1)], row_part[:, None])
+    return tall[:, :, column].lerp(tall[:, :, (column + 1).clamp_max(near.shape[2] - 1)], column_part)
+
+
+def _neighbours(small: int, full: int, part: slice) -> tuple[Tensor, Tensor]:
+    """Return where each position of `part` of `full` lies among `small`: the position before it, and the rest."""
+    place = torch.arange(part.start, part.stop, dtype=torch.float64) * ((small - 1) / max(full - 1, 1))
+    before = place.floor().long().clamp_max(small - 1)
+    return before, (place - before).float()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib import get_data_path
@@ -46,7 +46,7 @@ def grid(
     columns: Sequence[str],
     palette: Palette,
     classes: Sequence[str],
-    path: Path,
+    path: Path | IO[bytes],
     captions: Sequence[str] = (),
 ) -> None:
     """Write a grid of pictures with column headings and a legend of the classes that occur in it, as PNG.

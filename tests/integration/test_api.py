@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import des4
 from des4 import api, build
 from des4.config import load_config
-from des4.predict import Predictor, predict_folder
+from des4.predict import Predictor
 from des4.types import ConfigError, DataError, RunError, WeightsError
 
 Settings = dict[str, Any]
@@ -190,73 +189,6 @@ def test_without_memory_images_are_segmented_by_windows(trained: Path) -> None:
     fail_above(10)
     with pytest.raises(RunError, match="even with windows of 128 pixels"):
         roomy.predict(image)
-
-
-def test_predict_folder_keeps_tree_and_sizes_and_goes_on(predictor: Predictor, tmp_path: Path) -> None:
-    source, out = tmp_path / "photos", tmp_path / "out"
-    (source / "trip").mkdir(parents=True)
-    for name, size in (("a.png", (20, 30)), ("trip/b.jpg", (31, 17))):
-        Image.new("RGB", size, "green").save(source / name)
-    (source / "trip" / "broken.jpg").write_bytes(b"no image")
-    (source / "notes.txt").write_text("no image either, and nobody says it is")
-    before = sorted(source.rglob("*"))
-
-    failures = predict_folder(predictor, [source], out)
-    assert len(failures) == 1
-    assert "broken.jpg" in failures[0]
-    assert sorted(source.rglob("*")) == before
-    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert written == ["masks/a.png", "masks/trip/b.png", "overlays/a.jpg", "overlays/trip/b.jpg", "predictions.csv"]
-    with Image.open(out / "masks" / "trip" / "b.png") as mask:
-        assert mask.mode == "P"
-        assert mask.size == (31, 17)
-        assert mask.getpalette()[:3] == list(predictor.palette[0])  # type: ignore[index]
-        assert (np.array(mask) == predictor.predict(source / "trip" / "b.jpg")).all()
-    rows = list(csv.DictReader((out / "predictions.csv").open()))
-    assert [row["file"] for row in rows] == [str(source / "a.png"), str(source / "trip" / "b.jpg")]
-    assert sum(float(rows[0][f"share/{name}"]) for name in predictor.classes) == pytest.approx(1, abs=1e-5)
-    assert 0 < float(rows[0]["confidence"]) <= 1
-
-
-def test_predict_folder_overwrites_only_its_own(predictor: Predictor, tmp_path: Path) -> None:
-    image, out = tmp_path / "a.png", tmp_path / "out"
-    Image.new("RGB", (8, 8)).save(image)
-    (out / "masks").mkdir(parents=True)
-    (out / "masks" / "truth.png").write_bytes(b"precious")
-    for overwrite, reason in ((False, "--overwrite"), (True, "leaves it alone")):
-        with pytest.raises(RunError, match=reason):
-            predict_folder(predictor, [image], out, overwrite=overwrite)
-    assert [path.name for path in out.rglob("*.*")] == ["truth.png"]
-    predict_folder(predictor, [image], tmp_path / "new")
-    (tmp_path / "new" / "masks" / "stale.png").write_bytes(b"")
-    predict_folder(predictor, [image], tmp_path / "new", overwrite=True)
-    assert [path.name for path in (tmp_path / "new" / "masks").iterdir()] == ["a.png"]
-
-
-def test_predict_folder_refuses_bad_places(predictor: Predictor, tmp_path: Path) -> None:
-    source = tmp_path / "photos"
-    source.mkdir()
-    with pytest.raises(DataError, match="no image there"):
-        predict_folder(predictor, [source], tmp_path / "out")
-    for name in ("a.png", "a.jpg"):
-        Image.new("RGB", (8, 8)).save(source / name)
-    with pytest.raises(DataError, match=r"would both become masks/a\.png"):
-        predict_folder(predictor, [source], tmp_path / "out")
-    (source / "a.jpg").unlink()
-    with pytest.raises(RunError, match="inside the input folder"):
-        predict_folder(predictor, [source], source / "out")
-    with pytest.raises(DataError, match="no such file or folder"):
-        predict_folder(predictor, [tmp_path / "none"], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert [path.name for path in source.iterdir()] == ["a.png"]
-
-
-def test_several_folders_are_told_apart_by_name(predictor: Predictor, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
-    predict_folder(predictor, [tmp_path / "one", tmp_path / "two"], tmp_path / "out")
-    assert (tmp_path / "out" / "masks" / "two" / "a.png").is_file()
 
 
 def test_a_weights_file_loads_alone_and_exactly(trained: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from des4.ops.reduce import sum_over_ranks
-from des4.ops.resize import shrink_label, upsample
+from des4.ops.resize import shrink_label, upsample, upsample_area
 
 
 @pytest.mark.parametrize(("crop", "grid"), [(33, 9), (513, 129), (769, 193), (801, 201)])
@@ -44,3 +44,11 @@ def test_a_shrunken_label_is_that_of_the_nearest_pixel() -> None:
 def test_sum_over_ranks_is_the_identity_on_one_process() -> None:
     one, two = torch.rand(3), torch.arange(4)
     assert sum_over_ranks(one, two) == (one, two)
+
+
+@pytest.mark.parametrize("size", [(40, 33), (9, 7), (1, 5)])
+def test_an_area_of_enlarged_maps_is_cut_from_the_whole(size: tuple[int, int]) -> None:
+    maps = torch.rand(3, 9, 7)
+    whole = upsample(maps[None], size)[0]
+    for rows, columns in ((slice(0, size[0]), slice(0, size[1])), (slice(size[0] // 3, size[0]), slice(2, 5))):
+        torch.testing.assert_close(upsample_area(maps, size, rows, columns), whole[:, rows, columns])

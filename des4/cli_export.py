@@ -1,0 +1,106 @@
+"""The verbs `des4 export` and `des4 benchmark`. torch is imported inside them, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")]
+DataSettings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Other data: data=FOLDER, and settings of it.")
+]
+
+
+def export(
+    run: RunArgument,
+    settings: DataSettings = None,
+    format: Annotated[
+        str, typer.Option(metavar="NAMES", help="onnx, int8, openvino, torch, safetensors; several with commas.")
+    ] = "onnx",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: export/ in the run folder.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")
+    ] = False,
+) -> None:
+    """Write a trained network for other programs; each file is checked against the network it came from.
+
+    int8 reads images of the training data: the run's, or those given by data=FOLDER.
+    """
+    from des4 import api
+    from des4.export import export_model
+    from des4.export.formats import CALIBRATION_IMAGES
+    from des4.export.side_by_side import training_images
+    from des4.predict import Predictor, weights_file
+
+    formats = [name.strip() for name in format.split(",") if name.strip()]
+    weights = weights_file(run)
+    images = None
+    if "int8" in formats:
+        dataset, _ = api.data_of(Predictor(weights, "cpu"), run, *_split(settings))
+        images = lambda: training_images(dataset, CALIBRATION_IMAGES)  # noqa: E731
+    for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
+        print(path)
+
+
+def benchmark(
+    run: RunArgument,
+    settings: DataSettings = None,
+    exported: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With the exported files; default: export/ in the run folder.")
+    ] = None,
+    images: Annotated[int, typer.Option(metavar="N", min=1, help="Validation images, the first ones.")] = 20,
+    threads: Annotated[int, typer.Option(metavar="N", min=0, help="Of each library; 0 = its own choice.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Measure a network and its exported files side by side, on the CPU: images/s, MB, mIoU, equal labels."""
+    from des4 import api
+    from des4.export import measure
+    from des4.predict import Predictor, weights_file
+
+    weights = weights_file(run)
+    dataset, _ = api.data_of(Predictor(weights, "cpu"), run, *_split(settings))
+    console = Console(stderr=True)
+    rows = measure(
+        weights,
+        exported or _exports(run),
+        dataset,
+        images,
+        threads=threads,
+        progress=lambda names: track(list(names), "measuring", console=console, disable=not console.is_terminal),
+    )
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = Table("format", *(Column(name, justify="right") for name in ("MB", "images/s", "mIoU", "as torch")))
+    for row in rows:
+        shown = (
+            f"{row.megabytes:.1f}",
+            f"{row.images_per_second:.2f}",
+            f"{100 * row.miou:.2f}",
+            f"{100 * row.equal:.2f}",
+        )
+        table.add_row(row.name, *shown)
+    Console().print(table)
+
+
+def _exports(run: Path) -> Path:
+    """Return the folder for the exported files of a run, or of a weights file."""
+    from des4.runlog import EXPORTS
+
+    if run.is_dir():
+        return run / EXPORTS
+    return run.parent.parent / EXPORTS if run.parent.name == "weights" else run.with_name(f"{run.stem}-{EXPORTS}")
+
+
+def _split(settings: list[str] | None) -> tuple[str | None, list[str]]:
+    """Return the data that is named, and the other settings."""
+    given = settings or []
+    data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
+    return (data[-1] if data else None), [text for text in given if not text.startswith("data=")]

@@ -1,0 +1,94 @@
+"""The verb `des4 predict`. torch is imported inside it, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders, patterns such as 'photos/**/*.jpg', - for a list on standard input; "
+            "and settings such as eval.mirror=true.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go; default: predictions/<run>, or the next free.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Write pictures under the classes' colours.")] = True,
+    entropy: Annotated[bool, typer.Option("--entropy", help="Write each pixel's entropy, as grey PNG.")] = False,
+    probs: Annotated[bool, typer.Option("--probs", help="Write probabilities, (C, H, W) float16, as .npy.")] = False,
+    tile: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=65, help="Side of the tiles of large images; default: 1024.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images of one size, or tiles, at a time.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a prediction that was stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")
+    ] = False,
+) -> None:
+    """Segment images: index PNGs, overlays, a table and JSON. Unreadable files are named, the others go on.
+
+    Exit code: 1 if a file was skipped, else 0.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"--device {device}: give auto, cpu or cuda")
+    from des4.predict import Outputs, Predictor, predict_files
+    from des4.predict.files import free_folder
+
+    console = Console(stderr=True, soft_wrap=True)
+    warnings.showwarning = lambda message, *place: console.print(Text(str(message), style="yellow"))
+    settings = [path for path in paths if path.startswith("eval.") and "=" in path]
+    files = [path for path in paths if path not in settings and path != "-"]
+    predictor = Predictor(run, device)
+    predictor.configure(settings)
+    predictor.tile, predictor.batch = tile or predictor.tile, batch or predictor.batch
+    name = run.resolve().name if run.is_dir() else run.stem
+    with _bar() as (expect, progress):
+        summary = predict_files(
+            predictor,
+            files,
+            out or free_folder(name, continued=resume or overwrite),
+            outputs=Outputs(overlays, entropy, probs),
+            lines=sys.stdin if "-" in paths else (),
+            overwrite=overwrite,
+            resume=resume,
+            expect=expect,
+            progress=progress,
+        )
+    for note in summary.notes:
+        console.print(Text(note, style="yellow"))
+    for reason in summary.skipped.values():
+        console.print(Text(f"skipped: {reason}", style="red"))
+    print(f"{summary.done} images, written to {summary.out}")
+    if summary.skipped:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar() -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
+    """Yield what takes the number of images, and the part of one that has been done; on a terminal, show a bar."""
+    console = Console(stderr=True)
+    columns = (TextColumn("predicting"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("predicting", total=None)
+        yield (
+            lambda images: bar.update(task, total=images),
+            lambda share: bar.update(task, advance=share),
+        )

@@ -1,0 +1,79 @@
+"""A model card: what the network is, how good, on which data, and how to use it; Markdown with the hubs' header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from des4.build import WeightsInfo
+from des4.runlog import RunFolder
+
+
+def model_card(weights: Path, info: WeightsInfo) -> str:
+    """Write the card of a weights file; with the figures of its run, if it lies in a run folder that has finished."""
+    run = weights.parent.parent
+    results: dict[str, Any] = {}
+    if weights.parent.name == "weights" and (run / "results.json").is_file():
+        results = RunFolder.open(run).results()
+    header: dict[str, Any] = {
+        "library_name": "des4",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "semi-supervised", info.method, info.model.encoder],
+    }
+    lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(), "---", ""]
+    lines += [f"# {info.method} on {info.model.encoder}", ""]
+    lines += [f"A network for semantic segmentation with {len(info.classes)} classes, trained with des4.", ""]
+    lines += ["## Use", "", "```python", "import des4", "", 'predictor = des4.load("model.safetensors")']
+    lines += ['labels = predictor.predict("photo.jpg")  # (H, W) class indices', "```", ""]
+    lines += [
+        "Pictures are 8-bit RGB of any size; the normalisation is part of the network. Nothing in the file is code.",
+        "",
+    ]
+    lines += ["## Classes", "", "| index | name | colour | rare |", "| --- | --- | --- | --- |"]
+    for index, (name, colour) in enumerate(zip(info.classes, info.palette, strict=True)):
+        shown = "#{:02x}{:02x}{:02x}".format(*colour)
+        lines.append(f"| {index} | {_cell(name)} | {shown} | {'yes' if name in info.tail else ''} |")
+    lines += ["", "Rare: fewer of the labelled pixels than the median class.", ""]
+    lines += (
+        _figures(results) if results else ["## Figures", "", "Not known: the run of this file had no results.json.", ""]
+    )
+    lines += [
+        "## Limits",
+        "",
+        "It knows nothing but these classes, and pictures like those it was trained on. Score it on",
+    ]
+    lines += ["your own data, class by class, before you rely on it: `des4 eval model.safetensors data=FOLDER`.", ""]
+    lines += ["## Licence", "", "To be stated by whoever publishes it: that of the training data and of the encoder's"]
+    lines += ["weights may bind it.", ""]
+    return "\n".join(lines)
+
+
+def _figures(results: dict[str, Any]) -> list[str]:
+    data = results.get("data", {})
+    lines = ["## Figures", "", f"On {data.get('val', '?')} validation images of `{data.get('name', '?')}`, after "
+             f"training with {data.get('labelled', '?')} labelled and {data.get('unlabelled', '?')} unlabelled ones "
+             f"(lists by hash: {_short(data.get('labelled_hash'))}, {_short(data.get('unlabelled_hash'))}, "
+             f"{_short(data.get('val_hash'))}). One seed.", ""]  # fmt: skip
+    lines += ["| figure | % |", "| --- | --- |"]
+    for key, name in (
+        ("miou", "mIoU"),
+        ("tail_miou", "mIoU of the rare classes"),
+        ("pixel_accuracy", "pixel accuracy"),
+    ):
+        lines.append(f"| {name} | {_percent(results.get(key))} |")
+    lines += [f"| IoU of {_cell(name)} | {_percent(value)} |" for name, value in results.get("iou", {}).items()]
+    return [*lines, ""]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _short(digest: str | None) -> str:
+    return f"`{digest[:12]}`" if digest else "unknown"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,346 @@
+"""From a run to files for other programs. `FORMATS` says which there are and what each needs.
+
+Every file is compared with the network it came from, on pictures of two further sizes, before it takes its name; what
+was found is written into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import des4
+from des4.build import WeightsInfo, load_weights
+from des4.engine import EvalConfig, segment_batch
+from des4.export.card import model_card
+from des4.export.network import TRACED, Deployed
+from des4.models import Segmenter
+from des4.types import ConfigError, RunError
+
+Images = NDArray[np.uint8]
+Run = Callable[[Images], tuple[NDArray[Any], NDArray[np.float32]]]
+"""(N, H, W, 3) to labels (N, H, W) and probabilities (N, C, H, W)."""
+
+CHECKED_SIZES = ((1, 97, 160), (3, 144, 75))
+"""Images, height and width, different from the example that was followed."""
+LARGEST_DIFFERENCE = 0.01
+"""Of probabilities; a file that differs by more is not kept. Other sums in another order make about 1e-5."""
+CALIBRATION_IMAGES = 16
+"""Labelled images that say in which range the values of each layer lie, for int8."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network on its way out. path: of its weights. images: of its training data, for int8."""
+
+    segmenter: Segmenter
+    info: WeightsInfo
+    path: Path
+    images: Callable[[], Iterator[Images]]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.info.classes)
+
+    def about(self) -> dict[str, Any]:
+        """What every exported file says of itself, in plain values."""
+        return {
+            "des4": des4.__version__,
+            "method": self.info.method,
+            "encoder": self.info.model.encoder,
+            "classes": list(self.info.classes),
+            "palette": [list(colour) for colour in self.info.palette],
+            "eval": self.info.eval.model_dump(mode="json"),
+            "input": "image: (N, H, W, 3) uint8 RGB, any N, H and W; the normalisation is part of the network",
+            "output": "labels: (N, H, W) class indices; probs: (N, C, H, W)",
+            "mean": self.segmenter.mean.tolist(),
+            "std": self.segmenter.std.tolist(),
+            "weights_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file. name: of the file, or folder. needs: modules, and the extra that brings them."""
+
+    name: str
+    write: Callable[[Model, Path], None]
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    after: str = ""
+
+
+def export_model(
+    weights: Path,
+    out: Path,
+    formats: Sequence[str] = ("onnx",),
+    *,
+    overwrite: bool = False,
+    images: Callable[[], Iterator[Images]] | None = None,
+) -> list[Path]:
+    """Write a network in several formats into a folder, and return the paths.
+
+    formats: names in FORMATS; what one is made from is written too. images: (H, W, 3) of the training data, which int8
+    needs. Raises ConfigError for an unknown format or a missing extra, RunError for files that are there already or
+    cannot be written, WeightsError.
+    """
+    wanted = _with_their_sources(formats, lambda name: _is_of(out / FORMATS[name].name, weights))
+    for name in wanted:
+        _require(name)
+        if (path := out / FORMATS[name].name).exists() and not overwrite:
+            raise RunError(f"{path} exists; replace it with --overwrite, or choose another folder with --out")
+    if "int8" in wanted and images is None:
+        raise ConfigError("int8 needs images of the training data; export a run folder, or say where with data=FOLDER")
+    segmenter, info = load_weights(weights)
+    model = Model(segmenter, info, weights, images or (lambda: iter(())))
+    paths = []
+    for name in wanted:
+        path = out / FORMATS[name].name
+        partial = out / f".partial-{FORMATS[name].name}"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            _remove(partial)
+            with _quiet():
+                FORMATS[name].write(model, partial)
+            _remove(path)
+            partial.replace(path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+        finally:
+            _remove(partial)
+        paths.append(path)
+    return paths
+
+
+def _with_their_sources(formats: Sequence[str], is_there: Callable[[str], bool]) -> list[str]:
+    """List formats in the order in which they are made, with those that they are made from and that are not there.
+
+    Raises ConfigError for one that does not exist.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"{', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    sources = {FORMATS[name].after for name in formats} - {""}
+    needed = {*formats, *(name for name in sources if not is_there(name))}
+    return [name for name in FORMATS if name in needed]
+
+
+def _require(name: str) -> None:
+    form = FORMATS[name]
+    for module in form.needs:
+        try:
+            import_module(module)
+        except ImportError:
+            raise ConfigError(f'{name}: needs {module}; pip install "des4[{form.extra}]"') from None
+
+
+def _is_of(path: Path, weights: Path) -> bool:
+    """Whether an ONNX file is there and was made from these weights."""
+    if not path.is_file():
+        return False
+    import onnx
+
+    told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+    return told.get("weights_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, exporters keep their advice to their own developers to themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "root")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# ── parity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parity(segmenter: Segmenter, run: Run, *, strict: bool = True) -> list[dict[str, Any]]:
+    """Compare what an exported file says with what the network says, on random pictures of two further sizes.
+
+    Returns for each size the largest difference of probabilities and the share of equal labels. strict: raise RunError
+    where they differ by more than rounding.
+    """
+    torch.manual_seed(0)
+    found = []
+    for size in CHECKED_SIZES:
+        coarse = torch.rand(size[0], 3, 5, 7)  # smooth, as pictures are
+        image = (torch.nn.functional.interpolate(coarse, size[1:], mode="bilinear") * 255).byte().movedim(1, -1).numpy()
+        seen = torch.from_numpy(image).movedim(-1, 1).float() / 255
+        probs = segment_batch(segmenter, seen, EvalConfig()).numpy()
+        labels = probs.argmax(1)
+        their_labels, their_probs = run(image)
+        difference = float(np.abs(probs - their_probs).max())
+        if strict and not difference <= LARGEST_DIFFERENCE:
+            raise RunError(
+                f"the exported network differs from the trained one by {difference:.3g} in a probability "
+                f"at {size[2]}×{size[1]} pixels, and was not kept; try another version of torch"
+            )
+        equal = float((labels == their_labels).mean())
+        found.append({"size": list(size), "largest_difference": difference, "equal_labels": equal})
+    return found
+
+
+# ── ONNX ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def onnx_session(path: Path, threads: int = 0) -> Run:
+    """Return what runs an ONNX file on the CPU. threads: 0 = as many as there are cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: Images) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        labels, probs = session.run(["labels", "probs"], {"image": images})
+        return labels, probs
+
+    return run
+
+
+def _write_onnx(model: Model, path: Path) -> None:
+    example = torch.zeros(*TRACED, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        Deployed(model.segmenter, model.num_classes),
+        (example,),
+        dynamo=True,
+        input_names=["image"],
+        output_names=["labels", "probs"],
+        dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101  # as with dynamo=True
+    program.save(str(path), external_data=False)
+    _describe_onnx(path, {**model.about(), "parity": parity(model.segmenter, onnx_session(path))})
+
+
+def _write_int8(model: Model, path: Path) -> None:
+    """Quantise convolutions to 8 bits, by the ranges that values have on training images (static, one scale a channel).
+
+    onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._images = model.images()
+
+        def get_next(self) -> dict[str, Images] | None:
+            image = next(self._images, None)
+            return None if image is None else {"image": image[None]}
+
+    quantization.quantize_static(
+        str(path.with_name(FORMATS["onnx"].name)),
+        str(path),
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+    )
+    found = parity(model.segmenter, onnx_session(path), strict=False)
+    _describe_onnx(path, {**model.about(), "parity": found, "quantised": "int8, convolutions, one scale a channel"})
+
+
+def _describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
+    """Write into the file's metadata; values other than text as JSON."""
+    import onnx
+
+    file = onnx.load(str(path))
+    plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+    onnx.helper.set_model_props(file, plain)
+    onnx.save(file, str(path))
+
+
+# ── the others ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_torch(model: Model, path: Path) -> None:
+    example = torch.zeros(*TRACED, 3, dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        Deployed(model.segmenter, model.num_classes),
+        (example,),
+        dynamic_shapes={"image": {0: dynamic, 1: dynamic, 2: dynamic}},
+    )
+    network = program.module()
+
+    def run(images: Images) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        with torch.no_grad():
+            labels, probs = network(torch.from_numpy(images))
+        return labels.numpy(), probs.numpy()
+
+    about = {**model.about(), "parity": parity(model.segmenter, run)}
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"des4.json": json.dumps(about)})
+
+
+def openvino_session(path: Path, threads: int = 0) -> Run:
+    """Return what runs an OpenVINO model on the CPU. threads: 0 = as many as OpenVINO thinks best."""
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    compiled = core.compile_model(str(path), "CPU", options)
+
+    def run(images: Images) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        results = compiled({"image": images})
+        return results["labels"], results["probs"]
+
+    return run
+
+
+def _write_openvino(model: Model, path: Path) -> None:
+    import openvino
+
+    path.mkdir()
+    network = openvino.convert_model(str(path.with_name(FORMATS["onnx"].name)))
+    file = path / "model.xml"
+    openvino.save_model(network, str(file), compress_to_fp16=False)
+    found = parity(model.segmenter, openvino_session(file))
+    about = {**model.about(), "parity": found}
+    (path / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_safetensors(model: Model, path: Path) -> None:
+    path.mkdir()
+    shutil.copyfile(model.path, path / "model.safetensors")
+    (path / "README.md").write_text(model_card(model.path, model.info), encoding="utf-8")
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "int8": Format("model.int8.onnx", _write_int8, ("onnx", "onnxruntime"), "onnx", after="onnx"),
+    "openvino": Format("openvino", _write_openvino, ("openvino",), "onnx,openvino", after="onnx"),
+    "torch": Format("model.pt2", _write_torch),
+    "safetensors": Format("safetensors", _write_safetensors),
+}
+"""Name → kind of file, in the order in which they are made."""

@@ -1,0 +1,122 @@
+"""The network and its exported files on the same images: speed, size, accuracy, and how far they agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from des4.build import load_weights
+from des4.export.formats import FORMATS, Images, Run, onnx_session, openvino_session
+from des4.export.network import Deployed
+from des4.metrics import Results, confusion_matrix
+from des4.types import Dataset, RunError
+
+WARM_UP = 2
+"""Images before the clock runs, so that memory and kernels are there."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the table. name: `torch`, or the format. megabytes: of its files, in 10⁶ bytes. miou: in [0, 1].
+
+    images_per_second: one image at a time, on the CPU. equal: the share of pixels labelled as torch labels them.
+    """
+
+    name: str
+    megabytes: float
+    images_per_second: float
+    miou: float
+    equal: float
+
+
+def measure(
+    weights: Path,
+    folder: Path,
+    dataset: Dataset,
+    images: int,
+    *,
+    threads: int = 0,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> list[Measured]:
+    """Score a network and the files that were exported from it on the first validation images, each at its own size.
+
+    folder: with the exported files. threads: of each library; 0 = its own choice. progress: walks over the names of
+    what is measured. .pt2 files are left out: torch unpickles what it reads in them. Raises RunError without any file.
+    """
+    segmenter, info = load_weights(weights)
+    ids = list(dataset.val[:images])
+    candidates: dict[str, tuple[Path, Callable[[], Run]]] = {
+        "torch": (weights, lambda: _torch_run(Deployed(segmenter, len(info.classes)))),
+    }
+    for name, session in (("onnx", onnx_session), ("int8", onnx_session), ("openvino", openvino_session)):
+        path = folder / FORMATS[name].name
+        file = path / "model.xml" if name == "openvino" else path
+        if file.is_file():
+            candidates[name] = path, lambda file=file, session=session: session(file, threads)  # type: ignore[misc]
+    if len(candidates) == 1:
+        raise RunError(f"{folder}: holds no exported file that can be measured; make some with des4 export")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        reference: list[NDArray[np.integer]] = []
+        measured = []
+        for name in progress(candidates):
+            path, start = candidates[name]
+            measured.append(_measure(name, _megabytes(path), start(), dataset, ids, reference))
+        return measured
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(
+    name: str, megabytes: float, run: Run, dataset: Dataset, ids: list[str], reference: list[NDArray[np.integer]]
+) -> Measured:
+    """reference: the labels of the first that is measured, which fills it."""
+    num_classes, seconds, equal = len(dataset.classes), 0.0, 0.0
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    first = not reference
+    for image in (_picture(dataset, sample_id) for sample_id in ids[:WARM_UP]):
+        run(image)
+    for number, sample_id in enumerate(ids):
+        image = _picture(dataset, sample_id)
+        start = time.perf_counter()
+        labels, _ = run(image)
+        seconds += time.perf_counter() - start
+        if first:
+            reference.append(labels)
+        equal += float((labels == reference[number]).mean())
+        truth = dataset.label(sample_id)
+        confusion += confusion_matrix(truth, torch.from_numpy(labels[0].astype(np.int64)), num_classes)
+    miou = Results(confusion, tuple(dataset.classes)).miou
+    return Measured(name, megabytes, len(ids) / seconds, miou, equal / len(ids))
+
+
+def training_images(dataset: Dataset, most: int) -> Iterator[Images]:
+    """Yield (H, W, 3) of labelled images, evenly spaced in their list, at most so many."""
+    spacing = max(1, -(-len(dataset.labelled) // most))
+    for sample_id in dataset.labelled[::spacing]:
+        yield np.ascontiguousarray(dataset.image(sample_id).permute(1, 2, 0).numpy())
+
+
+def _picture(dataset: Dataset, sample_id: str) -> Images:
+    return np.ascontiguousarray(dataset.image(sample_id).permute(1, 2, 0).numpy())[None]
+
+
+def _torch_run(network: Deployed) -> Run:
+    def run(images: Images) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        with torch.inference_mode():
+            labels, probs = network(torch.from_numpy(images))
+        return labels.numpy(), probs.numpy()
+
+    return run
+
+
+def _megabytes(path: Path) -> float:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6

@@ -1,0 +1,235 @@
+"""A trained network and what its output means: from images of any kind and size to predictions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from des4.build import load_weights
+from des4.config import Overrides, differences, load_config
+from des4.data.windows import Decoded, Windows, open_windows
+from des4.engine import choose_device, segment_batch
+from des4.engine.inference import scaled_size
+from des4.engine.process import is_out_of_memory
+from des4.engine.tiles import Area, Tiling, segment_by_tiles
+from des4.predict.pieces import Piece, label_type
+from des4.predict.prediction import Prediction
+from des4.types import ConfigError, DataError, RunError, WeightsError
+
+SMALLEST_WINDOW = 65
+"""Pixels; a window below it shows too little to segment it."""
+TILE = 1024
+"""Pixels; the side of a tile. Images of more than two tiles' pixels are cut."""
+KEPT_PROBS = 2**28
+"""Bytes; larger arrays of probabilities are kept only where they are asked for."""
+
+T = TypeVar("T")
+Source = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
+
+
+class Predictor:
+    """A trained network and what its output means.
+
+    source: a weights file, or a run folder, whose last weights are taken. device: `auto`, `cpu` or `cuda`.
+    Attributes: `path`, of the weights; `classes`, names by index; `palette`, RGB by index; `eval`, how images are
+    segmented; `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut; `batch`, images of
+    one size, or tiles, that go through the network at a time.
+    Raises WeightsError, or RunError for a run that has no weights yet.
+    """
+
+    def __init__(self, source: str | Path, device: Any = "auto") -> None:
+        self.device, self.path = choose_device(device), weights_file(source)
+        segmenter, self.info = load_weights(self.path)
+        self.segmenter = segmenter.to(self.device)
+        self.classes, self.palette, self.eval = self.info.classes, self.info.palette, self.info.eval
+        self.tile = TILE
+        self.batch = 8 if self.device.type == "cuda" else 1
+
+    def configure(self, overrides: Overrides) -> None:
+        """Change how images are segmented, by settings such as `["eval.mirror=true"]`. Raises ConfigError."""
+        base = {"method": "supervised", "data": "scenes", "eval": self.eval.model_dump(mode="json")}
+        config = load_config(base, overrides)
+        if other := [line.partition(":")[0] for line in differences(load_config(base), config)
+                     if not line.startswith("eval.")]:  # fmt: skip
+            raise ConfigError(f"{', '.join(other)}: a prediction reads eval.* alone")
+        self.eval = config.eval
+
+    def predict(self, image: Source) -> NDArray[Any]:
+        """Segment an image: (H, W) class indices. Files and PIL images are turned upright, as their EXIF data asks.
+
+        image: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a (3, H, W) tensor, uint8 or float in [0, 1].
+        Raises DataError.
+        """
+        return self._collect(windows_of(image), keep=False).labels
+
+    @overload
+    def segment(self, images: Source, probs: bool | None = None) -> Prediction: ...
+    @overload
+    def segment(self, images: list[Source] | tuple[Source, ...], probs: bool | None = None) -> list[Prediction]: ...
+    def segment(self, images: Any, probs: bool | None = None) -> Prediction | list[Prediction]:
+        """Segment an image, or each of a list: labels, probabilities, entropy, and pictures of them.
+
+        images: as of `predict`; a list, or a tensor (B, 3, H, W), gives a list.
+        probs: whether probabilities (C, H, W) and entropy are kept; None = where they take up to 256 MiB.
+        Raises DataError.
+        """
+        if isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4):
+            return list(self.stream(images, probs))
+        return self._collect(windows_of(images), probs)
+
+    def stream(self, images: Iterable[Source], probs: bool | None = None) -> Iterator[Prediction]:
+        """Segment images one after the other, as `segment` does: never more than `batch` of them are in memory."""
+        sources = (windows_of(image, str(number)) for number, image in enumerate(images))
+        for image, pieces in self.pieces(sources):
+            yield self._put_together(image, pieces, probs)
+
+    def pieces(
+        self, images: Iterable[Windows], progress: Callable[[float], None] = NO_PROGRESS
+    ) -> Iterator[tuple[Windows, Iterable[Piece]]]:
+        """Segment images in order: each comes with its pieces, from top to bottom, which have to be read at once.
+
+        Neighbours of one size go through the network together, up to `batch` of them. progress: called with the part
+        of an image that has been done since. Raises what reading a file raises, when its pieces are read.
+        """
+        group: list[Windows] = []
+        for image in images:
+            if group and (len(group) >= self.batch or image.size != group[0].size or self.is_cut(image)):
+                yield from self._together(group, progress)
+                group = []
+            if self.is_cut(image):
+                yield image, self._by_tiles(image, progress)
+            else:
+                group.append(image)
+        if group:
+            yield from self._together(group, progress)
+
+    def is_cut(self, image: Windows) -> bool:
+        """Whether an image is segmented by tiles."""
+        return image.streamed or image.size[0] * image.size[1] > 2 * self.tile**2
+
+    def _together(
+        self, images: Sequence[Windows], progress: Callable[[float], None]
+    ) -> Iterator[tuple[Windows, Iterable[Piece]]]:
+        pixels = np.stack([image.read(0, 0, *image.size) for image in images])
+        rows, columns = (slice(0, side) for side in images[0].size)
+        for image, probs in zip(images, self._with_less_memory(lambda: self._probs(pixels)), strict=True):
+            yield image, [Piece.of(Area(rows, columns, probs))]
+            progress(1)
+
+    def _probs(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Probabilities (B, C, H, W) of images (B, H, W, 3)."""
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return segment_batch(self.segmenter, images.to(self.device).float() / 255, self.eval)
+
+    def _by_tiles(self, image: Windows, progress: Callable[[float], None]) -> Iterator[Piece]:
+        """Yield the pieces of an image that is cut. What runs out of memory does so with its first tile."""
+
+        def begin() -> tuple[Area, Iterator[Area]]:
+            tiling = Tiling.of(self.eval, self.tile)
+            share = 1 / tiling.count(scaled_size(image.size, self.eval.resize))
+            areas = segment_by_tiles(
+                self.segmenter, image.read, image.size, self.eval, tiling,
+                device=self.device, batch=self.batch, progress=lambda: progress(share),
+            )  # fmt: skip
+            return next(areas), areas
+
+        first, others = self._with_less_memory(begin)
+        yield Piece.of(first)
+        yield from map(Piece.of, others)
+
+    def _with_less_memory(self, compute: Callable[[], T]) -> T:
+        """Call `compute`; without the memory for it, once more by windows, and by smaller ones.
+
+        `eval` is changed to windows then, with a warning: near the borders of windows the network sees less, so some
+        pixels may fall otherwise. Raises RunError if none fit.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._take_less_memory()  # not in the except clause, whose traceback holds the tensors
+
+    def _take_less_memory(self) -> None:
+        whole = self.eval.mode == "whole"
+        window = self.eval.window if whole else self.eval.window // 2
+        if window < SMALLEST_WINDOW:
+            raise RunError(
+                f"out of memory even with windows of {self.eval.window} pixels; free some, or use device=cpu"
+            )
+        self.eval = self.eval.model_copy(update={"mode": "sliding", "window": window, "stride": None})
+        warnings.warn(f"out of memory: from now on images are segmented by windows of {window} pixels", stacklevel=4)
+
+    def _collect(self, image: Windows, keep: bool | None) -> Prediction:
+        ((_, pieces),) = self.pieces([image])
+        return self._put_together(image, pieces, keep)
+
+    def _put_together(self, image: Windows, pieces: Iterable[Piece], keep: bool | None) -> Prediction:
+        shape = (len(self.classes), *image.size)
+        if keep is None:
+            keep = 4 * math.prod(shape) <= KEPT_PROBS
+        labels = np.empty(image.size, label_type(len(self.classes)))
+        probs, entropy = (np.empty(shape, np.float32), np.empty(image.size, np.float32)) if keep else (None, None)
+        confidence, total = 0.0, 0.0
+        for piece in pieces:
+            labels[piece.rows, piece.columns] = piece.labels
+            confidence += piece.confidence
+            total += float(piece.entropy.sum(dtype=np.float64))
+            if probs is not None and entropy is not None:
+                probs[:, piece.rows, piece.columns] = piece.probs.cpu().numpy()
+                entropy[piece.rows, piece.columns] = piece.entropy
+        means = confidence / labels.size, total / labels.size
+        return Prediction(labels, *means, self.classes, self.palette, image.name, image, probs, entropy)
+
+
+def weights_file(source: str | Path) -> Path:
+    """Return a weights file as it is, and the last weights of a run folder. Raises WeightsError or RunError."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WeightsError(f"{path}: no such run folder or weights file")
+    if not (last := path / "weights" / "last.safetensors").is_file():
+        raise RunError(f"{path}: has no weights/last.safetensors; is it a run folder, and has the run finished?")
+    return last
+
+
+def windows_of(image: Source, name: str = "image") -> Windows:
+    """Return an image of any accepted kind as one that can be read by windows. Raises DataError."""
+    if isinstance(image, str | Path):
+        return open_windows(Path(image))
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    elif isinstance(image, Tensor):
+        image = _array(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(f"an image is a file, a PIL image, a (3, H, W) tensor or an (H, W, 3) uint8 RGB array, "
+                        f"not {given}")  # fmt: skip
+    return Decoded(np.ascontiguousarray(image), name)
+
+
+def _array(image: Tensor) -> NDArray[np.uint8]:
+    """Turn a tensor (3, H, W), uint8 or float in [0, 1], into an array (H, W, 3) uint8. Raises DataError."""
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise DataError(f"a tensor of an image has the shape (3, H, W), not {tuple(image.shape)}")
+    if image.is_floating_point():
+        if not (image.min() >= 0 and image.max() <= 1):  # as it also is where one is not a number
+            raise DataError(
+                "a float tensor of an image holds values in [0, 1]; divide it by 255, or do not normalise it"
+            )
+        image = (image * 255).round()
+    elif image.dtype != torch.uint8:
+        raise DataError(f"a tensor of an image is uint8, or float in [0, 1], not {image.dtype}")
+    return image.detach().to("cpu", torch.uint8).permute(1, 2, 0).numpy()

@@ -1,0 +1,91 @@
+"""Which images are meant: files, folders, patterns, lists; and the name under which each result is kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from des4.data.images import IMAGE_SUFFIXES
+from des4.types import DataError
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image file, and the relative path of its results, without a suffix."""
+
+    source: Path
+    place: Path
+
+
+def find_images(arguments: Sequence[str | Path], lines: Iterable[str] = ()) -> tuple[list[Job], list[str]]:
+    """List the images of files, folders and glob patterns, each file once, and say where two had one name.
+
+    lines: further files, one a line, as `-` reads them from standard input. The tree below a folder, below the fixed
+    part of a pattern, or below the folder that all lines share, is kept; with several arguments each folder's name
+    comes before its tree. Where two images would get one name, the later one gets a number. Raises DataError for an
+    argument that is nothing, and where there is no image at all.
+    """
+    found: list[tuple[Path, Path]] = []
+    for argument in arguments:
+        found += _of_argument(Path(argument), alone=len(arguments) == 1)
+    found += _of_lines([line.strip() for line in lines if line.strip()])
+    if not found:
+        given = ", ".join(map(str, arguments)) or "standard input"
+        raise DataError(f"{given}: no image there; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return _named(found)
+
+
+def _of_argument(path: Path, alone: bool) -> list[tuple[Path, Path]]:
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if path.is_dir():
+        inside = Path() if alone else Path(path.resolve().name)
+        # Path.rglob would not enter linked sub-folders
+        files = (Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+        return [(file, inside / file.relative_to(path)) for file in sorted(files) if _is_image(file)]
+    if not has_magic(str(path)):
+        raise DataError(f"{path}: no such file or folder")
+    base = Path(re.split(r"[^/]*[*?\[]", str(path), maxsplit=1)[0])
+    matches = sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207  # absolute ones, too
+    if not matches:
+        raise DataError(f"{path}: matches no file")
+    return [(match, match.relative_to(base)) for match in matches if match.is_file() and _is_image(match)]
+
+
+def _of_lines(lines: Sequence[str]) -> list[tuple[Path, Path]]:
+    if not lines:
+        return []
+    files = [Path(line) for line in lines]
+    folder = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    return [(file, file.absolute().relative_to(folder)) for file in files]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _named(found: Sequence[tuple[Path, Path]]) -> tuple[list[Job], list[str]]:
+    """Give each file, taken once, a place of its own. A file system may take upper and lower case for one."""
+    jobs: list[Job] = []
+    notes: list[str] = []
+    seen: set[str] = set()
+    taken: dict[str, Path] = {}
+    for source, path in found:
+        if (absolute := str(source.absolute())) in seen:
+            continue
+        seen.add(absolute)
+        wanted = place = path.with_suffix("")
+        number = 1
+        while str(place).lower() in taken:
+            number += 1
+            place = wanted.with_name(f"{wanted.name}-{number}")
+        if place != wanted:
+            first = taken[str(wanted).lower()]
+            notes.append(f"{source}: has the name of {first}; its results are called {place}")
+        taken[str(place).lower()] = source
+        jobs.append(Job(source, place))
+    return jobs, notes

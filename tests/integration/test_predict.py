@@ -1,0 +1,383 @@
+"""Prediction end to end on a tiny network: objects in Python, files on disk, and images of any size."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import des4
+from des4.build import load_weights, save_weights
+from des4.data import windows
+from des4.models import build_segmenter
+from des4.predict import Outputs, Predictor, predict_files, prediction
+from des4.predict.files import free_folder
+from des4.types import ConfigError, DataError, RunError
+
+Photo = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared(trained: Path) -> Predictor:
+    return des4.load(trained)
+
+
+@pytest.fixture
+def predictor(shared: Predictor, trained: Path) -> Predictor:
+    return des4.load(trained)
+
+
+def pixels(size: tuple[int, int] = (33, 47), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Photo:
+    """Write a picture below tmp_path."""
+
+    def write(name: str, size: tuple[int, int] = (20, 30), seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(size, seed)).save(path)
+        return path
+
+    return write
+
+
+def written(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "predictions.csv").open()))
+
+
+# ── in Python ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_all_kinds_of_images_give_one_prediction(predictor: Predictor, photo: Photo) -> None:
+    image = pixels()
+    path = photo("a.png", (33, 47))
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    expected = predictor.predict(image)
+    for kind in (image, Image.fromarray(image), path, str(path), tensor, tensor.float() / 255):
+        found = predictor.segment(kind)
+        assert (found.labels == expected).all()
+        assert (predictor.predict(kind) == expected).all()
+
+
+def test_a_prediction_holds_everything_about_an_image(predictor: Predictor) -> None:
+    found = predictor.segment(pixels())
+    assert found.labels.dtype == np.uint8
+    assert (np.asarray(found) == found.labels).all()
+    np.testing.assert_allclose(found.probs.sum(0), 1, rtol=1e-5)
+    assert (found.probs.argmax(0) == found.labels).all()
+    assert found.confidence == pytest.approx(found.probs.max(0).mean(), rel=1e-5)
+    entropy = -(found.probs * np.log(found.probs + 1e-10)).sum(0)
+    np.testing.assert_allclose(found.entropy, entropy, atol=1e-5)
+    assert found.mean_entropy == pytest.approx(entropy.mean(), rel=1e-4)
+    assert found.shares[found.classes[0]] == pytest.approx((found.labels == 0).mean())
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.overlay().size == (47, 33)
+    assert (np.asarray(found.overlay(alpha=0)) == pixels()).all()
+    assert found._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_a_prediction_saves_itself(predictor: Predictor, tmp_path: Path) -> None:
+    found = predictor.segment(pixels())
+    with Image.open(found.save(tmp_path / "new" / "a.png")) as mask:
+        assert mask.mode == "P"
+        assert (np.array(mask) == found.labels).all()
+        assert mask.getpalette()[: 3 * len(found.palette)] == [v for colour in found.palette for v in colour]  # type: ignore[index]
+    with Image.open(found.save(tmp_path / "e.png", "entropy")) as grey:
+        most = np.log(len(found.classes))
+        np.testing.assert_allclose(np.array(grey) / 255 * most, found.entropy, atol=most / 255)
+    assert np.load(found.save(tmp_path / "p.npy", "probs")).shape == found.probs.shape
+    with Image.open(found.save(tmp_path / "o.jpg", "overlay")) as picture:
+        assert picture.size == (47, 33)
+    with pytest.raises(RunError, match=r"labels are written as \.png"):
+        found.save(tmp_path / "a.jpg")
+    with pytest.raises(RunError, match="cannot be written"):
+        found.save(tmp_path / "e.png" / "b.png")
+
+
+def test_lists_and_batches_give_lists(predictor: Predictor) -> None:
+    images = [pixels(seed=seed) for seed in range(3)] + [pixels((20, 20))]
+    one_by_one = [predictor.predict(image) for image in images]
+    predictor.batch = 2
+    found = predictor.segment(images)
+    assert isinstance(found, list)
+    assert all((a.labels == b).all() for a, b in zip(found, one_by_one, strict=True))
+    tensor = torch.from_numpy(np.stack(images[:3])).permute(0, 3, 1, 2)
+    assert all((a.labels == b).all() for a, b in zip(predictor.segment(tensor), one_by_one, strict=False))
+    assert [one.name for one in predictor.stream(iter(images))] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 4), np.uint8), "uint8 RGB array, not uint8"),
+        (np.zeros((4, 4, 3)), "uint8 RGB array, not float64"),
+        ({"a": 1}, "uint8 RGB array, not dict"),
+        (torch.zeros(4, 4), r"shape \(3, H, W\), not \(4, 4\)"),
+        (torch.zeros(3, 4, 4) + 2, "values in \\[0, 1\\]"),
+        (torch.full((3, 4, 4), float("nan")), "values in \\[0, 1\\]"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "not torch.int64"),
+    ],
+)
+def test_what_is_no_image_is_refused(predictor: Predictor, image: object, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        predictor.segment(image)  # type: ignore[call-overload]
+
+
+def test_a_large_image_is_cut(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pixels((150, 211))
+    sizes: list[tuple[int, ...]] = []
+    predictor.segmenter.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    predictor.tile = 80
+    cut = predictor.segment(image)
+    assert sizes == [(1, 3, 80, 80)] * 6
+    np.testing.assert_allclose(cut.probs.sum(0), 1, rtol=1e-5)
+    assert (cut.probs.argmax(0) == cut.labels).all()
+    assert cut.mean_entropy == pytest.approx(cut.entropy.mean(), rel=1e-4)
+    monkeypatch.setattr("des4.predict.predictor.KEPT_PROBS", 0)
+    with pytest.raises(DataError, match="probabilities of 211×150 pixels were not kept; ask for them with probs=True"):
+        _ = predictor.segment(image).probs
+    with pytest.raises(DataError, match="entropies of"):
+        _ = predictor.segment(image).entropy
+    np.testing.assert_array_equal(predictor.segment(image, probs=True).probs, cut.probs)
+
+
+def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
+    plain = predictor.segment(pixels())
+    mirrored = predictor.segment(pixels()[:, ::-1])
+    predictor.configure(["eval.mirror=true"])
+    both = predictor.segment(pixels())
+    np.testing.assert_allclose(both.probs, (plain.probs + mirrored.probs[..., ::-1]) / 2, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"train\.steps: a prediction reads eval\.\* alone"):
+        predictor.configure(["steps=3"])
+    with pytest.raises(ConfigError, match="mirror"):
+        predictor.configure(["eval.miror=true"])
+
+
+def test_above_255_classes_labels_have_16_bits(trained: Path, tmp_path: Path) -> None:
+    _, info = load_weights(trained / "weights" / "last.safetensors")
+    names = tuple(f"c{i}" for i in range(300))
+    info = info.model_copy(update={"classes": names, "palette": ((1, 2, 3),) * 300, "tail": ()})
+    torch.manual_seed(0)
+    segmenter = build_segmenter(info.model, 300, info.head, pretrained=False)
+    save_weights(tmp_path / "w.safetensors", segmenter.state_dict(), info)
+    predictor = des4.load(tmp_path / "w.safetensors")
+    found = predictor.segment(pixels())
+    assert found.labels.dtype == np.uint16
+    assert found.labels.max() > 255
+    Image.fromarray(pixels()).save(tmp_path / "a.png")
+    predict_files(predictor, [tmp_path / "a.png"], tmp_path / "out")
+    for path in (tmp_path / "out" / "masks" / "a.png", found.save(tmp_path / "b.png")):
+        with Image.open(path) as mask:
+            assert mask.mode.startswith("I")
+            assert (np.array(mask) == found.labels).all()
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tree_and_sizes_are_kept_and_the_rest_goes_on(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    source, out = tmp_path / "photos", tmp_path / "out"
+    photo("photos/a.png", (30, 20))
+    photo("photos/trip/b.jpg", (17, 31))
+    (source / "trip" / "broken.jpg").write_bytes(b"no image")
+    (source / "notes.txt").write_text("no image either, and nobody says it is")
+    before = sorted(source.rglob("*"))
+
+    progress: list[float] = []
+    summary = predict_files(predictor, [source], out, progress=progress.append)
+    assert list(summary.skipped) == [str(source / "trip" / "broken.jpg")]
+    assert summary.done == 2
+    assert sum(progress) == pytest.approx(3)
+    assert sorted(source.rglob("*")) == before
+    assert written(out) == ["masks/a.png", "masks/trip/b.png", "overlays/a.jpg", "overlays/trip/b.jpg",
+                            "predictions.csv", "predictions.json"]  # fmt: skip
+    with Image.open(out / "masks" / "trip" / "b.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (31, 17)
+        assert mask.getpalette()[:3] == list(predictor.palette[0])  # type: ignore[index]
+        assert (np.array(mask) == predictor.predict(source / "trip" / "b.jpg")).all()
+    table = rows(out)
+    assert [row["file"] for row in table] == [str(source / "a.png"), str(source / "trip" / "b.jpg")]
+    assert [(row["height"], row["width"], row["mask"]) for row in table] == [
+        ("30", "20", "masks/a.png"), ("17", "31", "masks/trip/b.png")]  # fmt: skip
+    assert sum(float(table[0][f"share/{name}"]) for name in predictor.classes) == pytest.approx(1, abs=1e-5)
+    found = predictor.segment(source / "a.png")
+    assert float(table[0]["confidence"]) == pytest.approx(found.confidence, abs=1e-4)
+    assert float(table[0]["entropy"]) == pytest.approx(found.mean_entropy, abs=1e-4)
+    told = json.loads((out / "predictions.json").read_text())
+    assert told["finished"] is True
+    assert told["classes"] == list(predictor.classes)
+    assert told["images"][0]["shares"] == pytest.approx(found.shares, abs=1e-5)
+    assert "broken.jpg" in next(iter(told["skipped"]))
+
+
+def test_everything_that_can_be_written_is(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    predictor.tile = 70
+    path = photo("a.png", (150, 131))
+    predict_files(predictor, [path], tmp_path / "out", outputs=Outputs(overlays=False, entropy=True, probs=True))
+    assert written(tmp_path / "out") == ["entropy/a.png", "masks/a.png", "predictions.csv", "predictions.json",
+                                         "probs/a.npy"]  # fmt: skip
+    found = predictor.segment(path, probs=True)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "probs" / "a.npy"), found.probs, atol=1e-3)
+    with Image.open(tmp_path / "out" / "entropy" / "a.png") as grey:
+        assert (np.array(grey) == prediction.grey_of_entropy(found.entropy, len(found.classes))).all()
+    with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
+        assert (np.array(mask) == found.labels).all()
+
+
+@pytest.mark.parametrize("setting", ["eval.resize=1", "eval.resize=0.5"])
+def test_a_file_read_by_windows_gives_what_it_gives_whole(
+    predictor: Predictor, tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    pytest.importorskip("pyvips")
+    predictor.configure([setting])
+    predictor.tile = 70
+    path = photo("a.png", (200, 170))
+    predict_files(predictor, [path], tmp_path / "whole")
+    monkeypatch.setattr(windows, "WINDOWS_FROM", 0)
+    monkeypatch.setattr(prediction, "OVERLAY_PIXELS", 10_000)
+    monkeypatch.setattr("des4.predict.files.OVERLAY_PIXELS", 10_000)
+    predict_files(predictor, [path], tmp_path / "out")
+    for name in ("masks/a.png", "predictions.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    with Image.open(tmp_path / "out" / "overlays" / "a.jpg") as picture:
+        assert picture.size == (85, 100)  # every second pixel
+    assert predictor.segment(path).overlay().size == (85, 100)
+
+
+def test_two_images_of_one_name_do_not_stop_the_rest(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    for name in ("x/a.png", "x/a.jpg", "x/b.png"):
+        photo(name)
+    summary = predict_files(predictor, [tmp_path / "x"], tmp_path / "out")
+    assert [row["mask"] for row in rows(tmp_path / "out")] == ["masks/a.png", "masks/a-2.png", "masks/b.png"]
+    assert summary.notes == [f"{tmp_path}/x/a.png: has the name of {tmp_path}/x/a.jpg; its results are called a-2"]
+
+
+def test_a_file_named_twice_is_segmented_once(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    path = photo("x/a.png")
+    assert predict_files(predictor, [tmp_path / "x", path], tmp_path / "out").done == 1
+
+
+def test_patterns_lists_and_folders(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    for name in ("one/a.png", "two/a.png", "two/deep/c.png", "two/deep/d.jpg"):
+        photo(name)
+    (tmp_path / "two" / "e.txt").write_text("")
+
+    def places(*arguments: str | Path, lines: tuple[str, ...] = ()) -> list[str]:
+        out = tmp_path / "out"
+        predict_files(predictor, arguments, out, lines=lines, overwrite=True)
+        return [row["mask"].removeprefix("masks/") for row in rows(out)]
+
+    assert places(tmp_path / "one", tmp_path / "two") == ["one/a.png", "two/a.png", "two/deep/c.png", "two/deep/d.png"]
+    assert places(f"{tmp_path}/two/**/*") == ["a.png", "deep/c.png", "deep/d.png"]
+    assert places(f"{tmp_path}/*/*.png") == ["one/a.png", "two/a.png"]
+    listed = [f"{tmp_path}/one/a.png\n", "\n", f"{tmp_path}/two/deep/c.png\n"]
+    assert places(lines=tuple(listed)) == ["one/a.png", "two/deep/c.png"]
+    with pytest.raises(DataError, match="matches no file"):
+        places(f"{tmp_path}/*.gif")
+
+
+def test_a_stopped_prediction_goes_on(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    for number in range(4):
+        photo(f"x/{number}.png", seed=number)
+    out = tmp_path / "out"
+
+    def stop(share: float, seen: list[float] = []) -> None:  # noqa: B006
+        seen.append(share)
+        if sum(seen) > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor, [tmp_path / "x"], out, progress=stop)
+    done = len(rows(out))
+    assert 0 < done < 4
+    assert json.loads((out / "predictions.json").read_text())["finished"] is False
+    with (out / "predictions.csv").open("a") as file:
+        file.write("torn lin")
+    (out / "masks" / "0.png").write_bytes(b"as it was")
+    with pytest.raises(RunError, match=r"--resume.*--overwrite"):
+        predict_files(predictor, [tmp_path / "x"], out)
+    predictor.tile = 99
+    with pytest.raises(RunError, match=r"other weights or settings \(tile: 1024 -> 99\)"):
+        predict_files(predictor, [tmp_path / "x"], out, resume=True)
+    predictor.tile = 1024
+    seen: list[float] = []
+    summary = predict_files(predictor, [tmp_path / "x"], out, resume=True, progress=seen.append)
+    assert summary.done == 4
+    assert sum(seen) == 4
+    assert [row["file"][-5:] for row in rows(out)] == ["0.png", "1.png", "2.png", "3.png"]
+    assert (out / "masks" / "0.png").read_bytes() == b"as it was"
+    assert not list(out.rglob("*.partial"))
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 4
+    assert predict_files(predictor, [tmp_path / "x"], tmp_path / "new", resume=True).done == 4
+
+
+def test_only_its_own_is_overwritten(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    image, out = photo("a.png"), tmp_path / "out"
+    (out / "masks").mkdir(parents=True)
+    (out / "masks" / "truth.png").write_bytes(b"precious")
+    for options, reason in (({}, "--overwrite"), ({"overwrite": True}, "leave it alone"),
+                            ({"resume": True}, "leave it alone")):  # fmt: skip
+        with pytest.raises(RunError, match=reason):
+            predict_files(predictor, [image], out, **options)
+    assert written(out) == ["masks/truth.png"]
+    predict_files(predictor, [image], tmp_path / "new")
+    (tmp_path / "new" / "masks" / "stale.png").write_bytes(b"")
+    predict_files(predictor, [image], tmp_path / "new", overwrite=True)
+    assert [path.name for path in (tmp_path / "new" / "masks").iterdir()] == ["a.png"]
+    with pytest.raises(RunError, match="one of the two"):
+        predict_files(predictor, [image], tmp_path / "new", overwrite=True, resume=True)
+
+
+def test_bad_places_are_refused_before_anything_is_written(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    with pytest.raises(DataError, match="no image there"):
+        predict_files(predictor, [source], tmp_path / "out")
+    photo("photos/a.png")
+    with pytest.raises(RunError, match="inside the input folder"):
+        predict_files(predictor, [source], source / "out")
+    with pytest.raises(DataError, match="no such file or folder"):
+        predict_files(predictor, [tmp_path / "none"], tmp_path / "out")
+    with pytest.raises(RunError, match="is a file"):
+        predict_files(predictor, [source], photo("b.png"))
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in source.iterdir()] == ["a.png"]
+
+
+def test_a_full_disk_leaves_no_half_image(
+    predictor: Predictor, tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("des4.predict.files._Overlay.save", full)
+    with pytest.raises(RunError, match=r"No space left on device.*--resume"):
+        predict_files(predictor, [photo("a.png")], tmp_path / "out")
+    assert rows(tmp_path / "out") == []
+    assert not [name for name in written(tmp_path / "out") if "a." in name]
+
+
+def test_without_a_folder_the_next_free_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_folder("des4-1", continued=False) == Path("predictions/des4-1")
+    assert free_folder("des4-1", continued=True) == Path("predictions/des4-1")
+    for name in ("des4-1", "des4-1-2"):
+        Path("predictions", name, "masks").mkdir(parents=True)
+    assert free_folder("des4-1", continued=False) == Path("predictions/des4-1-3")
+    assert free_folder("des4-1", continued=True) == Path("predictions/des4-1-2")
+    shutil.rmtree("predictions")
