@@ -95,6 +95,7 @@ class DeS4(Method):
 
     Config = DeS4Config
     config: DeS4Config
+    prior: Tensor
     VIEWS = ViewSpec(strong=1, cutmix="reco")
 
     def build(self, setting: Setting) -> None:
