@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from des4.losses import reweighted_cross_entropy
 from des4.methods.base import Method, Setting
@@ -71,6 +71,9 @@ class DeS4Config(Config):
     labels_alone: float = Field(0.0, ge=0, lt=1)
     """Share of the training, at its start, that learns from labels alone, so that the first pseudo-labels come from a
     teacher that has learnt something [ours]."""
+    teacher_decoders: int = Field(1, ge=1)
+    """Decoders of the teacher, each trained alone on labels from its own random start; pseudo-labels come from the mean
+    of their distributions [ours: the paper has one]. The first one is the teacher that is evaluated."""
     teacher_encoder: Literal["follows", "stays"] = "follows"
     """Once pseudo-labels are learnt from: the teacher's encoder goes on following the student (eq. 5) [paper], or
     stays as `labels_alone` has left it, so that no pseudo-label ever reaches the teacher [ours]."""
@@ -85,6 +88,18 @@ class DeS4Config(Config):
     [ours]."""
     evaluated: Literal["teacher", "student"] = "teacher"
     """The headline model [ours]; both are measured."""
+
+
+class DecoderAndHead(nn.Module):
+    """A decoder with its classifier, taken from a segmenter."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.decoder, self.head = segmenter.decoder, segmenter.head
+
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """An encoder's maps to logits (B, C, h, w)."""
+        return self.head(self.decoder(maps))  # type: ignore[no-any-return]
 
 
 class DeS4(Method):
@@ -108,6 +123,9 @@ class DeS4(Method):
             )
         if config.pseudo_labels == "soft" and config.threshold:
             raise ConfigError("method.threshold: is of hard pseudo-labels; set it to 0, or pseudo_labels=hard")
+        several = config.teacher_decoders > 1
+        if several and not config.decoupled:
+            raise ConfigError("method.teacher_decoders: several of them learn from labels; set method.decoupled=true")
         self.student = setting.make_segmenter("prototype")
         self.teacher = setting.make_segmenter("prototype")
         self.teacher.encoder.load_state_dict(self.student.encoder.state_dict())
@@ -120,6 +138,14 @@ class DeS4(Method):
         self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
+        self.others = nn.ModuleList(
+            DecoderAndHead(setting.make_segmenter("prototype")) for _ in range(config.teacher_decoders - 1)
+        )
+        if several and isinstance(self.student.head, PrototypeClassifier):
+            raise ConfigError(
+                "method.teacher_decoders: several of them have a classifier each, and prototypes are shared; set "
+                "model.head=linear, or teacher_decoders=1"
+            )
 
     @property
     def on_labels_alone(self) -> bool:
@@ -141,22 +167,28 @@ class DeS4(Method):
             terms["student/unlabelled"] = weight * pseudo.cross_entropy(mixed_logits)  # eq. 3
             self.note(confidence=pseudo.mean_confidence())
         if config.decoupled:
-            terms["teacher/labelled"] = (
-                reweighted_cross_entropy(self.supervision.adjusted(teacher_logits), labelled.label)  # eqs. 7-8
-                if config.pixel_reweighting
-                else self.supervise(teacher_logits, labelled)  # eq. 2
-            )
+            losses = [self._teacher_loss(logits, labelled) for logits in teacher_logits]
+            terms["teacher/labelled"] = torch.stack(losses).sum()  # each reaches a decoder of its own
         return terms
+
+    def _teacher_loss(self, logits: Tensor, labelled: Labelled) -> Tensor:
+        """L_ub of one of the teacher's decoders."""
+        if self.config.pixel_reweighting:
+            return reweighted_cross_entropy(self.supervision.adjusted(logits), labelled.label)  # eqs. 7-8
+        return self.supervise(logits, labelled)  # eq. 2
 
     def _ramp(self) -> float:
         """What λ2 is multiplied by in this step."""
         steps = self.config.unlabelled_ramp_steps
         return min(1.0, self.step / steps) if steps else 1.0
 
-    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Target | SoftTarget | None, Tensor]:
+    def _teach(
+        self, labelled: Labelled, unlabelled: Unlabelled
+    ) -> tuple[Target | SoftTarget | None, tuple[Tensor, ...]]:
         """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
 
-        The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
+        The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it. Of the
+        logits there is one entry a decoder.
         """
         config, teacher, count, pseudo = self.config, self.teacher, len(labelled.image), None
         teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
@@ -165,23 +197,30 @@ class DeS4(Method):
                 maps = teacher.encode(labelled.image)
             else:
                 maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
-                teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
+                self._set_decoders(self.training and config.pseudo_label_mode == "train")
                 pseudo = self._targets(tuple(each[count:] for each in maps), unlabelled).mixed(unlabelled.strong[0])
-        teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
+        self._set_decoders(self.training and config.decoupled and config.teacher_decoder_mode == "train")
+        seen = tuple(each[:count] for each in maps)
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
-            features = teacher.decoder(tuple(each[:count] for each in maps))
+            features = teacher.decoder(seen)
             logits = teacher.head(features)
+            others = tuple(other(seen) for other in self.others)
         if isinstance(teacher.head, PrototypeClassifier):
             self.feed.collect(features, logits, labelled.label)
-        return pseudo, logits
+        return pseudo, (logits, *others)
+
+    def _set_decoders(self, training: bool) -> None:
+        """Switch the teacher's decoders between the batch's statistics and running ones."""
+        for decoder in (self.teacher.decoder, self.others):
+            decoder.train(training)
 
     def _targets(self, maps: tuple[Tensor, ...], unlabelled: Unlabelled) -> Target | SoftTarget:
         """What the teacher makes of the weak view. maps: its encoder's, of the view as it is."""
         config, teacher = self.config, self.teacher
 
-        def predict(image: Tensor) -> Tensor:
+        def predict(image: Tensor) -> list[Tensor]:
             seen = maps if image is unlabelled.weak else teacher.encode(image)
-            return teacher.head(teacher.decoder(seen))  # type: ignore[no-any-return]
+            return [teacher.head(teacher.decoder(seen)), *(other(seen) for other in self.others)]
 
         target = averaged_target(predict, unlabelled, config.pseudo_label_scales, config.pseudo_label_mirror)
         if config.pseudo_label_adjustment:

@@ -43,6 +43,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"pseudo_label_adjustment": 0.5},
     {"model": {"head": "linear"}},
     {"model": {"head": "linear"}, "decoupled": False},
+    {"model": {"head": "linear"}, "teacher_decoders": 3, "pseudo_labels": "soft"},
     {"model": {"prototype_start": "random"}},
     {"model": {"temperature": 1.0}},
     {"model": {"embedding": "none"}},
@@ -382,12 +383,34 @@ def test_a_linear_head_is_the_decoders_own(make: Callable[..., DeS4], make_batch
     assert "prototype_cosine" not in method.stats()
 
 
+def test_several_decoders_learn_alone_and_are_averaged(make: Callable[..., DeS4], make_batch: Make) -> None:
+    method, batch = make(model={"head": "linear"}, teacher_decoders=3, pseudo_labels="soft"), make_batch()
+    labelled, unlabelled = batch.both
+    (view,) = unlabelled.strong
+    maps = copy.deepcopy(method.teacher.encoder).eval()(
+        (unlabelled.weak - method.teacher.mean[:, None, None]) / method.teacher.std[:, None, None]
+    )
+    heads = [copy.deepcopy(method.teacher), *copy.deepcopy(method.others)]
+    probs = torch.stack([up(one.eval().head(one.decoder(maps))).softmax(1) for one in heads])
+    assert not torch.allclose(probs[1], probs[2])  # each has its own random start
+    terms = method(batch)
+    student = copy.deepcopy(method.student)
+    logits = up(student(torch.cat([labelled.image, view.mixed])))[len(labelled.image) :]
+    loss = -(view.mix(probs.mean(0)) * logits.log_softmax(1)).sum(1)
+    expected = 1.5 * loss[view.mix(unlabelled.valid)].mean()
+    torch.testing.assert_close(terms["student/unlabelled"], expected, rtol=1e-4, atol=1e-5)
+    reached = torch.autograd.grad(terms["teacher/labelled"], list(method.others.parameters()), allow_unused=True)
+    assert all(gradient is not None and gradient.any() for gradient in reached)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"teacher_encoder": "stays"}, "labels_alone"),
         ({"teacher_encoder": "stays", "labels_alone": 0.5, "decoupled": False}, "while decoupled"),
         ({"pseudo_labels": "soft", "threshold": 0.9}, "threshold"),
+        ({"teacher_decoders": 2}, "model.head=linear"),
+        ({"teacher_decoders": 2, "decoupled": False}, "decoupled=true"),
     ],
 )
 def test_settings_that_do_not_go_together(make: Callable[..., DeS4], settings: dict[str, Any], message: str) -> None:

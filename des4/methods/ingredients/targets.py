@@ -122,25 +122,22 @@ def soft_target(logits: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
 
 @torch.no_grad()
 def averaged_target(
-    predict: Callable[[Tensor], Tensor], unlabelled: Unlabelled, scales: Sequence[float], mirror: bool
+    predict: Callable[[Tensor], Sequence[Tensor]], unlabelled: Unlabelled, scales: Sequence[float], mirror: bool
 ) -> SoftTarget:
-    """Distributions on the weak view, the mean of those that a network gives of it at several scales and mirrored.
+    """Distributions on the weak view, the mean of those that networks give of it at several scales and mirrored.
 
-    predict: images (B, 3, H, W) to logits (B, C, h, w). scales: factors by which the view is resized for it, each with
-    its mirror image if `mirror`.
+    predict: images (B, 3, H, W) to logits (B, C, h, w), one entry a network. scales: factors by which the view is
+    resized for them, each with its mirror image if `mirror`.
     """
-    views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
-    size = (unlabelled.valid.shape[-2], unlabelled.valid.shape[-1])
-    total = torch.zeros((), device=unlabelled.weak.device)
-    for scale, flipped in views:
-        seen = unlabelled.weak
+    size, found = (unlabelled.valid.shape[-2], unlabelled.valid.shape[-1]), []
+    for scale in scales:
+        seen, scaled = unlabelled.weak, [max(1, round(side * scale)) for side in size]
         if scale != 1:
-            seen = F.interpolate(
-                seen, size=[max(1, round(side * scale)) for side in size], mode="bilinear", antialias=True
-            )
-        probs = upsample(predict(seen.flip(-1) if flipped else seen).float(), size).softmax(1)
-        total = total + (probs.flip(-1) if flipped else probs)
-    return SoftTarget(total / len(views), unlabelled.valid, unlabelled.pixels)
+            seen = F.interpolate(seen, size=scaled, mode="bilinear", antialias=True)
+        found += [_probs(logits, unlabelled.valid) for logits in predict(seen)]
+        if mirror:
+            found += [_probs(logits, unlabelled.valid).flip(-1) for logits in predict(seen.flip(-1))]
+    return SoftTarget(sum(found[1:], found[0]) / len(found), unlabelled.valid, unlabelled.pixels)
 
 
 def _probs(logits: Tensor, valid: Tensor) -> Tensor:

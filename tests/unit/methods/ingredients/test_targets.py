@@ -139,15 +139,20 @@ def test_an_average_over_views_by_hand(unlabelled: Unlabelled) -> None:
         left = torch.linspace(1, -1, image.shape[-1])
         return torch.cat([image[:, :2] * 3, (image[:, 2:] + left)], 1)
 
+    def one(image: Tensor) -> list[Tensor]:
+        return [predict(image)]
+
     weak, size = unlabelled.weak, (9, 9)
     plain = predict(weak).softmax(1)
-    assert torch.equal(averaged_target(predict, unlabelled, (1.0,), mirror=False).probs, plain)
+    assert torch.equal(averaged_target(one, unlabelled, (1.0,), mirror=False).probs, plain)
     mirrored = predict(weak.flip(-1)).softmax(1).flip(-1)
-    both = averaged_target(predict, unlabelled, (1.0,), mirror=True).probs
+    both = averaged_target(one, unlabelled, (1.0,), mirror=True).probs
     torch.testing.assert_close(both, (plain + mirrored) / 2)
     assert not torch.allclose(plain, mirrored)
     small = predict(F.interpolate(weak, size=(4, 4), mode="bilinear", antialias=True))
     small = F.interpolate(small, size=size, mode="bilinear", align_corners=True).softmax(1)
-    scaled = averaged_target(predict, unlabelled, (1.0, 0.5), mirror=False)
+    scaled = averaged_target(one, unlabelled, (1.0, 0.5), mirror=False)
     torch.testing.assert_close(scaled.probs, (plain + small) / 2)
     assert scaled.pixels is unlabelled.pixels
+    two = averaged_target(lambda image: [predict(image), -predict(image)], unlabelled, (1.0,), mirror=False)
+    torch.testing.assert_close(two.probs, (plain + (-predict(weak)).softmax(1)) / 2)
