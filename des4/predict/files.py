@@ -94,8 +94,12 @@ def predict_files(
     expect(len(jobs))
     waiting = [job for job in jobs if str(job.source) not in done]
     progress(len(jobs) - len(waiting))
+    told = False
     with _Table(out / TABLE, predictor.classes) as table:
         for job, image, pieces in _read_ahead(predictor, waiting, summary.skipped, progress):
+            if not told and (note := predictor.note_on_size(image)):
+                told = True
+                summary.notes.append(note)
             try:
                 row = _write(predictor, job, image, pieces, out, outputs)
             except UserError as error:

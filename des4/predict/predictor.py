@@ -33,6 +33,9 @@ KEPT_PROBS = 2**28
 """Bytes; larger arrays of probabilities are kept only where they are asked for."""
 
 T = TypeVar("T")
+UNUSUAL = 0.5
+"""The network was trained on images of so many times the size; smaller figures are told of."""
+
 Source = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
 
@@ -112,6 +115,21 @@ class Predictor:
                 group.append(image)
         if group:
             yield from self._together(group, progress)
+
+    def note_on_size(self, image: Windows) -> str | None:
+        """Say, in one sentence, that an image is much larger than those the network was trained on, where it is."""
+        known = self.info.image_size
+        if known is None:
+            return None
+        factor = math.sqrt(math.prod(known) / math.prod(image.size))
+        if factor / self.eval.resize >= UNUSUAL:
+            return None
+        (height, width), (their_height, their_width) = image.size, known
+        return (
+            f"{image.name}: {width}×{height} pixels, and the network was trained on images of about "
+            f"{their_width}×{their_height}; if it shows things larger than those did, eval.resize={factor:.2g} brings "
+            "them to their size"
+        )
 
     def is_cut(self, image: Windows) -> bool:
         """Whether an image is segmented by tiles."""

@@ -167,6 +167,19 @@ def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
         predictor.configure(["eval.miror=true"])
 
 
+def test_an_image_much_larger_than_the_trained_ones_is_told_of_once(
+    predictor: Predictor, tmp_path: Path, photo: Photo
+) -> None:
+    assert predictor.info.image_size == (48, 48)
+    for name, size in (("a", (90, 90)), ("b", (192, 96)), ("c", (192, 96))):
+        photo(f"x/{name}.png", size)
+    (told,) = predict_files(predictor, [tmp_path / "x"], tmp_path / "out").notes
+    assert told.startswith(f"{tmp_path}/x/b.png: 96×192 pixels, and the network was trained on images of about 48×48")
+    assert "eval.resize=0.35 brings" in told
+    predictor.configure(["eval.resize=0.35"])
+    assert predict_files(predictor, [tmp_path / "x"], tmp_path / "new").notes == []
+
+
 def test_above_255_classes_labels_have_16_bits(trained: Path, tmp_path: Path) -> None:
     _, info = load_weights(trained / "weights" / "last.safetensors")
     names = tuple(f"c{i}" for i in range(300))
