@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import des4
+from des4.data.georeference import read_georeference
 from des4.data.windows import Windows, open_windows
 from des4.predict.pieces import Piece, label_type
 from des4.predict.png import PngWriter
@@ -193,6 +194,9 @@ def _write(
             picture.save(partial["overlays"])
         for name, path in paths.items():
             partial[name].replace(path)
+        if (place := read_georeference(job.source)) is not None:
+            for name in {"masks", "entropy"} & paths.keys():
+                place.write_beside(paths[name])
     except BaseException:
         for writer in writers:
             writer.discard()

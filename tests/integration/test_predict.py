@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import des4
 from des4.build import load_weights, save_weights
@@ -270,6 +270,16 @@ def test_a_file_read_by_windows_gives_what_it_gives_whole(
     with Image.open(tmp_path / "out" / "overlays" / "a.jpg") as picture:
         assert picture.size == (85, 100)  # every second pixel
     assert predictor.segment(path).overlay().size == (85, 100)
+
+
+def test_a_mask_lies_where_its_image_does(predictor: Predictor, tmp_path: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[33550], info[33922] = (2.0, 2.0, 0.0), (0.0, 0.0, 0.0, 100.0, 200.0, 0.0)
+    Image.fromarray(pixels()).save(tmp_path / "a.tif", tiffinfo=info)
+    predict_files(predictor, [tmp_path / "a.tif"], tmp_path / "out", outputs=Outputs(entropy=True))
+    for folder in ("masks", "entropy"):
+        assert (tmp_path / "out" / folder / "a.pgw").read_text().split() == ["2", "0", "0", "-2", "101", "199"]
+        assert "<GeoTransform>100, 2, 0, 200, 0, -2<" in (tmp_path / "out" / folder / "a.png.aux.xml").read_text()
 
 
 def test_two_images_of_one_name_do_not_stop_the_rest(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
