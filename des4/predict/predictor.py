@@ -102,7 +102,7 @@ class Predictor:
         """Segment images in order: each comes with its pieces, from top to bottom, which have to be read at once.
 
         Neighbours of one size go through the network together, up to `batch` of them. progress: called with the part
-        of an image that has been done since. Raises what reading a file raises, when its pieces are read.
+        of a file that has been done since. Raises what reading a file raises, when its pieces are read.
         """
         group: list[Windows] = []
         for image in images:
@@ -142,7 +142,7 @@ class Predictor:
         rows, columns = (slice(0, side) for side in images[0].size)
         for image, probs in zip(images, self._with_less_memory(lambda: self._probs(pixels)), strict=True):
             yield image, [Piece.of(Area(rows, columns, probs))]
-            progress(1)
+            progress(image.share)
 
     def _probs(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Probabilities (B, C, H, W) of images (B, H, W, 3)."""
@@ -154,7 +154,7 @@ class Predictor:
 
         def begin() -> tuple[Area, Iterator[Area]]:
             tiling = Tiling.of(self.eval, self.tile)
-            share = 1 / tiling.count(scaled_size(image.size, self.eval.resize))
+            share = image.share / tiling.count(scaled_size(image.size, self.eval.resize))
             areas = segment_by_tiles(
                 self.segmenter, image.read, image.size, self.eval, tiling,
                 device=self.device, batch=self.batch, progress=lambda: progress(share),

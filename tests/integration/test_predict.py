@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, TiffImagePlugin
+from test_data_video import make_video
 
 import des4
 from des4.build import load_weights, save_weights
@@ -288,6 +289,24 @@ def test_two_images_of_one_name_do_not_stop_the_rest(predictor: Predictor, tmp_p
     summary = predict_files(predictor, [tmp_path / "x"], tmp_path / "out")
     assert [row["mask"] for row in rows(tmp_path / "out")] == ["masks/a.png", "masks/a-2.png", "masks/b.png"]
     assert summary.notes == [f"{tmp_path}/x/a.png: has the name of {tmp_path}/x/a.jpg; its results are called a-2"]
+
+
+def test_the_frames_of_a_video_are_images(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    video = make_video(tmp_path / "drive.mp4", frames=3)
+    seen: list[float] = []
+    broken = tmp_path / "broken.mov"
+    broken.write_bytes(b"nothing")
+    arguments = [photo("a.png"), video, broken]
+    summary = predict_files(predictor, arguments, tmp_path / "out", progress=seen.append)
+    assert list(summary.skipped) == [str(broken)]
+    assert sum(seen) == pytest.approx(3)
+    expected = ["a.png", "drive/000000.png", "drive/000001.png", "drive/000002.png"]
+    assert [row["mask"].removeprefix("masks/") for row in rows(tmp_path / "out")] == expected
+    with Image.open(tmp_path / "out" / "masks" / "drive" / "000002.png") as mask:
+        assert mask.size == (64, 48)
+    again = predict_files(predictor, arguments, tmp_path / "out", resume=True)
+    assert again.done == 4
+    assert len(rows(tmp_path / "out")) == 4
 
 
 def test_a_file_named_twice_is_segmented_once(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
