@@ -210,6 +210,7 @@ def test_a_network_that_differs_is_not_kept(trained: Path, tmp_path: Path, monke
 
 
 def test_what_is_missing_is_named(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("onnx")
     weights = trained / "weights" / "last.safetensors"
     with pytest.raises(ConfigError, match="tflite: no such format; there are onnx, int8"):
         export_model(weights, tmp_path, ["tflite"])
