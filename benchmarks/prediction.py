@@ -47,8 +47,10 @@ def make_weights(path: Path) -> None:
 
 def child(folder: Path, side: int) -> None:
     """Predict, and print what that took."""
+    from des4.engine.process import prepare_process
     from des4.predict import Predictor, predict_files
 
+    prepare_process()  # as the command line does
     predictor = Predictor(folder / "weights.safetensors", "cpu")
     before = peak()
     start = time.perf_counter()

@@ -5,13 +5,14 @@ A weights file is a safetensors file whose header says how to build the network 
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,7 @@ from des4.models import (
 from des4.ops.reduce import gather_over_ranks, num_ranks, this_rank
 from des4.ops.tail import few_images
 from des4.runlog import RunFolder, replacing
-from des4.types import Config, ConfigError, Dataset, WeightsError
+from des4.types import Config, ConfigError, DataError, Dataset, WeightsError
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Training:
             tail=self.evaluator.tail,
             eval=self.config.eval,
             method=self.config.method.name,
+            image_size=typical_size(self.dataset),
         )
         save_weights(path, state, info)
 
@@ -263,6 +265,7 @@ def mix_group(wanted: int | Literal["auto"], images: int) -> int:
 class WeightsInfo(Config):
     """What a weights file says of itself, enough to build the network and to name its output.
 
+    image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
     were segmented when it was scored. method: that trained it.
     """
@@ -275,6 +278,17 @@ class WeightsInfo(Config):
     tail: tuple[str, ...]
     eval: EvalConfig
     method: str
+    image_size: tuple[int, int] | None = None
+
+
+def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:
+    """Return height and width of the image of middle size among some labelled ones, evenly spaced in their list."""
+    sizes = []
+    for sample_id in dataset.labelled[:: max(1, len(dataset.labelled) // looked_at)]:
+        with suppress(DataError):  # the training has said so
+            height, width = dataset.image(sample_id).shape[1:]
+            sizes.append((height, width))
+    return sorted(sizes, key=math.prod)[len(sizes) // 2] if sizes else None
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:

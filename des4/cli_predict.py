@@ -49,11 +49,13 @@ def predict(
     """
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"--device {device}: give auto, cpu or cuda")
+    from des4.engine.process import prepare_process
     from des4.predict import Outputs, Predictor, predict_files
     from des4.predict.files import free_folder
 
     console = Console(stderr=True, soft_wrap=True)
     warnings.showwarning = lambda message, *place: console.print(Text(str(message), style="yellow"))
+    prepare_process()
     settings = [path for path in paths if path.startswith("eval.") and "=" in path]
     files = [path for path in paths if path not in settings and path != "-"]
     predictor = Predictor(run, device)

@@ -25,17 +25,20 @@ Pixels = NDArray[np.uint8]
 
 WINDOWS_FROM = 50_000_000
 """Pixels; larger files are read by windows, if libvips is there: 150 MB once decoded."""
+FETCHED = 64
+"""Rows that are asked of libvips at a time, which keeps them more than once."""
 
 
 class Windows(Protocol):
     """An image of which any part can be read. size: (height, width), upright. name: for messages, a path or a number.
 
-    streamed: whether reading from top to bottom is cheap and going back is not.
+    streamed: whether reading from top to bottom is cheap and going back is not. share: of its file, that it is.
     """
 
     name: str
     size: tuple[int, int]
     streamed: bool
+    share: float
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         """Read (height, width, 3) RGB, all of which lies inside the image. Raises DataError."""
@@ -46,8 +49,8 @@ class Decoded:
 
     streamed = False
 
-    def __init__(self, pixels: Pixels, name: str) -> None:
-        self.pixels, self.name = pixels, name
+    def __init__(self, pixels: Pixels, name: str, share: float = 1.0) -> None:
+        self.pixels, self.name, self.share = pixels, name, share
         self.size = (pixels.shape[0], pixels.shape[1])
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
@@ -73,7 +76,7 @@ class Streamed:
     pyvips: the module. Raises DataError for a file that is broken, has several frames, or more than 8 bits a channel.
     """
 
-    streamed = True
+    streamed, share = True, 1.0
 
     def __init__(self, path: Path, pyvips: Any) -> None:
         self.path, self.name, self._vips = path, str(path), pyvips
@@ -82,21 +85,23 @@ class Streamed:
         self.size: tuple[int, int] = (image.height, image.width)
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
-        """Read a part; what is kept of earlier reads begins at the same row."""
+        """Read a part. Whole rows are kept: those of the last read that went further down than the one before."""
         if top < self._first:
             self._open()
-        bottom = top + height
-        kept: Pixels = self._rows[max(top - self._first, 0) :]
-        start = max(top, self._first + len(self._rows))
-        try:
-            if start < bottom:
-                data = self._region.fetch(0, start, self.size[1], bottom - start)
-                fresh = np.frombuffer(data, np.uint8).reshape(bottom - start, self.size[1], 3)
-                kept = np.concatenate([kept, fresh]) if len(kept) else fresh
-        except self._vips.Error as error:
-            raise _broken(self.path, error) from None
-        self._first, self._rows = top, kept
-        return kept[:height, left : left + width]
+        known = self._first + len(self._rows)
+        if top + height > known:
+            rows = np.empty((height, self.size[1], 3), np.uint8)
+            kept = self._rows[top - self._first :]
+            rows[: len(kept)] = kept
+            try:
+                for start in range(max(top, known), top + height, FETCHED):
+                    count = min(FETCHED, top + height - start)
+                    data = self._region.fetch(0, start, self.size[1], count)
+                    rows[start - top : start - top + count] = np.frombuffer(data, np.uint8).reshape(count, -1, 3)
+            except self._vips.Error as error:
+                raise _broken(self.path, error) from None
+            self._first, self._rows = top, rows
+        return self._rows[top - self._first :][:height, left : left + width]
 
     def _open(self) -> Any:
         """Go to the top of the file."""

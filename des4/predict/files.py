@@ -14,7 +14,7 @@ import io
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import des4
-from des4.data.windows import Windows, open_windows
+from des4.data.georeference import read_georeference
+from des4.data.video import is_video, read_frames
+from des4.data.windows import Decoded, Windows, open_windows
 from des4.predict.pieces import Piece, label_type
 from des4.predict.png import PngWriter
 from des4.predict.prediction import OVERLAY_PIXELS, grey_of_entropy, png_of_labels, reduction
@@ -94,8 +96,12 @@ def predict_files(
     expect(len(jobs))
     waiting = [job for job in jobs if str(job.source) not in done]
     progress(len(jobs) - len(waiting))
+    told = False
     with _Table(out / TABLE, predictor.classes) as table:
-        for job, image, pieces in _read_ahead(predictor, waiting, summary.skipped, progress):
+        for job, image, pieces in _read_ahead(predictor, waiting, done, summary.skipped, progress):
+            if not told and (note := predictor.note_on_size(image)):
+                told = True
+                summary.notes.append(note)
             try:
                 row = _write(predictor, job, image, pieces, out, outputs)
             except UserError as error:
@@ -130,32 +136,53 @@ def free_folder(name: str, continued: bool, folder: Path = Path("predictions")) 
 
 
 def _read_ahead(
-    predictor: Predictor, jobs: Sequence[Job], skipped: dict[str, str], progress: Callable[[float], None]
+    predictor: Predictor,
+    jobs: Sequence[Job],
+    done: Collection[str],
+    skipped: dict[str, str],
+    progress: Callable[[float], None],
 ) -> Iterator[tuple[Job, Windows, Iterable[Piece]]]:
-    """Yield images with their pieces, while the next files are being decoded."""
+    """Yield images, and the frames of videos, with their pieces, while the next files are being decoded."""
     places: dict[int, Job] = {}
 
     def images() -> Iterator[Windows]:
-        with ThreadPoolExecutor(1, "read") as reader:
-            ahead: deque[tuple[Job, Future[Windows]]] = deque()
-            rest = iter(jobs)
-            while True:
-                while len(ahead) < READ_AHEAD and (job := next(rest, None)) is not None:
-                    ahead.append((job, reader.submit(open_windows, job.source)))
-                if not ahead:
-                    return
-                job, future = ahead.popleft()
-                try:
-                    image = future.result()
-                except UserError as error:
-                    skipped[str(job.source)] = str(error)
-                    progress(1)
+        for job, opened in _opened(jobs):
+            try:
+                if not is_video(job.source):
+                    image = opened.result()
+                    places[id(image)] = job
+                    yield image
                     continue
-                places[id(image)] = job
-                yield image
+                for frame, image in _frames(job):
+                    if str(frame.source) in done:
+                        progress(image.share)
+                    else:
+                        places[id(image)] = frame
+                        yield image
+            except UserError as error:
+                skipped[str(job.source)] = str(error)
+                progress(1)
 
     for image, pieces in predictor.pieces(images(), progress):
         yield places.pop(id(image)), image, pieces
+
+
+def _opened(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Windows]]]:
+    """Open image files one after the other, a few ahead; a video is opened by whoever reads its frames."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        ahead: deque[tuple[Job, Future[Windows]]] = deque()
+        for job in jobs:
+            ahead.append((job, Future() if is_video(job.source) else reader.submit(open_windows, job.source)))
+            if len(ahead) > READ_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
+
+
+def _frames(job: Job) -> Iterator[tuple[Job, Windows]]:
+    """Yield the frames of a video as images of their own."""
+    for number, total, pixels in read_frames(job.source):
+        name = f"{job.source}#{number}"
+        yield Job(Path(name), job.place / f"{number:06d}"), Decoded(pixels, name, 1 / total if total else 0.0)
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,6 +216,9 @@ def _write(
             picture.save(partial["overlays"])
         for name, path in paths.items():
             partial[name].replace(path)
+        if (place := read_georeference(job.source)) is not None:
+            for name in {"masks", "entropy"} & paths.keys():
+                place.write_beside(paths[name])
     except BaseException:
         for writer in writers:
             writer.discard()

@@ -33,6 +33,9 @@ KEPT_PROBS = 2**28
 """Bytes; larger arrays of probabilities are kept only where they are asked for."""
 
 T = TypeVar("T")
+UNUSUAL = 0.5
+"""The network was trained on images of so many times the size; smaller figures are told of."""
+
 Source = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
 
@@ -99,7 +102,7 @@ class Predictor:
         """Segment images in order: each comes with its pieces, from top to bottom, which have to be read at once.
 
         Neighbours of one size go through the network together, up to `batch` of them. progress: called with the part
-        of an image that has been done since. Raises what reading a file raises, when its pieces are read.
+        of a file that has been done since. Raises what reading a file raises, when its pieces are read.
         """
         group: list[Windows] = []
         for image in images:
@@ -113,6 +116,21 @@ class Predictor:
         if group:
             yield from self._together(group, progress)
 
+    def note_on_size(self, image: Windows) -> str | None:
+        """Say, in one sentence, that an image is much larger than those the network was trained on, where it is."""
+        known = self.info.image_size
+        if known is None:
+            return None
+        factor = math.sqrt(math.prod(known) / math.prod(image.size))
+        if factor / self.eval.resize >= UNUSUAL:
+            return None
+        (height, width), (their_height, their_width) = image.size, known
+        return (
+            f"{image.name}: {width}×{height} pixels, and the network was trained on images of about "
+            f"{their_width}×{their_height}; if it shows things larger than those did, eval.resize={factor:.2g} brings "
+            "them to their size"
+        )
+
     def is_cut(self, image: Windows) -> bool:
         """Whether an image is segmented by tiles."""
         return image.streamed or image.size[0] * image.size[1] > 2 * self.tile**2
@@ -124,7 +142,7 @@ class Predictor:
         rows, columns = (slice(0, side) for side in images[0].size)
         for image, probs in zip(images, self._with_less_memory(lambda: self._probs(pixels)), strict=True):
             yield image, [Piece.of(Area(rows, columns, probs))]
-            progress(1)
+            progress(image.share)
 
     def _probs(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Probabilities (B, C, H, W) of images (B, H, W, 3)."""
@@ -136,7 +154,7 @@ class Predictor:
 
         def begin() -> tuple[Area, Iterator[Area]]:
             tiling = Tiling.of(self.eval, self.tile)
-            share = 1 / tiling.count(scaled_size(image.size, self.eval.resize))
+            share = image.share / tiling.count(scaled_size(image.size, self.eval.resize))
             areas = segment_by_tiles(
                 self.segmenter, image.read, image.size, self.eval, tiling,
                 device=self.device, batch=self.batch, progress=lambda: progress(share),

@@ -10,6 +10,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from des4.data.images import IMAGE_SUFFIXES
+from des4.data.video import is_video
 from des4.types import DataError
 
 
@@ -23,6 +24,8 @@ class Job:
 
 def find_images(arguments: Sequence[str | Path], lines: Iterable[str] = ()) -> tuple[list[Job], list[str]]:
     """List the images of files, folders and glob patterns, each file once, and say where two had one name.
+
+    A file may be a video too, where it is named or matches a pattern; folders are searched for images alone.
 
     lines: further files, one a line, as `-` reads them from standard input. The tree below a folder, below the fixed
     part of a pattern, or below the folder that all lines share, is kept; with several arguments each folder's name
@@ -53,7 +56,8 @@ def _of_argument(path: Path, alone: bool) -> list[tuple[Path, Path]]:
     matches = sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207  # absolute ones, too
     if not matches:
         raise DataError(f"{path}: matches no file")
-    return [(match, match.relative_to(base)) for match in matches if match.is_file() and _is_image(match)]
+    wanted = (match for match in matches if match.is_file() and (_is_image(match) or is_video(match)))
+    return [(match, match.relative_to(base)) for match in wanted]
 
 
 def _of_lines(lines: Sequence[str]) -> list[tuple[Path, Path]]:

@@ -106,6 +106,17 @@ def test_onnx_takes_pictures_of_any_number_and_size(exported: Path, trained: Pat
         assert (labels[number] == found.labels).mean() > 0.999
 
 
+def test_a_vision_transformer_takes_any_size_too(trained: Path, tmp_path: Path) -> None:
+    needs("onnx", "onnxscript", "onnxruntime")
+    _, info = load_weights(trained / "weights" / "last.safetensors")
+    info = info.model_copy(update={"model": info.model.model_copy(update={"encoder": "test_vit"})})
+    torch.manual_seed(0)
+    segmenter = build_segmenter(info.model, len(info.classes), info.head, pretrained=False)
+    save_weights(tmp_path / "w.safetensors", segmenter.state_dict(), info)
+    (path,) = export_model(tmp_path / "w.safetensors", tmp_path / "out")
+    assert all(check["equal_labels"] > 0.99 for check in json.loads(meta(path)["parity"]))
+
+
 def test_the_runner_needs_no_torch(exported: Path, trained: Path, tmp_path: Path) -> None:
     image = pixels(33, 47)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -199,6 +210,7 @@ def test_a_network_that_differs_is_not_kept(trained: Path, tmp_path: Path, monke
 
 
 def test_what_is_missing_is_named(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("onnx")
     weights = trained / "weights" / "last.safetensors"
     with pytest.raises(ConfigError, match="tflite: no such format; there are onnx, int8"):
         export_model(weights, tmp_path, ["tflite"])

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
+from test_data_video import make_video
 
 import des4
 from des4.build import load_weights, save_weights
@@ -167,6 +168,19 @@ def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
         predictor.configure(["eval.miror=true"])
 
 
+def test_an_image_much_larger_than_the_trained_ones_is_told_of_once(
+    predictor: Predictor, tmp_path: Path, photo: Photo
+) -> None:
+    assert predictor.info.image_size == (48, 48)
+    for name, size in (("a", (90, 90)), ("b", (192, 96)), ("c", (192, 96))):
+        photo(f"x/{name}.png", size)
+    (told,) = predict_files(predictor, [tmp_path / "x"], tmp_path / "out").notes
+    assert told.startswith(f"{tmp_path}/x/b.png: 96×192 pixels, and the network was trained on images of about 48×48")
+    assert "eval.resize=0.35 brings" in told
+    predictor.configure(["eval.resize=0.35"])
+    assert predict_files(predictor, [tmp_path / "x"], tmp_path / "new").notes == []
+
+
 def test_above_255_classes_labels_have_16_bits(trained: Path, tmp_path: Path) -> None:
     _, info = load_weights(trained / "weights" / "last.safetensors")
     names = tuple(f"c{i}" for i in range(300))
@@ -259,12 +273,40 @@ def test_a_file_read_by_windows_gives_what_it_gives_whole(
     assert predictor.segment(path).overlay().size == (85, 100)
 
 
+def test_a_mask_lies_where_its_image_does(predictor: Predictor, tmp_path: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[33550], info[33922] = (2.0, 2.0, 0.0), (0.0, 0.0, 0.0, 100.0, 200.0, 0.0)
+    Image.fromarray(pixels()).save(tmp_path / "a.tif", tiffinfo=info)
+    predict_files(predictor, [tmp_path / "a.tif"], tmp_path / "out", outputs=Outputs(entropy=True))
+    for folder in ("masks", "entropy"):
+        assert (tmp_path / "out" / folder / "a.pgw").read_text().split() == ["2", "0", "0", "-2", "101", "199"]
+        assert "<GeoTransform>100, 2, 0, 200, 0, -2<" in (tmp_path / "out" / folder / "a.png.aux.xml").read_text()
+
+
 def test_two_images_of_one_name_do_not_stop_the_rest(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
     for name in ("x/a.png", "x/a.jpg", "x/b.png"):
         photo(name)
     summary = predict_files(predictor, [tmp_path / "x"], tmp_path / "out")
     assert [row["mask"] for row in rows(tmp_path / "out")] == ["masks/a.png", "masks/a-2.png", "masks/b.png"]
     assert summary.notes == [f"{tmp_path}/x/a.png: has the name of {tmp_path}/x/a.jpg; its results are called a-2"]
+
+
+def test_the_frames_of_a_video_are_images(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    video = make_video(tmp_path / "drive.mp4", frames=3)
+    seen: list[float] = []
+    broken = tmp_path / "broken.mov"
+    broken.write_bytes(b"nothing")
+    arguments = [photo("a.png"), video, broken]
+    summary = predict_files(predictor, arguments, tmp_path / "out", progress=seen.append)
+    assert list(summary.skipped) == [str(broken)]
+    assert sum(seen) == pytest.approx(3)
+    expected = ["a.png", "drive/000000.png", "drive/000001.png", "drive/000002.png"]
+    assert [row["mask"].removeprefix("masks/") for row in rows(tmp_path / "out")] == expected
+    with Image.open(tmp_path / "out" / "masks" / "drive" / "000002.png") as mask:
+        assert mask.size == (64, 48)
+    again = predict_files(predictor, arguments, tmp_path / "out", resume=True)
+    assert again.done == 4
+    assert len(rows(tmp_path / "out")) == 4
 
 
 def test_a_file_named_twice_is_segmented_once(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
