@@ -193,6 +193,25 @@ def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) 
 
     groups: label -> score name -> the fractions of its runs.
     """
+    with _bars(groups, path) as axes:
+        _percent_axis(axes)
+
+
+def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Path) -> None:
+    """Draw each method's differences to a reference: their mean and standard deviation (n - 1), every pair as a dot.
+
+    groups: method -> score name -> the differences of its pairs, as fractions.
+    """
+    with _bars(groups, path) as axes:
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.margins(x=0.12)  # for the figures beside the bars
+        axes.set_xlabel(f"points minus {reference}, pairs with the same lists and seed")
+        axes.grid(axis="y", visible=False)
+
+
+@contextmanager
+def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Iterator[Axes]:
+    """Draw a row a group, with a bar a score; lend the axes for what remains."""
     names = list(next(iter(groups.values())))
     thick = 0.76 / len(names)
     with canvas(path, WIDTH, 1.0 + len(groups) * (0.2 + 0.24 * len(names))) as figure:
@@ -203,48 +222,19 @@ def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) 
                 values, at = every[~np.isnan(every)], row - 0.38 + thick * (offset + 0.5)
                 if not len(values):
                     continue
-                spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+                mean, spread = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
                 label = name if row == 0 else None
-                axes.barh(at, values.mean(), thick * 0.9, color=_colour(name, offset), label=label)
+                axes.barh(at, mean, thick * 0.9, color=_colour(name, offset), label=label)
                 axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec=INK, mew=0.9, zorder=4)
                 if spread:
-                    axes.errorbar(values.mean(), at, xerr=spread, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
-                text = f"{values.mean():.2f}" + (f" ± {spread:.2f}" if spread else "")
-                right = max(values.max(), values.mean() + spread)
-                axes.text(right + 1.2, at, text, va="center", fontsize=8.5, color=GREY)
+                    axes.errorbar(mean, at, xerr=spread, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
+                text = f"{mean:.2f}" + (f" ± {spread:.2f}" if spread else "")
+                place, shift = (max(values.max(), mean + spread, 0.0), at), (8, 0)
+                axes.annotate(text, place, shift, textcoords="offset points", va="center", fontsize=8.5, color=GREY)
         axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 36)) for label in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
-        _percent_axis(axes)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
-
-
-def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Path) -> None:
-    """Draw each method's differences to a reference: a dot a pair of runs, their mean and standard deviation (n - 1).
-
-    groups: method -> score name -> the differences of its pairs, as fractions.
-    """
-    names = list(next(iter(groups.values())))
-    thick = 0.76 / len(names)
-    with canvas(path, WIDTH, 1.1 + len(groups) * (0.2 + 0.3 * len(names))) as figure:
-        axes = figure.add_subplot()
-        axes.axvline(0, color=INK, linewidth=1)
-        for offset, name in enumerate(names):
-            for row, scores in enumerate(groups.values()):
-                every = 100 * np.array(scores[name], dtype=float)
-                values, at = every[~np.isnan(every)], row - 0.38 + thick * (offset + 0.5)
-                if not len(values):
-                    continue
-                spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-                colour = _colour(name, offset)
-                axes.barh(at, values.mean(), thick * 0.86, color=colour, alpha=0.35, label=name if row == 0 else None)
-                axes.plot(values, np.full(len(values), at), "o", ms=4.5, mfc=colour, mec="white", mew=0.8, zorder=4)
-                if spread:
-                    axes.errorbar(values.mean(), at, xerr=spread, color=INK, capsize=3.5, linewidth=1.2, zorder=3)
-        axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 36)) for label in groups])
-        axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlabel(f"points minus {reference}, pairs with the same lists and seed")
-        axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
+        yield axes
 
 
 def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
