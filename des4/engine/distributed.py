@@ -128,7 +128,9 @@ def average_gradients(method: nn.Module) -> nn.Module:
     # Buffers need no broadcast: norms are synchronised, or averaged once a step, and prototypes move alike everywhere.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its successor begins with torch 2.15
-        return DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            method, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=method.rests
+        )
 
 
 def without_averaging(wrapped: nn.Module, skip: bool) -> AbstractContextManager[None]:

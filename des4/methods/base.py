@@ -81,6 +81,9 @@ class Method(nn.Module, ABC):
     FROZEN: tuple[str, ...] = ()
     """Submodules that never get a gradient and stay in eval mode unless the method says otherwise."""
 
+    rests: bool = False
+    """Whether some of what is trained goes without a gradient in some steps. `build` may set it; of several processes
+    the engine then looks, in each step, for what that is."""
     config: MethodConfig
 
     def __init__(self, config: MethodConfig, setting: Setting) -> None:

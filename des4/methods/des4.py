@@ -74,9 +74,9 @@ class DeS4Config(Config):
     teacher_decoders: int = Field(1, ge=1)
     """Decoders of the teacher, each trained alone on labels from its own random start; pseudo-labels come from the mean
     of their distributions [ours: the paper has one]. The first one is the teacher that is evaluated."""
-    teacher_encoder: Literal["follows", "stays"] = "follows"
-    """Once pseudo-labels are learnt from: the teacher's encoder goes on following the student (eq. 5) [paper], or
-    stays as `labels_alone` has left it, so that no pseudo-label ever reaches the teacher [ours]."""
+    teacher_stays: bool = False
+    """After that part the teacher stays as it is. Otherwise its encoder goes on following the student (eq. 5) [paper],
+    so that what the student learns from a wrong pseudo-label comes back in the next one [ours]."""
     pseudo_labels: Literal["hard", "soft"] = "hard"
     """The teacher's most probable class [paper], or its distribution over classes [ours]."""
     pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
@@ -116,10 +116,10 @@ class DeS4(Method):
     def build(self, setting: Setting) -> None:
         """Make student and teacher, which share the prototypes, and what feeds these."""
         config = self.config
-        if config.teacher_encoder == "stays" and not (config.labels_alone and config.decoupled):
+        if config.teacher_stays and not (config.labels_alone and config.decoupled):
             raise ConfigError(
-                "method.teacher_encoder=stays: then it learns in the part of the training that labels_alone names, "
-                "while decoupled; set method.labels_alone, such as 0.5"
+                "method.teacher_stays: it learns in the part of the training that labels_alone names, while decoupled; "
+                "set method.labels_alone, such as 0.5"
             )
         if config.pseudo_labels == "soft" and config.threshold:
             raise ConfigError("method.threshold: is of hard pseudo-labels; set it to 0, or pseudo_labels=hard")
@@ -138,6 +138,7 @@ class DeS4(Method):
         self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
+        self.rests = config.teacher_stays
         self.others = nn.ModuleList(
             DecoderAndHead(setting.make_segmenter("prototype")) for _ in range(config.teacher_decoders - 1)
         )
@@ -151,6 +152,11 @@ class DeS4(Method):
     def on_labels_alone(self) -> bool:
         """Whether this step is of the part that learns from labels alone."""
         return self.step < self.config.labels_alone * self.setting.total_steps
+
+    @property
+    def teacher_is_done(self) -> bool:
+        """Whether the teacher has learnt what it is to learn."""
+        return self.config.teacher_stays and not self.on_labels_alone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""
@@ -168,7 +174,8 @@ class DeS4(Method):
             self.note(confidence=pseudo.mean_confidence())
         if config.decoupled:
             losses = [self._teacher_loss(logits, labelled) for logits in teacher_logits]
-            terms["teacher/labelled"] = torch.stack(losses).sum()  # each reaches a decoder of its own
+            # each reaches a decoder of its own; there is none once the teacher is done
+            terms["teacher/labelled"] = torch.stack([*losses, student_logits.new_zeros(())]).sum()
         return terms
 
     def _teacher_loss(self, logits: Tensor, labelled: Labelled) -> Tensor:
@@ -188,17 +195,19 @@ class DeS4(Method):
         """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
 
         The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it. Of the
-        logits there is one entry a decoder.
+        logits there is one entry a decoder, and none once the teacher is done.
         """
-        config, teacher, count, pseudo = self.config, self.teacher, len(labelled.image), None
-        teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
+        config, teacher, pseudo = self.config, self.teacher, None
+        images = [] if self.teacher_is_done else [labelled.image]
+        count = sum(map(len, images))
+        teacher.encoder.train(self.training and config.teacher_encoder_mode == "train" and not self.teacher_is_done)
         with torch.no_grad():
-            if self.on_labels_alone:
-                maps = teacher.encode(labelled.image)
-            else:
-                maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
-                self._set_decoders(self.training and config.pseudo_label_mode == "train")
+            maps = teacher.encode(torch.cat(images if self.on_labels_alone else [*images, unlabelled.weak]))
+            if not self.on_labels_alone:
+                self._set_decoders(self.training and config.pseudo_label_mode == "train" and not self.teacher_is_done)
                 pseudo = self._targets(tuple(each[count:] for each in maps), unlabelled).mixed(unlabelled.strong[0])
+        if self.teacher_is_done:
+            return pseudo, ()
         self._set_decoders(self.training and config.decoupled and config.teacher_decoder_mode == "train")
         seen = tuple(each[:count] for each in maps)
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
@@ -244,7 +253,7 @@ class DeS4(Method):
         momentum = (
             warm_momentum(config.encoder_momentum, self.step) if config.encoder_warm_start else config.encoder_momentum
         )
-        if config.teacher_encoder == "follows" or self.on_labels_alone:
+        if not self.teacher_is_done:
             follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
         if not config.decoupled:
             follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
