@@ -134,7 +134,10 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
     data, seen = _checked_dataset(config, ("labelled", "val")) if checked else (_opened_dataset(config), None)
     num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
     schedule = PolySchedule(
-        config.train.total_steps(len(data.labelled), num_unlabelled), config.optim.power, config.optim.warmup_steps
+        config.train.total_steps(len(data.labelled), num_unlabelled),
+        config.optim.power,
+        config.optim.warmup_steps,
+        config.optim.restart,
     )
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
     net = method(config, data, counts, schedule.steps).to(device)

@@ -26,6 +26,8 @@ class OptimConfig(Config):
     decoder_lr_multiplier: everything that is no encoder learns at `lr` times this.
     power: of the poly schedule.
     warmup_steps: over these the rate rises linearly to the schedule's.
+    restart: share of the training after which the schedule, having come to its end, begins anew; null = it does not.
+        For methods that learn in two parts.
     reference_batch: the labelled batch size `lr` was chosen for. If given, the rate is scaled to the batch size in
         use, see `scaled_lr`; null = `lr` is used as it is.
     clip: the largest norm a gradient may have, over all parameters; null = no clipping.
@@ -39,6 +41,7 @@ class OptimConfig(Config):
     decoder_lr_multiplier: float = Field(10.0, gt=0)
     power: float = Field(0.9, ge=0)
     warmup_steps: int = Field(0, ge=0)
+    restart: float | None = Field(None, gt=0, lt=1)
     reference_batch: int | None = Field(None, ge=1)
     clip: float | None = Field(None, gt=0)
     decay_norms: bool = True
@@ -103,17 +106,21 @@ def build_optimiser(method: Method, config: OptimConfig, batch_size: int) -> Opt
 class PolySchedule:
     """Poly decay: at step t of T the rate is lr · (1 − t/T)^power, times (t+1)/warmup_steps while that is below 1.
 
-    A function of the step alone, so there is nothing to save or to resume.
+    With a restart these T steps are two parts, each of which begins at t = 0. A function of the step alone, so there is
+    nothing to save or to resume.
     """
 
     steps: int
     power: float = 0.9
     warmup_steps: int = 0
+    restart: float | None = None
 
     def factor(self, step: int) -> float:
         """Return the factor of step `step`, counted from 0."""
+        first = math.ceil(self.steps * self.restart) if self.restart else self.steps
+        step, steps = (step, first) if step < first else (step - first, max(1, self.steps - first))
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * math.pow(max(0.0, 1 - step / self.steps), self.power)
+        return warmup * math.pow(max(0.0, 1 - step / steps), self.power)
 
     def apply(self, optimiser: Optimizer, step: int) -> None:
         """Set the rates of all groups for step `step`; a group's rate at the start is kept as its `initial_lr`."""
