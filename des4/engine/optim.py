@@ -117,8 +117,9 @@ class PolySchedule:
 
     def factor(self, step: int) -> float:
         """Return the factor of step `step`, counted from 0."""
-        first = math.ceil(self.steps * self.restart) if self.restart else self.steps
-        step, steps = (step, first) if step < first else (step - first, max(1, self.steps - first))
+        steps, first = self.steps, math.ceil(self.steps * (self.restart or 0))
+        if self.restart:
+            step, steps = (step, first) if step < first else (step - first, max(1, steps - first))
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return warmup * math.pow(max(0.0, 1 - step / steps), self.power)
 
