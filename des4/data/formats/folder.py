@@ -99,6 +99,8 @@ class Folder(FileDataset):
         suffix = _common_suffix(images, stems) if config.mask_suffix is None else config.mask_suffix
         if config.mask_suffix is None and suffix:
             stems = {stem.removesuffix(suffix): path for stem, path in stems.items()}
+        if not stems:
+            _refuse_other_formats(root)
         meaning = _meaning(config)
         catalogue = Catalogue(
             images=images,
@@ -148,6 +150,15 @@ def _folder(given: Path | None, root: Path, names: tuple[str, ...], suffix: str 
         raise DataError(f"{root}: {found[0].name}/ and {found[1].name}/ could both be meant; say data.images=FOLDER or "
                         "data.masks=FOLDER")  # fmt: skip
     return found[0] if found else own
+
+
+def _refuse_other_formats(root: Path) -> None:
+    """Raise DataError for a folder without masks that is annotated in a format that is not read."""
+    instead = "export its masks instead: CVAT's 'Segmentation mask 1.1', COCO, or PNGs of class indices into masks/"
+    if (root / "annotations.xml").is_file():
+        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' is not read; {instead}")
+    if (root / "labels").is_dir() and scan(root / "labels", {".txt"}):
+        raise DataError(f"{root / 'labels'}: YOLO's text files are not read; {instead}")
 
 
 def _identify(name: str, folder: str) -> str:
