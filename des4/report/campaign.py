@@ -81,10 +81,17 @@ class CampaignReport:
         )
 
     def headroom(self, lists: str, name: str = "miou") -> float:
-        """What all masks give the reference more than a list does; nan where one of the two was not trained."""
+        """What all masks give more than a list does; nan where one of the two was not trained.
+
+        With all masks it is the reference that counts or, where it has no such run, the first method that has.
+        """
         if self.full is None or self.reference is None or lists == self.full:
             return math.nan
-        return self.scores(self.reference, self.full, name).mean - self.scores(self.reference, lists, name).mean
+        having = [run.method for run in self.runs if run.lists == self.full]
+        if not having:
+            return math.nan
+        best = self.reference if self.reference in having else having[0]
+        return self.scores(best, self.full, name).mean - self.scores(self.reference, lists, name).mean
 
     def closed(self, method: str, lists: str, name: str = "miou") -> float:
         """Share of the headroom that a method closes; nan where there is none."""

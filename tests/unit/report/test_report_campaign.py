@@ -42,6 +42,13 @@ def test_headroom_and_the_share_of_it_that_is_closed_by_hand(report: CampaignRep
     assert math.isnan(alone.headroom("a"))
 
 
+def test_all_masks_may_be_trained_as_a_method_of_their_own() -> None:
+    runs = [run("plain", "a", 0, 0.40), run("ours", "a", 0, 0.43), run("longer", "all", 0, 0.55, masks=100)]
+    report = CampaignReport(runs, "plain", "all")
+    assert report.headroom("a") == pytest.approx(0.15) and report.closed("ours", "a") == pytest.approx(0.2)
+    assert math.isnan(CampaignReport(runs[:2], "plain", "all").headroom("a"))
+
+
 def test_a_list_without_headroom_closes_nothing() -> None:
     runs = [run("plain", "a", 0, 0.5), run("plain", "all", 0, 0.4), run("ours", "a", 0, 0.6)]
     assert math.isnan(CampaignReport(runs, "plain", "all").closed("ours", "a"))
