@@ -526,7 +526,8 @@ def test_the_verb_checks_what_is_there(tmp_path: Path) -> None:
     camvid_tree(tmp_path, (f"0016E5_{number:05}" for number in range(701)))
     result = verb("camvid", tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == f"{tmp_path}: complete"
+    complete, following = result.stdout.splitlines()[-2:]
+    assert complete == f"{tmp_path}: complete" and following == f"next: des4 data check {tmp_path}"
 
 
 @pytest.mark.usefixtures("no_sockets")
