@@ -116,10 +116,10 @@ class DeS4(Method):
     def build(self, setting: Setting) -> None:
         """Make student and teacher, which share the prototypes, and what feeds these."""
         config = self.config
-        if config.teacher_stays and not (config.labels_alone and config.decoupled):
+        if config.teacher_stays and not config.labels_alone:
             raise ConfigError(
-                "method.teacher_stays: it learns in the part of the training that labels_alone names, while decoupled; "
-                "set method.labels_alone, such as 0.5"
+                "method.teacher_stays: it learns in the part of the training that labels_alone names; set "
+                "method.labels_alone, such as 0.5"
             )
         if config.pseudo_labels == "soft" and config.threshold:
             raise ConfigError("method.threshold: is of hard pseudo-labels; set it to 0, or pseudo_labels=hard")
@@ -138,7 +138,7 @@ class DeS4(Method):
         self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
-        self.rests = config.teacher_stays
+        self.rests = config.teacher_stays and config.decoupled
         self.others = nn.ModuleList(
             DecoderAndHead(setting.make_segmenter("prototype")) for _ in range(config.teacher_decoders - 1)
         )
@@ -255,10 +255,10 @@ class DeS4(Method):
         )
         if not self.teacher_is_done:
             follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
-        if not config.decoupled:
-            follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
-            if not isinstance(teacher.head, PrototypeClassifier):  # prototypes are fed, each by its own network
-                follow(teacher.head, student.head, momentum)
+            if not config.decoupled:
+                follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
+                if not isinstance(teacher.head, PrototypeClassifier):  # prototypes are fed, each by its own network
+                    follow(teacher.head, student.head, momentum)
         generators = partial(self.generator, student.mean.device)
         for feed, segmenter in ((self.feed, teacher), (self.student_feed, student)):
             if isinstance(segmenter.head, PrototypeClassifier):
