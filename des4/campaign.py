@@ -1,19 +1,6 @@
 """Campaigns: methods × lists × seeds as one command, and what each method is worth against a reference.
 
-```yaml
-out: runs/few                      # one folder a run: out/METHOD/LIST/seed-0
-settings: {data: mydata}           # of every run, as in a config file
-methods:
-  supervised: {config: configs/camvid/supervised.yaml}   # a file to begin with, settings that override it, or both
-  des4: {config: configs/camvid/des4.yaml, steps: 2000}
-  oracle: {config: configs/camvid/supervised.yaml, lists: [all]}   # only with these lists
-lists:
-  6a: {data.labeled: lists/6a/labeled.txt, data.unlabeled: lists/6a/unlabeled.txt}
-  all: {data.labeled: lists/all.txt}
-seeds: [0, 1, 2]
-reference: supervised              # what the others are compared with, run by run
-full: all                          # the list that has every mask: the headroom is what it adds to the others
-```
+docs/campaigns.md shows a campaign file. One folder a run: out/METHOD/LIST/seed-0.
 
 A run is done, goes on where it was stopped, or is trained from its beginning; so the command may be given again at any
 time. Paths are relative to the working directory, as everywhere.
@@ -25,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +53,8 @@ class CampaignConfig(Config):
         if self.full is not None and self.full not in self.lists:
             raise ValueError(f"full: `{self.full}` is none of the lists {', '.join(self.lists)}")
         for name, settings in self.methods.items():
+            if not isinstance(settings.get("lists", []), list):
+                raise ValueError(f"methods.{name}.lists: is a list, such as [{next(iter(self.lists))}]")
             if unknown := [entry for entry in settings.get("lists", ()) if entry not in self.lists]:
                 raise ValueError(f"methods.{name}.lists: {', '.join(unknown)} is none of {', '.join(self.lists)}")
         return self
@@ -118,6 +107,7 @@ def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planne
                 # later ones win: the file, what all runs share, the lists, the method's own, the command line's
                 layers = [Path(file)] if file else []
                 config = load_config([*layers, campaign.settings, where, own, {"train.seed": seed}], overrides)
+                config.train.total_steps(1, 1)  # is its length given?
                 out = campaign.out / method / lists / f"seed-{seed}"
                 runs.append(Planned(method, lists, seed, config.model_copy(update={"out": out})))
     return runs
@@ -131,7 +121,9 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
     the next larger one. Raises ConfigError or DataError.
     """
     if METHODS[config.method.name].VIEWS.strong:
-        raise ConfigError(f"method={config.method.name}: a learning curve is of supervised training; leave method out")
+        raise ConfigError(
+            f"method={config.method.name}: a learning curve is of supervised training; give method=supervised"
+        )
     if not isinstance(config.data, FilesConfig):
         raise ConfigError("data: a learning curve is drawn of data in files; give data=FOLDER")
     dataset = open_files(config.data)
@@ -180,12 +172,12 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
                     run = waiting.pop(0)
                     process = _start(run, threads)
                     running[process] = run
-                    bars[process] = progress.add_task(run.name, total=None)
+                    bars[process] = progress.add_task(run.name, total=run.config.train.steps)
                     if progress.disable:
                         print(f"{run.name}: started", flush=True)
                 time.sleep(POLL)
                 for process, run in list(running.items()):
-                    progress.update(bars[process], completed=_step(run), total=_steps(run))
+                    progress.update(bars[process], completed=_step(run))
                     if process.poll() is None:
                         continue
                     del running[process]
@@ -196,25 +188,19 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
                         failures.append(f"{run.name}: {_reason(run)}")
                     if progress.disable:
                         print(f"{run.name}: {'done' if done else failures[-1]}", flush=True)
-        except KeyboardInterrupt:
-            for process in running:  # on a terminal they have been told too; twice does no harm to one that saves
+        finally:  # on Ctrl-C a terminal has told them too; twice does no harm to one that saves
+            for process in running:
                 process.terminate()
             for process in running:
                 process.wait()
-            raise
     return failures
-
-
-def finished(runs: Sequence[Planned]) -> Iterator[Finished]:
-    """Yield the runs of a campaign that are done, for the report."""
-    for run in runs:
-        if _is_done(run):
-            yield Finished(run.method, run.lists, run.seed, RunFolder.open(run.folder).results())
 
 
 def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
     """Put the figures of all runs that are done together. Raises RunError if none is."""
-    done = list(finished(runs))
+    done = [
+        Finished(run.method, run.lists, run.seed, RunFolder.open(run.folder).results()) for run in runs if _is_done(run)
+    ]
     if not done:
         raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
     return CampaignReport(done, campaign.reference, campaign.full, planned=len(runs))
@@ -261,9 +247,5 @@ def _reason(run: Planned) -> str:
 
 def _step(run: Planned) -> int:
     """The last step that a run has logged."""
-    path = run.folder / "metrics.jsonl"
-    return RunFolder(run.folder).metrics()[-1]["step"] if path.exists() and path.stat().st_size else 0
-
-
-def _steps(run: Planned) -> int | None:
-    return run.config.train.steps
+    lines = RunFolder(run.folder).metrics()
+    return int(lines[-1]["step"]) if lines else 0

@@ -227,10 +227,15 @@ def curve(
 ) -> None:
     """Would more masks help, or unlabelled images? Train with ever more of the masks you have, and draw the curve."""
     from des4 import campaign
-    from des4.config import load_config
+    from des4.plan import plan, within_budget
 
     files, overrides = [a for a in arguments if "=" not in a], [a for a in arguments if "=" in a]
-    config = load_config(files or [{"method": "supervised"}], overrides)
+    if len(files) > 1:
+        raise typer.BadParameter(f"one config file at most, not {' and '.join(files)}; settings are written key=value")
+    decided = within_budget(plan(files[0] if files else {"method": "supervised"}, overrides))
+    for line in decided.lines():
+        print(line)
+    config = decided.config
     settings = campaign.curve(config, out, masks or (), seed or (0,))
     planned = campaign.plan(settings)
     failures = campaign.run_campaign(planned, jobs)
@@ -285,7 +290,7 @@ def _campaign(
         print(found.markdown(), end="")
     else:
         Console().print(found)
-    print(f"written to {settings.out}: campaign.md, campaign.json and, with a reference, campaign.png")
+    print(f"written to {settings.out}: campaign.md, campaign.json and campaign.png")
     if failures:
         raise typer.Exit(1)
 

@@ -19,7 +19,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from des4.report.compare import Rows, Score, as_table, markdown_rows
-from des4.report.plots import learning_curve, paired, percent
+from des4.report.plots import group_bars, learning_curve, paired, percent
 from des4.runlog import write_atomically, write_json
 
 SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
@@ -131,13 +131,16 @@ class CampaignReport:
     def plot(self, path: Path) -> None:
         """Draw each method's differences to the reference, a dot a pair, as PNG; without a reference, its scores."""
         others = [m for m in self.methods if m != self.reference]
-        if self.reference is None or not others:
+        if self.reference is not None and others:
+            groups = {m: {label: self.differences(m, n).values for n, label in SCORES.items()} for m in others}
+            paired(groups, self.reference, path)
             return
-        paired(
-            {m: {label: self.differences(m, name).values for name, label in SCORES.items()} for m in others},
-            self.reference,
-            path,
-        )
+        cells = [(m, lists) for m in self.methods for lists in self.lists if self.scores(m, lists, "miou").values]
+        groups = {
+            f"{m} · {lists}": {label: self.scores(m, lists, n).values for n, label in SCORES.items()}
+            for m, lists in cells
+        }
+        group_bars(groups, path)
 
     @property
     def curve(self) -> dict[str, dict[int, Score]]:
@@ -151,9 +154,9 @@ class CampaignReport:
     def verdict(self, method: str) -> list[str]:
         """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
         points = [(n, score.mean) for n, score in self.curve[method].items() if not math.isnan(score.mean)]
-        (few, low), (most, top) = points[0], points[-1]
         if len(points) < 2:
             return []
+        (few, low), (most, top) = points[0], points[-1]
         room, (half, before) = 100 * (top - low), points[-2]
         last = 100 * (top - before)
         return [
@@ -174,7 +177,7 @@ class CampaignReport:
     def write(self, folder: Path) -> None:
         """Write campaign.md, campaign.json (the figures of each run), campaign.png and curve.png into a folder.
 
-        The pictures need a reference, and lists of several sizes. Raises RunError.
+        A curve needs lists of several sizes. Raises RunError.
         """
         write_atomically(folder / "campaign.md", self.markdown())
         kept = ("miou", "tail_miou", "iou", "steps", "evaluated", "seconds", "data")
@@ -201,13 +204,16 @@ class CampaignReport:
         return rows
 
     def _paired(self) -> Rows:
-        """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed."""
+        """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed.
+
+        The last row of a method is over all lists but that with every mask, where there is nothing to close.
+        """
         others = [m for m in self.methods if m != self.reference]
         heading = [f"minus {self.reference}", "lists", "pairs", *SCORES.values(), "headroom", "closed"]
         rows = [heading]
         for method in others:
             for lists in [*self.lists, None]:
-                wanted = self.lists if lists is None else [lists]
+                wanted = [each for each in self.lists if each != self.full] if lists is None else [lists]
                 miou, tail = (self.differences(method, name, wanted) for name in SCORES)
                 if not miou.values:
                     continue

@@ -69,6 +69,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(file: Path, tmp_path: Path) 
         ({"reference": "theirs"}, "reference: `theirs` is none of the methods plain, ours"),
         ({"full": "most"}, "full: `most` is none of the lists few, all"),
         ({"methods": {"ours": {"lists": ["some"]}}, "reference": None}, "methods.ours.lists: some is none of few, all"),
+        ({"methods": {"plain": {"lists": "few"}}}, "methods.plain.lists: is a list, such as [few]"),
         ({"colour": 1}, "colour"),
         ({"lists": {}}, "lists"),
     ],
@@ -86,6 +87,22 @@ def test_a_wrong_setting_is_found_before_anything_is_trained(file: Path) -> None
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigError, match="treshold"):
         campaign.plan(campaign.read_campaign(file))
+
+
+def test_a_campaign_without_a_length_is_refused_before_anything_is_trained(file: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["compare", str(file), "steps=null"])
+    assert answer.exit_code == 2 and "train.steps and train.epochs" in answer.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_torn_line_of_metrics_is_no_step(file: Path) -> None:
+    run = campaign.plan(campaign.read_campaign(file))[0]
+    assert campaign._step(run) == 0
+    run.folder.mkdir(parents=True)
+    (run.folder / "metrics.jsonl").write_text('{"step": 4')
+    assert campaign._step(run) == 0
+    (run.folder / "metrics.jsonl").write_text('{"step": 4}\n{"st')
+    assert campaign._step(run) == 4
 
 
 def test_without_a_finished_run_there_is_no_report(file: Path) -> None:

@@ -72,11 +72,11 @@ def test_memory_is_what_the_container_allows(tmp_path: Path) -> None:
     assert memory_of_machine(tmp_path / "none", tmp_path) is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="looks at a machine whose GPU PyTorch cannot use")
 def test_a_driver_without_a_gpu_for_torch_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = tmp_path / "version"
     driver.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
     monkeypatch.setattr(machine, "DRIVER", driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (gpu,) = (finding for finding in examine_machine(tmp_path) if finding.subject == "GPU")
     assert gpu.level == "warn" and "570.86.15" in gpu.text
 

@@ -53,6 +53,17 @@ def same(a, b):
     return ids and all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
 
 
+def test_labelled_images_are_recoloured_only_if_asked_and_alike_each_time():
+    plain = make()[1]
+    coloured = make(views=ViewsConfig(crop_size=(24, 32), labelled_photometric="unimatch"))
+    found = coloured[1]
+    assert not torch.equal(found.labelled.image, plain.labelled.image)
+    assert torch.equal(found.labelled.label, plain.labelled.label)
+    assert torch.equal(found.unlabelled.weak, plain.unlabelled.weak)
+    assert found.labelled.image.min() >= 0 and found.labelled.image.max() <= 1
+    assert same(found, coloured[1]) and not torch.equal(found.labelled.image, coloured[4].labelled.image)
+
+
 def test_a_batch_has_the_promised_shapes():
     batch = make()[0]
     assert batch.labelled.image.shape == (2, 3, 24, 32)

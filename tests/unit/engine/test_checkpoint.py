@@ -4,6 +4,7 @@ import shutil
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,12 +157,26 @@ def test_a_file_in_the_folder_s_place_is_named(tmp_path):
         Checkpoints(tmp_path / "checkpoints").save(1, tensors(1), {})
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_read_only_folder_is_named_and_left_as_it_was(two):
+@contextmanager
+def nobody_s_rights():
+    """Nothing is read-only to root: inside, root has the rights of a user who owns nothing."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders are not read-only there")
+def test_a_read_only_folder_is_named_and_left_as_it_was(two, monkeypatch):
+    monkeypatch.chdir(two.folder)  # from inside, the folders above it, which are their owner's alone, do not count
     two.folder.chmod(0o555)
     try:
-        with pytest.raises(RunError, match=r"step-3 cannot be written .*make its folder writable"):
-            two.save(3, tensors(3), {})
+        with nobody_s_rights(), pytest.raises(RunError, match=r"step-3 cannot be written .*make its folder writable"):
+            Checkpoints(Path()).save(3, tensors(3), {})
     finally:
         two.folder.chmod(0o755)
     assert loaded(two) == (2, [])

@@ -87,6 +87,22 @@ def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
     assert CampaignReport([run("plain", "a", 0, 0.4)]).verdict("plain") == []
 
 
+def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
+    runs = [run(m, lists, 0, score) for m, lists, score in (
+        ("plain", "a", 0.40), ("ours", "a", 0.44), ("plain", "all", 0.50), ("ours", "all", 0.40)
+    )]  # fmt: skip
+    rows = CampaignReport(runs, "plain", "all").tables()[-1]
+    assert rows[-1] == ["ours", "every list", "1", "+4.00", "+0.00", "10.00", "40 %"]
+
+
+def test_without_scores_or_reference_there_is_still_a_report(tmp_path: Path) -> None:
+    report = CampaignReport([run("plain", "a", 0, None), run("plain", "all", 0, 0.5, masks=9)])
+    assert report.verdict("plain") == []
+    report.plot(tmp_path / "scores.png")
+    with Image.open(tmp_path / "scores.png") as picture:
+        assert picture.width > 1000
+
+
 def test_it_writes_figures_and_pictures(report: CampaignReport, tmp_path: Path) -> None:
     report.write(tmp_path)
     kept = json.loads((tmp_path / "campaign.json").read_text())
