@@ -122,7 +122,8 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
     """
     if METHODS[config.method.name].VIEWS.strong:
         raise ConfigError(
-            f"method={config.method.name}: a learning curve is of supervised training; give method=supervised"
+            f"method={config.method.name}: a learning curve is of supervised training; leave method out, or give "
+            "method=supervised"
         )
     if not isinstance(config.data, FilesConfig):
         raise ConfigError("data: a learning curve is drawn of data in files; give data=FOLDER")

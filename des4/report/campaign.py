@@ -100,7 +100,8 @@ class CampaignReport:
 
     def tables(self) -> list[Rows]:
         """Scores by list and method and, with a reference, differences to it, by list and over all."""
-        return [self._by_list(name) for name in SCORES] + ([self._paired()] if self.reference else [])
+        paired = self._paired() if self.reference else []
+        return [self._by_list(name) for name in SCORES] + ([paired] if len(paired) > 1 else [])
 
     @property
     def warnings(self) -> list[str]:
