@@ -81,13 +81,12 @@ def segment_by_tiles(
     model, config: as of `segment`. size: height and width of the image. batch: tiles that go through the network at a
     time. progress: called after each tile. Raises RunError if the disk has no room for scratch files.
     """
-    seen = scaled_size(size, config.resize)
-    if (seen[0], seen[1]) == size:
-        areas = _blended(model, read, size, config, tiling, device, batch, progress)
-    else:
-        smaller = _reader_of_resized(read, size, seen)
-        scores = _blended(model, smaller, (seen[0], seen[1]), config, tiling, device, batch, progress)
-        areas = _enlarged(scores, (seen[0], seen[1]), size, tiling.side)
+    height, width = scaled_size(size, config.resize)
+    seen = (height, width)
+    source = read if seen == size else _reader_of_resized(read, size, seen)
+    areas = _blended(model, source, seen, config, tiling, device, batch, progress)
+    if seen != size:
+        areas = _enlarged(areas, seen, size, tiling.side)
     for area in areas:
         yield area if config.average == "probs" else Area(area.rows, area.columns, area.probs.softmax(0))
 
@@ -160,7 +159,7 @@ def _scores(
         del scores, images  # before the next ones are made
 
 
-def _reader_of_resized(read: ReadWindow, size: tuple[int, int], seen: list[int]) -> ReadWindow:
+def _reader_of_resized(read: ReadWindow, size: tuple[int, int], seen: tuple[int, int]) -> ReadWindow:
     """Return what reads windows of an image resized from `size` to `seen`, as if it had been resized whole."""
     factors = size[0] / seen[0], size[1] / seen[1]
 
