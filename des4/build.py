@@ -133,14 +133,10 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
     device = choose_device(config.train.device)
     data, seen = _checked_dataset(config, ("labelled", "val")) if checked else (_opened_dataset(config), None)
     num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
-    schedule = PolySchedule(
-        config.train.total_steps(len(data.labelled), num_unlabelled),
-        config.optim.power,
-        config.optim.warmup_steps,
-        config.optim.restart,
-    )
+    steps = config.train.total_steps(len(data.labelled), num_unlabelled)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
-    net = method(config, data, counts, schedule.steps).to(device)
+    net = method(config, data, counts, steps).to(device)
+    schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restart)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
     if config.train.compile:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 IGNORE = 255
@@ -25,6 +25,10 @@ STOP_SIGNALS = tuple(
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
 StrongPreset = Literal["none", "french", "unimatch"]
+
+
+Factor = Annotated[float, Field(gt=0, le=4)]
+"""What an image is resized by."""
 
 
 class Config(BaseModel):
@@ -59,9 +63,11 @@ class ViewSpec:
 
     strong: how many strong views of each unlabelled image the method needs; 0 = the method reads no unlabelled image.
     cutmix, photometric: used where the user's config says `auto`.
+    recoloured: one preset for each further view of the labelled images, which shows the same crop in other colours.
     """
 
     strong: int = 0
+    recoloured: tuple[StrongPreset, ...] = ()
     cutmix: CutMixPreset = "none"
     photometric: StrongPreset = "none"
 
@@ -118,6 +124,7 @@ class Labelled:
     pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
     keys: (B,) int64, a hash of (seed, epoch, id): what is drawn for a sample follows from it, see `ops/noise.py`.
+    recoloured: further views as the method's `VIEWS` asks for, each as `image`.
     """
 
     image: Tensor
@@ -125,6 +132,7 @@ class Labelled:
     keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
+    recoloured: tuple[Tensor, ...] = ()
 
     @property
     def valid(self) -> Tensor:

@@ -128,6 +128,10 @@ def make_batch(request: pytest.FixtureRequest) -> MakeBatch:
             boxes = join([draw_mix(cutmix, group, size, size, rng) for _ in range(images // group)])
             strong.append(StrongView(view, boxes))
         keys = torch.randint(2**62, (2, images), generator=generator)
-        return Batch(Labelled(image, label, keys[0]), Unlabelled(weak, tuple(strong), valid, keys[1]))
+        presets = method.VIEWS.recoloured if method else ()
+        recoloured = tuple((image * (0.9 - 0.1 * n)).clamp(0, 1) for n in range(len(presets)))
+        return Batch(
+            Labelled(image, label, keys[0], recoloured=recoloured), Unlabelled(weak, tuple(strong), valid, keys[1])
+        )
 
     return make

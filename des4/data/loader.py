@@ -141,9 +141,12 @@ class Loader:
             box = self._draw_crop(image, epoch, place)
             crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
         images, boxes, ids, labels = zip(*crops, strict=True)
-        preset = self.config.labelled_photometric
-        colours = tuple(draw_photometric(preset, self._rng(*sample, "colour")) for sample in drawn)
-        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=(colours,))
+        presets = [(self.config.labelled_photometric, ()), *((one, (n,)) for n, one in enumerate(self.spec.recoloured))]
+        colours = tuple(
+            tuple(draw_photometric(preset, self._rng(*sample, "colour", *view)) for sample in drawn)
+            for preset, view in presets
+        )
+        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=colours)
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops = self._unlabelled_order, []
@@ -214,8 +217,9 @@ class Loader:
         """Make the views, on the device where the crops are."""
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        image = strong_view(padded_views(lab.image, lab.boxes, self.fill)[0], lab.colours[0])
-        labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids)
+        plain = padded_views(lab.image, lab.boxes, self.fill)[0]
+        image, *recoloured = (strong_view(plain, colours) for colours in lab.colours)
+        labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids, recoloured=tuple(recoloured))
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from des4.ops.resize import upsample
-from des4.types import Config
-
-Factor = Annotated[float, Field(gt=0, le=4)]
+from des4.types import Config, Factor
 
 
 class EvalConfig(Config):

@@ -26,8 +26,6 @@ class OptimConfig(Config):
     decoder_lr_multiplier: everything that is no encoder learns at `lr` times this.
     power: of the poly schedule.
     warmup_steps: over these the rate rises linearly to the schedule's.
-    restart: share of the training after which the schedule, having come to its end, begins anew; null = it does not.
-        For methods that learn in two parts.
     reference_batch: the labelled batch size `lr` was chosen for. If given, the rate is scaled to the batch size in
         use, see `scaled_lr`; null = `lr` is used as it is.
     clip: the largest norm a gradient may have, over all parameters; null = no clipping.
@@ -41,7 +39,6 @@ class OptimConfig(Config):
     decoder_lr_multiplier: float = Field(10.0, gt=0)
     power: float = Field(0.9, ge=0)
     warmup_steps: int = Field(0, ge=0)
-    restart: float | None = Field(None, gt=0, lt=1)
     reference_batch: int | None = Field(None, ge=1)
     clip: float | None = Field(None, gt=0)
     decay_norms: bool = True

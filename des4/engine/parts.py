@@ -50,6 +50,7 @@ def _labelled_part(whole: Labelled, number: int, parts: int, pixels: Tensor) -> 
         keys=whole.keys[here],
         ids=whole.ids[here],
         pixels=pixels,
+        recoloured=tuple(view[here] for view in whole.recoloured),
     )
 
 

@@ -413,7 +413,10 @@ class _Window:
         values = {"loss": loss, **{f"loss/{name}": term for name, term in outcome.terms.items()}}
         values = {name: torch.where(outcome.skipped > 0, 0, value) for name, value in values.items()}
         values["steps"] = 1 - outcome.skipped
-        self.sums = {name: self.sums.get(name, 0) + value for name, value in values.items()}
+        zero = torch.zeros_like(loss)  # a method that learns in two parts has other terms in the second
+        self.sums = {
+            name: self.sums.get(name, zero) + values.get(name, zero) for name in dict.fromkeys([*self.sums, *values])
+        }
         self.images += images
         self.seconds += seconds
 

@@ -4,6 +4,7 @@ from des4.methods.base import Method, Setting
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.des4 import DeS4
+from des4.methods.des4_committee import DeS4Committee
 from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Method]] = {
     "unimatch": UniMatch,
     "cps": CPS,
     "des4": DeS4,
+    "des4_committee": DeS4Committee,
 }
 
 __all__ = ["METHODS", "Method", "Setting", "SupervisionConfig"]

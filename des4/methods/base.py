@@ -1,8 +1,8 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
-A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls seven
-names: `Config`, `VIEWS`, `FROZEN`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is its own
-config and a `Setting`, alike for all.
+A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
+names: `Config`, `VIEWS`, `FROZEN`, `restart`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
+its own config and a `Setting`, alike for all.
 """
 
 from __future__ import annotations
@@ -105,6 +105,11 @@ class Method(nn.Module, ABC):
         """
 
     @property
+    def restart(self) -> float | None:
+        """Share of the run, in (0, 1), after which the learning rate begins anew; None of methods of one part."""
+        return None
+
+    @property
     def threshold(self) -> float:
         """Confidence that a pseudo-label needs to count, in [0, 1]: that of the config, where it has one."""
         return float(getattr(self.config, "threshold", 0.0))
@@ -142,10 +147,20 @@ class Method(nn.Module, ABC):
     def networks(self) -> dict[str, Network]:
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.
 
-        These are the method's own attributes with parameters; one that no gradient reaches is an average.
+        These are the method's own attributes with parameters, and each module of a list; one that no gradient reaches
+        is an average.
         """
         found = {}
-        for name, module in self.named_children():
+        children = dict(self.named_children())
+        members = {
+            f"{name}.{number}": member
+            for name, module in children.items()
+            if isinstance(module, nn.ModuleList)
+            for number, member in enumerate(module)
+        }
+        for name, module in {**children, **members}.items():
+            if isinstance(module, nn.ModuleList):
+                continue
             wanted = [parameter.requires_grad for parameter in module.parameters()]
             if wanted:
                 found[name] = Network(module, "trained" if any(wanted) else "averaged")

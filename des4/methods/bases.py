@@ -68,11 +68,17 @@ class TeacherStudent(SingleNetwork):
         self.teacher = setting.make_segmenter("linear")
         self.teacher.load_state_dict(self.student.state_dict())
 
+    @property
+    def follows(self) -> bool:
+        """Whether the teacher takes part in this step."""
+        return True
+
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher."""
-        step = self.step
+        step, follows = self.step, self.follows
         super().after_step()
-        follow(self.teacher, self.student, warm_momentum(self.config.momentum, step))
+        if follows:
+            follow(self.teacher, self.student, warm_momentum(self.config.momentum, step))
 
     def predictors(self) -> dict[str, Segmenter]:
         """The teacher first, as published."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from des4.losses import cross_entropy, reweighted_cross_entropy
 from des4.methods.des4 import DeS4
 from des4.models.ema import warm_momentum
-from des4.types import IGNORE, Batch, ConfigError
+from des4.types import IGNORE, Batch
 
 Make = Callable[..., Any]
 
@@ -36,14 +35,6 @@ ABLATIONS: list[dict[str, Any]] = [
     {"threshold": 0.3},
     {"unlabelled_ramp_steps": 10},
     {"evaluated": "student"},
-    {"labels_alone": 0.1},
-    {"labels_alone": 0.1, "teacher_stays": True},
-    {"pseudo_labels": "soft"},
-    {"pseudo_label_scales": (1.0, 0.5), "pseudo_label_mirror": True},
-    {"pseudo_label_adjustment": 0.5},
-    {"model": {"head": "linear"}},
-    {"model": {"head": "linear"}, "decoupled": False},
-    {"model": {"head": "linear"}, "teacher_decoders": 3, "pseudo_labels": "soft"},
     {"model": {"prototype_start": "random"}},
     {"model": {"temperature": 1.0}},
     {"model": {"embedding": "none"}},
@@ -328,103 +319,3 @@ def test_stats_tell_confidence_and_spread(make: Callable[..., DeS4], make_batch:
     cosines = method.teacher.head.prototypes @ method.teacher.head.prototypes.T
     expected = (cosines.sum() - cosines.diagonal().sum()) / 12
     torch.testing.assert_close(stats["prototype_cosine"], expected)
-
-
-# ── what goes beyond the paper ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_first_part_learns_from_labels_alone(make: Callable[..., DeS4], make_batch: Make) -> None:
-    """0.1 of 20 steps: two of them read no unlabelled pixel, the third is that of a method without such a part."""
-    one, two = make(labels_alone=0.1), make(labels_alone=0.1)
-    for m in range(3):
-        batch, other = make_batch(m), make_batch(m)
-        noise = replace(other, unlabelled=make_batch(m + 10).unlabelled)
-        terms, changed = learn(one, batch), learn(two, noise)
-        assert (terms["student/unlabelled"] == 0) == (m < 2)
-        assert all(torch.equal(terms[name], changed[name]) for name in terms) == (m < 2)
-    assert not one.on_labels_alone
-
-
-@pytest.mark.parametrize("decoupled", [True, False])
-@pytest.mark.parametrize("head", ["linear", "prototype"])
-def test_a_teacher_that_stays_is_reached_by_no_pseudo_label(
-    make: Callable[..., DeS4], make_batch: Make, head: str, decoupled: bool
-) -> None:
-    method = make(labels_alone=0.1, teacher_stays=True, decoupled=decoupled, model={"head": head})
-    for m in range(2):
-        start = parameters(method.teacher)
-        assert ("teacher/labelled" in learn(method, make_batch(m))) == decoupled
-        assert not equal(start, parameters(method.teacher))
-    before, student = copy.deepcopy(method.teacher.state_dict()), parameters(method.student)
-    for m in range(2, 4):
-        terms = method(make_batch(m))
-        assert terms.get("teacher/labelled", 0) == 0 and terms["student/unlabelled"] > 0
-        trained = [*method.student.parameters()]
-        for parameter, gradient in zip(trained, torch.autograd.grad(sum(terms.values()), trained), strict=True):
-            parameter.data -= 0.05 * gradient
-        method.after_step()
-    after = method.teacher.state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    assert not equal(student, parameters(method.student))
-
-
-def test_soft_pseudo_labels_are_the_teachers_distribution(make: Callable[..., DeS4], make_batch: Make) -> None:
-    method, batch = make(pseudo_labels="soft", pseudo_label_adjustment=0.5), make_batch()
-    labelled, unlabelled = batch.both
-    (view,) = unlabelled.strong
-    teacher = copy.deepcopy(method.teacher).eval()
-    probs = up(teacher(unlabelled.weak)).softmax(1) / method.prior.sqrt()[:, None, None]
-    probs = view.mix(probs / probs.sum(1, keepdim=True))
-    found = method(batch)["student/unlabelled"]
-    student = copy.deepcopy(method.student)
-    logits = up(student(torch.cat([labelled.image, view.mixed])))[len(labelled.image) :]
-    loss = -(probs * logits.log_softmax(1)).sum(1)
-    torch.testing.assert_close(found, 1.5 * loss[view.mix(unlabelled.valid)].mean(), rtol=1e-4, atol=1e-5)
-
-
-def test_a_linear_head_is_the_decoders_own(make: Callable[..., DeS4], make_batch: Make) -> None:
-    method = make(model={"head": "linear"})
-    assert method.teacher.head is not method.student.head
-    before = parameters(method.teacher.head), parameters(method.student.head)
-    learn(method, make_batch())
-    assert not equal(before[0], parameters(method.teacher.head))
-    assert not equal(before[1], parameters(method.student.head))
-    assert "prototype_cosine" not in method.stats()
-
-
-def test_several_decoders_learn_alone_and_are_averaged(make: Callable[..., DeS4], make_batch: Make) -> None:
-    method, batch = make(model={"head": "linear"}, teacher_decoders=3, pseudo_labels="soft"), make_batch()
-    labelled, unlabelled = batch.both
-    (view,) = unlabelled.strong
-    maps = copy.deepcopy(method.teacher.encoder).eval()(
-        (unlabelled.weak - method.teacher.mean[:, None, None]) / method.teacher.std[:, None, None]
-    )
-    heads = [copy.deepcopy(method.teacher), *copy.deepcopy(method.others)]
-    probs = torch.stack([up(one.eval().head(one.decoder(maps))).softmax(1) for one in heads])
-    assert not torch.allclose(probs[1], probs[2])  # each has its own random start
-    terms = method(batch)
-    student = copy.deepcopy(method.student)
-    logits = up(student(torch.cat([labelled.image, view.mixed])))[len(labelled.image) :]
-    loss = -(view.mix(probs.mean(0)) * logits.log_softmax(1)).sum(1)
-    expected = 1.5 * loss[view.mix(unlabelled.valid)].mean()
-    torch.testing.assert_close(terms["student/unlabelled"], expected, rtol=1e-4, atol=1e-5)
-    reached = torch.autograd.grad(terms["teacher/labelled"], list(method.others.parameters()), allow_unused=True)
-    assert all(gradient is not None and gradient.any() for gradient in reached)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"teacher_stays": True}, "labels_alone"),
-        ({"pseudo_labels": "soft", "threshold": 0.9}, "threshold"),
-        ({"teacher_decoders": 2}, "model.head=linear"),
-        ({"teacher_decoders": 2, "decoupled": False}, "decoupled=true"),
-    ],
-)
-def test_settings_that_do_not_go_together(make: Callable[..., DeS4], settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make(**settings)
-
-
-def parameters(module: nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in module.parameters()]

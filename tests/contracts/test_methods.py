@@ -16,7 +16,7 @@ from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
 from des4.models.ema import warm_momentum
-from des4.types import IGNORE, Batch
+from des4.types import IGNORE, Batch, ConfigError
 
 NAMES = list(METHODS)
 HEADED = [case for case in product(METHODS, ("linear", "prototype")) if case != ("des4", "linear")]
@@ -28,6 +28,7 @@ PREDICTORS = {
     "unimatch": ["student"],
     "cps": ["student", "peer"],
     "des4": ["teacher", "student"],
+    "des4_committee": ["student", "teacher"],
 }
 
 Make = Callable[..., Any]
@@ -424,7 +425,9 @@ def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch
     assert all(after[key] < before[key] for key in before)
     supervised = [key for key in curve[0] if key.split("/")[-1] == "labelled"]
     assert supervised
-    assert all(curve[-1][key] < 0.9 * curve[0][key] for key in supervised)
+    for key in supervised:
+        values = [terms[key] for terms in curve if key in terms]  # some are of a first, short part of the run alone
+        assert values[-1] < (0.9 if len(values) == steps else 0.98) * values[0]
 
 
 # ── the baselines' equations, written out ────────────────────────────────────────────────────────────────────────────
@@ -486,3 +489,8 @@ def test_an_averaged_teacher_classifies_by_directions(name: str, make_method: Ma
     head.prototypes.mul_(0.5)  # what averaging does to the length of vectors that disagree
     best = head(nn.functional.normalize(head.prototypes, dim=1)).diagonal() * head.temperature
     torch.testing.assert_close(best, torch.ones(4))
+
+
+def test_des4_refuses_a_linear_classifier(make_method: Make) -> None:
+    with pytest.raises(ConfigError, match=r"model\.head: des4 classifies by prototypes"):
+        make_method("des4", model={"head": "linear"})

@@ -43,10 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
     "des4, accumulated": ("des4", {"sampling": "all"}),
-    "des4, a teacher that stays": (
-        "des4",
-        {"sampling": "all", "labels_alone": 0.3, "teacher_stays": True, "pseudo_labels": "soft"},
-    ),
+    "a committee, in both parts": ("des4_committee", {"labels_alone": 0.3}),
 }
 SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},

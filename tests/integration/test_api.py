@@ -83,7 +83,7 @@ def test_overrides_and_the_next_free_folder(tiny: Settings, tmp_path: Path, monk
         ({"model.weights": "none.pth"}, WeightsError),
         ({"data": "nowhere"}, DataError),
         ({"data.unlabeled": 0}, DataError),
-        ({"method.teacher_decoders": 2}, ConfigError),
+        ({"model.head": "linear"}, ConfigError),
     ],
 )
 def test_nothing_is_written_before_everything_is_checked(

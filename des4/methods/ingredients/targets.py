@@ -76,14 +76,6 @@ class SoftTarget:
         """The target of a strong view once it is mixed."""
         return SoftTarget(view.mix(self.probs), view.mix(self.valid), view.pixels)
 
-    def adjusted(self, prior: Tensor, power: float) -> SoftTarget:
-        """Distributions over prior^power, renormalised: rarer classes gain. prior: (C,), shares of the labelled pixels.
-
-        Where it is the shares that the predictions were learnt under, power 1 makes them those of balanced classes.
-        """
-        probs = self.probs * prior.pow(-power)[:, None, None]
-        return replace(self, probs=probs / probs.sum(1, keepdim=True))
-
     def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
         """The most probable class of each pixel, with its probability."""
         confidence, label = self.probs.max(1)

@@ -45,7 +45,7 @@ def tensors(batch):
     lab, un = batch.labelled, batch.unlabelled
     views = [] if un is None else [t for view in un.strong for t in (view.image, view.mix.partner, view.mix.box)]
     rest = [] if un is None else [un.weak, un.valid, un.keys, *views]
-    return [lab.image, lab.label, lab.keys, *rest]
+    return [lab.image, lab.label, lab.keys, *lab.recoloured, *rest]
 
 
 def same(a, b):
@@ -62,6 +62,18 @@ def test_labelled_images_are_recoloured_only_if_asked_and_alike_each_time():
     assert torch.equal(found.unlabelled.weak, plain.unlabelled.weak)
     assert found.labelled.image.min() >= 0 and found.labelled.image.max() <= 1
     assert same(found, coloured[1]) and not torch.equal(found.labelled.image, coloured[4].labelled.image)
+
+
+def test_labelled_images_are_shown_in_further_colours_as_a_method_asks():
+    plain, found = (
+        make()[1].labelled,
+        make(spec=ViewSpec(strong=2, recoloured=("french", "unimatch", "none")))[1].labelled,
+    )
+    assert torch.equal(found.image, plain.image) and plain.recoloured == ()
+    french, unimatch, same_as_image = found.recoloured
+    assert torch.equal(same_as_image, found.image)
+    assert not torch.equal(french, found.image) and not torch.equal(unimatch, french)
+    assert french.shape == found.image.shape
 
 
 def test_a_batch_has_the_promised_shapes():

@@ -12,7 +12,7 @@ from torch import Tensor
 from des4.losses import kept_cross_entropy, soft_cross_entropy, squared_gap
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import SoftTarget, Target, averaged_target, hard_target, soft_target
+from des4.methods.ingredients.targets import Target, averaged_target, hard_target, soft_target
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
 KEYS = torch.tensor([1, 2])
@@ -122,16 +122,6 @@ def test_a_soft_target_as_a_loss_and_hardened(unlabelled: Unlabelled, logits: Te
     hard = hard_target(logits, unlabelled, 0.6, SUPERVISION)
     assert torch.equal(soft.hardened(0.6, SUPERVISION).label, hard.label)
     torch.testing.assert_close(soft.mean_confidence(), hard.mean_confidence())
-
-
-def test_adjustment_by_hand() -> None:
-    probs = torch.tensor([0.6, 0.4]).view(1, 2, 1, 1)
-    target = SoftTarget(probs, torch.ones(1, 1, 1, dtype=torch.bool))
-    prior = torch.tensor([0.75, 0.25])
-    # over the prior: 0.8 and 1.6; over its root: 0.6 / 0.866 = 0.6928 and 0.8
-    assert target.adjusted(prior, 1.0).probs.flatten().tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert target.adjusted(prior, 0.5).probs.flatten().tolist() == pytest.approx([0.6928 / 1.4928, 0.8 / 1.4928], 1e-4)
-    torch.testing.assert_close(target.adjusted(prior, 0.0).probs, probs)
 
 
 def test_an_average_over_views_by_hand(unlabelled: Unlabelled) -> None:

@@ -1,0 +1,124 @@
+"""DeS4 with a committee: several networks learn from labels alone, then stay, and a student learns from their mean.
+
+Ours, after DeS4 (Ding et al., IJCAI 2023), whose teacher decoder learns from labels alone so that no pseudo-label
+biases it; its encoder still follows the student. Here whole networks are kept away from pseudo-labels, and there are
+several: with few masks, much of what one network gets wrong another does not, the more so where they learnt under
+different colours. In the first part of a run
+L = CE(S(x_l)) + Σ_k CE(T_k(x_l)), in the second L = CE(S(x_l)) + λ CE(p̄, S(x_u)), where p̄ is the mean of the
+committee's distributions on the weak view, mixed as x_u is. The committee is the T_k and the average that S had at the
+end of part one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from des4.methods.base import Setting
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labelled_logits, move_prototypes
+from des4.methods.ingredients.targets import averaged_target
+from des4.models.memory import PrototypeFeed
+from des4.models.segmenter import Segmenter
+from des4.types import Batch, Factor, Labelled, ViewSpec
+
+
+class DeS4CommitteeConfig(TeacherStudentConfig):
+    """Settings of DeS4 with a committee."""
+
+    name: Literal["des4_committee"] = "des4_committee"
+    networks: int = Field(3, ge=1)
+    """Of the committee: the student's average and others, each from a random start of its own. The first of the others
+    sees labelled images in the colours of `french`, the next in those of `unimatch`, the next as the student does."""
+    labels_alone: float = Field(0.35, gt=0, lt=1)
+    """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
+    unlabelled_weight: float = Field(1.5, ge=0)
+    """λ, of what the committee says of unlabelled images."""
+    pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
+    """The committee sees the weak view resized by each of these factors, and the mean counts."""
+    pseudo_label_mirror: bool = False
+    """At each of these scales, it sees the mirror image too."""
+
+
+class DeS4Committee(TeacherStudent):
+    """A student, its average, and other networks that learn beside it from labels alone.
+
+    The average is called `teacher`. Gradients reach the others in the first part alone, and the student in both.
+    """
+
+    Config = DeS4CommitteeConfig
+    config: DeS4CommitteeConfig
+    VIEWS = ViewSpec(strong=1, cutmix="reco", recoloured=("french", "unimatch"))
+
+    def build(self, setting: Setting) -> None:
+        """Make the student, its average and the others."""
+        super().build(setting)
+        number = self.config.networks - 1
+        self.others = nn.ModuleList(setting.make_segmenter("linear") for _ in range(number))
+        self.other_feeds = nn.ModuleList(PrototypeFeed(setting.pixel_counts) for _ in range(number))
+        self.rests = number > 0
+
+    @property
+    def restart(self) -> float:
+        """Where the second part begins."""
+        return self.config.labels_alone
+
+    @property
+    def on_labels_alone(self) -> bool:
+        """Whether this step is of the first part."""
+        return self.step < self.config.labels_alone * self.setting.total_steps
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the part that this step is of."""
+        labelled, unlabelled = batch.both
+        (view,), count, alone = unlabelled.strong, len(labelled.image), self.on_labels_alone
+        self.others.train(self.training and alone)
+        images = labelled.image if alone else torch.cat([labelled.image, view.mixed])
+        features = self.student.features(images)
+        logits = self.labelled_logits(features[:count], labelled)
+        terms = {"student/labelled": self.supervise(logits, labelled)}
+        if not alone:
+            target = averaged_target(
+                self._committee, unlabelled, self.config.pseudo_label_scales, self.config.pseudo_label_mirror
+            ).mixed(view)
+            loss = target.cross_entropy(self.student.head(features[count:]))
+            terms["student/unlabelled"] = self.config.unlabelled_weight * loss
+            self.note(confidence=target.mean_confidence())
+        elif len(self.others):
+            terms["others/labelled"] = torch.stack(self._others_losses(labelled)).sum()
+        return terms
+
+    @property
+    def _fed(self) -> list[tuple[Segmenter, PrototypeFeed]]:
+        """The others, each with what feeds its prototypes, if it has some."""
+        return list(zip(self.others, self.other_feeds, strict=True))  # type: ignore[arg-type]
+
+    def _others_losses(self, labelled: Labelled) -> list[Tensor]:
+        """Cross-entropy of each of the others on the labels, under colours of its own."""
+        views = itertools.cycle([*labelled.recoloured, labelled.image])
+        found = [labelled_logits(other, feed, other.features(next(views)), labelled) for other, feed in self._fed]
+        return [self.supervise(logits, labelled) for logits in found]
+
+    def _committee(self, image: Tensor) -> Sequence[Tensor]:
+        """Logits (B, C, h, w) of every network of the committee."""
+        return [self.teacher(image), *(other(image) for other in self.others)]
+
+    def after_step(self) -> None:
+        """In the first part, move the average and the prototypes of the others, if any; then they stay."""
+        if self.on_labels_alone:
+            for other, feed in self._fed:
+                move_prototypes(other, feed)
+        super().after_step()
+
+    @property
+    def follows(self) -> bool:
+        """Whether the average still follows the student."""
+        return self.on_labels_alone
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The student first, who learns from all of them; the average shows what the committee began with."""
+        return {"student": self.student, "teacher": self.teacher}
