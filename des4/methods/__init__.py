@@ -1,5 +1,6 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
+from des4.methods.advsemseg import AdvSemSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
     "cps": CPS,
+    "advsemseg": AdvSemSeg,
     "des4": DeS4,
 }
 

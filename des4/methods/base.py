@@ -26,15 +26,17 @@ MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
 
 
-Role = Literal["trained", "averaged"]
-"""`trained`: the optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient."""
+Role = Literal["trained", "averaged", "critic"]
+"""`trained`: the run's optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient.
+`critic`: it judges what others make, and learns to by a term and an Adam of its own."""
 
 
 class Network(NamedTuple):
-    """A module of a method that has weights, and what becomes of them."""
+    """A module of a method that has weights, and what becomes of them. lr: of a critic, at the start of the run."""
 
     module: nn.Module
     role: Role
+    lr: float | None = None
 
     @property
     def encoder(self) -> nn.Module | None:
@@ -142,7 +144,8 @@ class Method(nn.Module, ABC):
     def networks(self) -> dict[str, Network]:
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.
 
-        These are the method's own attributes with parameters; one that no gradient reaches is an average.
+        These are the method's own attributes with parameters; one that no gradient reaches is an average. A method with
+        a critic says so in its place.
         """
         found = {}
         for name, module in self.named_children():

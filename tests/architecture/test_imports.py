@@ -202,7 +202,16 @@ def test_ignore_is_written_once() -> None:
 
 
 def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
-    assert list(METHODS) == ["supervised", "mean_teacher", "cutmixseg", "fixmatch", "unimatch", "cps", "des4"]
+    assert list(METHODS) == [
+        "supervised",
+        "mean_teacher",
+        "cutmixseg",
+        "fixmatch",
+        "unimatch",
+        "cps",
+        "advsemseg",
+        "des4",
+    ]
     annotation = RunConfig.model_fields["method"].annotation
     assert set(get_args(annotation)) == {cls.Config for cls in METHODS.values()}
     assert [cls.Config.model_fields["name"].default for cls in METHODS.values()] == list(METHODS)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from eager import eager
 
 from des4.engine.settings import Precision, autocast
 from des4.methods import METHODS
@@ -41,8 +42,7 @@ def curve_of(make_method: Make, make_batch: Make) -> Callable[..., Curve]:
     """Train a method for 20 steps; every pseudo-label counts, or the fresh networks would learn from none."""
 
     def curve_of(name: str, precision: Precision = "fp32") -> Curve:
-        settings = {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
-        method = make_method(name, model={"temperature": 0.5}, **settings)
+        method = make_method(name, model={"temperature": 0.5}, **eager(name))
         trainable = [p for p in method.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(trainable, lr=0.003, momentum=0.9, weight_decay=1e-4)
         curve: Curve = {}

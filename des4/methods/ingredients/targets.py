@@ -49,6 +49,14 @@ class Target:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels)
 
+    def mean_over_kept(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.
+
+        How many they are is seen of the images given together, as in published codes on each GPU; a part of a step
+        weighs by its valid pixels. 0 where no label counts.
+        """
+        return self.cross_entropy(logits) / self.share_kept().clamp_min(torch.finfo(torch.float32).tiny)
+
     def mean_confidence(self) -> Tensor:
         """Mean over valid pixels, a scalar for the log."""
         return mean_over(self.confidence * self.valid, self.valid)
