@@ -31,7 +31,7 @@ class OptimConfig(Config):
 
     lr: learning rate of encoders at the start.
     momentum: of SGD; AdamW does not read it.
-    decoder_lr_multiplier: everything that is no encoder learns at `lr` times this.
+    decoder_lr_multiplier: everything that is no encoder learns at `lr` times this; a critic has its own rate.
     power: of the poly schedule.
     warmup_steps: over these the rate rises linearly to the schedule's.
     restart: share of the training after which the schedule, having come to its end, begins anew; null = it does not.

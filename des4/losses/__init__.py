@@ -2,12 +2,14 @@
 
 from des4.losses.adversarial import judged
 from des4.losses.consistency import squared_gap
+from des4.losses.contrast import info_nce
 from des4.losses.cross_entropy import cross_entropy, kept_cross_entropy, reweighted_cross_entropy, soft_cross_entropy
 from des4.losses.ohem import hard_cross_entropy
 
 __all__ = [
     "cross_entropy",
     "hard_cross_entropy",
+    "info_nce",
     "judged",
     "kept_cross_entropy",
     "reweighted_cross_entropy",

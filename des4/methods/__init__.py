@@ -9,6 +9,7 @@ from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.supervised import Supervised
+from des4.methods.u2pl import U2PL
 from des4.methods.unimatch import UniMatch
 
 METHODS: dict[str, type[Method]] = {
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "unimatch": UniMatch,
     "cps": CPS,
     "advsemseg": AdvSemSeg,
+    "u2pl": U2PL,
     "des4": DeS4,
 }
 

@@ -45,9 +45,11 @@ class Network(NamedTuple):
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
-        """What runs one after the other: encoder, decoder and classifier of a segmenter, else the module itself."""
+        """What runs by itself: encoder, decoder and classifier of a segmenter, the members of a list, or the module."""
         module = self.module
-        return (module.encoder, module.decoder, module.head) if isinstance(module, Segmenter) else (module,)
+        if isinstance(module, Segmenter):
+            return (module.encoder, module.decoder, module.head)
+        return tuple(module) if isinstance(module, nn.ModuleList) else (module,)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ PREDICTORS = {
     "unimatch": ["student"],
     "cps": ["student", "peer"],
     "advsemseg": ["student"],
+    "u2pl": ["teacher", "student"],
     "des4": ["teacher", "student"],
 }
 
@@ -238,6 +239,8 @@ class PixelEncoder(nn.Module):
 
 
 class PixelDecoder(nn.Module):
+    dim = 8
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Conv2d(8, 8, 1)
@@ -356,6 +359,7 @@ def test_networks_are_all_weights_there_are_and_roles_say_what_moves_them(
         trained = any(p.requires_grad for p in network.module.parameters())
         assert (network.role != "averaged") == trained, key
         assert (network.role == "critic") == (network.lr is not None), key
+        assert not any(isinstance(part, nn.ModuleList) for part in network.parts)  # parts run by themselves
         assert trained or key in method.FROZEN
     modules = [network.module for network in networks.values()]
     assert all(predictor in modules for predictor in method.predictors().values())
