@@ -1,6 +1,7 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
 from des4.methods.advsemseg import AdvSemSeg
+from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "cps": CPS,
     "advsemseg": AdvSemSeg,
     "u2pl": U2PL,
+    "augseg": AugSeg,
     "des4": DeS4,
 }
 

@@ -30,6 +30,7 @@ PREDICTORS = {
     "cps": ["student", "peer"],
     "advsemseg": ["student"],
     "u2pl": ["teacher", "student"],
+    "augseg": ["teacher", "student"],
     "des4": ["teacher", "student"],
 }
 
