@@ -12,6 +12,7 @@ from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
 from des4.methods.unimatch import UniMatch
+from des4.methods.unimatch_v2 import UniMatchV2
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "advsemseg": AdvSemSeg,
     "u2pl": U2PL,
     "augseg": AugSeg,
+    "unimatch_v2": UniMatchV2,
     "des4": DeS4,
 }
 

@@ -212,6 +212,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "advsemseg",
         "u2pl",
         "augseg",
+        "unimatch_v2",
         "des4",
     ]
     annotation = RunConfig.model_fields["method"].annotation

@@ -31,6 +31,7 @@ PREDICTORS = {
     "advsemseg": ["student"],
     "u2pl": ["teacher", "student"],
     "augseg": ["teacher", "student"],
+    "unimatch_v2": ["teacher", "student"],
     "des4": ["teacher", "student"],
 }
 
