@@ -5,6 +5,7 @@ from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
+from des4.methods.dars import DARS
 from des4.methods.des4 import DeS4
 from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     "u2pl": U2PL,
     "augseg": AugSeg,
     "unimatch_v2": UniMatchV2,
+    "dars": DARS,
     "des4": DeS4,
 }
 

@@ -213,6 +213,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "u2pl",
         "augseg",
         "unimatch_v2",
+        "dars",
         "des4",
     ]
     annotation = RunConfig.model_fields["method"].annotation

@@ -32,6 +32,7 @@ PREDICTORS = {
     "u2pl": ["teacher", "student"],
     "augseg": ["teacher", "student"],
     "unimatch_v2": ["teacher", "student"],
+    "dars": ["student"],
     "des4": ["teacher", "student"],
 }
 

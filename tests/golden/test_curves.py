@@ -43,6 +43,7 @@ LOW_PRECISION = {
 """How far bfloat16 may lead from the curve, by what a term is: at any one step, and in the mean of all. Relative."""
 KINDS = {
     ("u2pl", "unlabelled"): "chosen labels",
+    ("dars", "unlabelled"): "chosen labels",
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
 }
