@@ -3,6 +3,7 @@
 from des4.methods.advsemseg import AdvSemSeg
 from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
+from des4.methods.cct import CCT
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.dars import DARS
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "augseg": AugSeg,
     "unimatch_v2": UniMatchV2,
     "dars": DARS,
+    "cct": CCT,
     "des4": DeS4,
 }
 

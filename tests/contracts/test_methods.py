@@ -33,6 +33,7 @@ PREDICTORS = {
     "augseg": ["teacher", "student"],
     "unimatch_v2": ["teacher", "student"],
     "dars": ["student"],
+    "cct": ["student"],
     "des4": ["teacher", "student"],
 }
 

@@ -46,6 +46,7 @@ KINDS = {
     ("dars", "unlabelled"): "chosen labels",
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
+    ("cct", "consistency"): "squared gap",
 }
 """Kinds of terms that are no plain cross-entropies; all of DeS4 hang on its prototypes."""
 
