@@ -15,6 +15,7 @@ from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
 from des4.methods.unimatch import UniMatch
 from des4.methods.unimatch_v2 import UniMatchV2
+from des4.methods.vat import VAT
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "unimatch_v2": UniMatchV2,
     "dars": DARS,
     "cct": CCT,
+    "vat": VAT,
     "des4": DeS4,
 }
 

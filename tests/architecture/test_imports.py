@@ -215,6 +215,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "unimatch_v2",
         "dars",
         "cct",
+        "vat",
         "des4",
     ]
     annotation = RunConfig.model_fields["method"].annotation

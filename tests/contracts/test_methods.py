@@ -34,6 +34,7 @@ PREDICTORS = {
     "unimatch_v2": ["teacher", "student"],
     "dars": ["student"],
     "cct": ["student"],
+    "vat": ["teacher", "student"],
     "des4": ["teacher", "student"],
 }
 

@@ -44,6 +44,7 @@ LOW_PRECISION = {
 KINDS = {
     ("u2pl", "unlabelled"): "chosen labels",
     ("dars", "unlabelled"): "chosen labels",
+    ("vat", "consistency"): "divergence",
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
     ("cct", "consistency"): "squared gap",
