@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from des4.methods import METHODS
 
-NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone")
+NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold")
 """Keys of methods that would keep a fresh network from learning some of what it is to learn, unless they are 0."""
 
 

@@ -11,6 +11,7 @@ from des4.methods.des4 import DeS4
 from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
+from des4.methods.prevmatch import PrevMatch
 from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
 from des4.methods.unimatch import UniMatch
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "dars": DARS,
     "cct": CCT,
     "vat": VAT,
+    "prevmatch": PrevMatch,
     "des4": DeS4,
 }
 

@@ -35,6 +35,7 @@ PREDICTORS = {
     "dars": ["student"],
     "cct": ["student"],
     "vat": ["teacher", "student"],
+    "prevmatch": ["student"],
     "des4": ["teacher", "student"],
 }
 
