@@ -2,18 +2,24 @@
 2023, section 3.2; the operations are those of torchvision).
 
 Images of a batch differ in their operations, so these go image by image, on the device where images lie. Differs: the
-published code works on bytes; here numbers are rounded to bytes for equalising alone.
+published code works on bytes; here numbers are rounded to bytes for equalising alone. Nothing waits for the device.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as ops
+
+TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+FROM_YIQ = torch.linalg.inv(TO_YIQ)
+"""Of colours RGB to luma and the plane of colour, and back."""
 
 STRENGTHS: dict[str, tuple[float, float]] = {
     "identity": (0, 0),
@@ -64,6 +70,26 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     return ops.gaussian_blur(image, [2 * radius + 1] * 2, [sigma] * 2)  # type: ignore[no-any-return]
 
 
+def _sharpened(image: Tensor, factor: float) -> Tensor:
+    """Blend with a smoothed image, of which pixels at the border stay; 0 is the smoothed one. As torchvision's, which
+    sends its kernel from the host.
+    """
+    if min(image.shape[1:]) < 3:
+        return image
+    smooth = image.clone()
+    smooth[:, 1:-1, 1:-1] = (9 * F.avg_pool2d(image, 3, stride=1) + 4 * image[:, 1:-1, 1:-1]) / 13
+    return smooth.lerp(image, factor)
+
+
+def _turned(image: Tensor, turns: float) -> Tensor:
+    """Turn the hue, in the YIQ colour plane as all views do; torchvision's, in HSV, sends a table from the host."""
+    cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
+    turn = torch.tensor([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+    red, green, blue = image
+    rows: list[list[float]] = (FROM_YIQ @ turn @ TO_YIQ).tolist()
+    return torch.stack([r * red + g * green + b * blue for r, g, b in rows]).clamp(0, 1)
+
+
 _APPLY: dict[str, Callable[[Tensor, float], Tensor]] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: ops.autocontrast(image),
@@ -72,9 +98,9 @@ _APPLY: dict[str, Callable[[Tensor, float], Tensor]] = {
     "contrast": ops.adjust_contrast,
     "brightness": ops.adjust_brightness,
     "colour": ops.adjust_saturation,
-    "sharpness": ops.adjust_sharpness,
+    "sharpness": _sharpened,
     "posterise": lambda image, bits: ops.posterize(image, round(bits)),
     "solarise": ops.solarize,
-    "hue": ops.adjust_hue,
+    "hue": _turned,
 }
 """Operation → function of an image (3, H, W) in [0, 1] and its strength."""

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from des4.data.operations import Operations, draw_operations, operated
+from des4.data.operations import FROM_YIQ, TO_YIQ, Operations, draw_operations, operated
 from des4.types import IGNORE, Config, CutMixPreset, StrongPreset
 
 
@@ -236,8 +236,6 @@ def _send(values: Tensor, device: torch.device) -> Tensor:
 
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-_FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 
 
 def _colour_map(
@@ -256,7 +254,7 @@ def _colour_map(
     def towards_grey(keep: Tensor) -> Tensor:
         return keep[:, None, None] * identity + (1 - keep)[:, None, None] * to_grey
 
-    colour = towards_grey(1 - grey) @ _FROM_YIQ @ turn @ _TO_YIQ @ towards_grey(saturation)
+    colour = towards_grey(1 - grey) @ FROM_YIQ @ turn @ TO_YIQ @ towards_grey(saturation)
     matrix, luma, gain, lost = (
         _send(numbers, images.device)
         for numbers in (colour * (brightness * contrast)[:, None, None], _LUMA, brightness, 1 - contrast)

@@ -53,8 +53,8 @@ class CCT(SingleNetwork):
         super().build(setting)
         config, classes = self.config, len(setting.classes)
         if config.background_class is not None and config.background_class >= classes:
-            raise ConfigError(f"method.background_class={config.background_class}: there are {classes} classes, numbered "
-                              "from 0; name one of them")  # fmt: skip
+            raise ConfigError(f"method.background_class={config.background_class}: there are {classes} classes, "
+                              "numbered from 0; name one of them")  # fmt: skip
         kinds: tuple[Kind, ...] = ("drop", "active", "noise")
         if config.background_class is not None:
             kinds = (*kinds, "objects", "context")
@@ -87,5 +87,7 @@ class CCT(SingleNetwork):
             return drop_active(features, keys, name)
         if kind == "noise":
             return noisy(features, keys, name)
-        objects = target.argmax(1, keepdim=True) != self.config.background_class
+        background = self.config.background_class
+        assert background is not None  # noqa: S101  # else there is no such kind
+        objects = target.argmax(1, keepdim=True).ne(background)
         return features * (objects if kind == "objects" else ~objects).to(features.dtype)

@@ -55,4 +55,5 @@ def texture(image: Tensor, valid: Tensor) -> Tensor:
 
 def _length(change: Tensor) -> Tensor:
     """Length of each image's change, (B,), never 0."""
-    return change.flatten(1).norm(dim=1).clamp_min(1e-20)
+    length: Tensor = change.flatten(1).norm(dim=1)
+    return length.clamp_min(1e-20)

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+import torchvision.transforms.functional as reference
 
 from des4.data.operations import STRENGTHS, Operations, draw_operations, operated
 from des4.data.views import Photometric, draw_photometric, strong_view
@@ -62,7 +63,11 @@ def test_what_the_operations_do():
     assert apply("blur", 2.0, image).std() < 0.5 * image.std()
     levels = apply("equalise", 0, torch.linspace(0.4, 0.6, 4096).view(1, 64, 64).expand(3, 64, 64))
     assert (levels.min(), levels.max()) == (0, 1)
-    assert torch.allclose(apply("hue", 0.5, apply("hue", 0.5, image)), image, atol=1e-4)
+    pale = 0.5 + 0.1 * (image - 0.5)
+    assert torch.allclose(apply("hue", 0.5, apply("hue", 0.5, pale)), pale, atol=1e-4)
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    assert torch.allclose(apply("hue", 0.25, pale).movedim(0, -1) @ luma, pale.movedim(0, -1) @ luma, atol=1e-4)
+    assert torch.allclose(apply("sharpness", 0.3, image), reference.adjust_sharpness(image, 0.3), atol=1e-5)
 
 
 def test_images_have_operations_of_their_own_in_order():
