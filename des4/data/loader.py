@@ -30,7 +30,7 @@ from torch.utils.data import Dataset as TorchDataset
 from des4.data.order import Order
 from des4.data.views import (
     CropBox,
-    Photometric,
+    Strong,
     ViewsConfig,
     crop_image,
     crop_label,
@@ -241,7 +241,7 @@ class _Crops:
     ids: tuple[str, ...]
     keys: Tensor
     label: Tensor | None = None
-    colours: tuple[tuple[Photometric, ...], ...] = ()
+    colours: tuple[tuple[Strong, ...], ...] = ()
     mix: tuple[Mix, ...] = ()
 
 

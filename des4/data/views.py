@@ -5,8 +5,9 @@ and little has to travel there: `padded_views` makes numbers of the bytes, `stro
 
 Everything drawn comes from a `random.Random` that the loader keys by (seed, epoch, id); nothing here owns a generator.
 Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et
-al., BMVC 2020). Differs: the colour operations come in one fixed order and are clamped once, at the end, which lets
-them be one affine map of RGB per image; hue is a rotation of the YIQ colour plane, which keeps the luma, not HSV's.
+al., BMVC 2020); `augseg` is in `operations`. Differs: the colour operations of the former come in one fixed order and
+are clamped once, at the end, which lets them be one affine map of RGB per image; hue is a rotation of the YIQ colour
+plane, which keeps the luma, not HSV's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
+from des4.data.operations import FROM_YIQ, TO_YIQ, Operations, draw_operations, operated
 from des4.types import IGNORE, Config, CutMixPreset, StrongPreset
 
 
@@ -189,10 +191,16 @@ class _Preset:
 _PRESETS: dict[StrongPreset, _Preset] = {"french": _Preset(0.4, 0.1, 0.0), "unimatch": _Preset(0.5, 0.25, 0.5)}
 
 
-def draw_photometric(preset: StrongPreset, rng: random.Random) -> Photometric:
+Strong = Photometric | Operations
+"""One image's draw of strong augmentation, by any preset."""
+
+
+def draw_photometric(preset: StrongPreset, rng: random.Random) -> Strong:
     """Draw one image's strong augmentation: colour jitter with probability 0.8, grey with 0.2, blur by preset."""
     if preset == "none":
         return Photometric()
+    if preset == "augseg":
+        return draw_operations(rng)
     ranges = _PRESETS[preset]
     jitter, grey, blur = rng.random() < 0.8, rng.random() < 0.2, rng.random() < ranges.blur
     brightness, contrast, saturation = (rng.uniform(1 - ranges.jitter, 1 + ranges.jitter) for _ in range(3))
@@ -202,14 +210,18 @@ def draw_photometric(preset: StrongPreset, rng: random.Random) -> Photometric:
     return Photometric(brightness, contrast, saturation, hue, float(grey), sigma if blur else 0.0)
 
 
-def strong_view(images: Tensor, draws: Sequence[Photometric]) -> Tensor:
+def strong_view(images: Tensor, draws: Sequence[Strong]) -> Tensor:
     """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; without a change return `images`.
 
-    Works on the images' device, and never waits for it.
+    Works on the images' device, and never waits for it. draws: all of one preset.
     """
-    if all(draw == Photometric() for draw in draws):
+    operations = [draw for draw in draws if isinstance(draw, Operations)]
+    if operations:
+        return operated(images, operations)
+    photometric = [draw for draw in draws if isinstance(draw, Photometric)]
+    if all(draw == Photometric() for draw in photometric):
         return images
-    *colour, sigma = torch.tensor([astuple(draw) for draw in draws]).unbind(1)
+    *colour, sigma = torch.tensor([astuple(draw) for draw in photometric]).unbind(1)
     matrix, offset = _colour_map(images, *colour)
     out = torch.baddbmm(offset[..., None], matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
     if len(blurred := sigma.nonzero()[:, 0]):
@@ -224,8 +236,6 @@ def _send(values: Tensor, device: torch.device) -> Tensor:
 
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-_FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 
 
 def _colour_map(
@@ -244,7 +254,7 @@ def _colour_map(
     def towards_grey(keep: Tensor) -> Tensor:
         return keep[:, None, None] * identity + (1 - keep)[:, None, None] * to_grey
 
-    colour = towards_grey(1 - grey) @ _FROM_YIQ @ turn @ _TO_YIQ @ towards_grey(saturation)
+    colour = towards_grey(1 - grey) @ FROM_YIQ @ turn @ TO_YIQ @ towards_grey(saturation)
     matrix, luma, gain, lost = (
         _send(numbers, images.device)
         for numbers in (colour * (brightness * contrast)[:, None, None], _LUMA, brightness, 1 - contrast)

@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from des4.engine.distributed import agree
+from des4.engine.optim import CRITIC_MOMENTS
 from des4.engine.parts import can_split, split
 from des4.engine.settings import DTYPES, Precision, autocast
 from des4.models import PrototypeClassifier, PrototypeFeed
@@ -181,11 +182,13 @@ def fewest_parts(
     """Return into how few parts a step's batch can be split for it to fit, counted and not tried out.
 
     method: before its parameters go into `shards`. free: bytes, before there is an optimiser; None = unknown, so
-    nothing is split. num_moments: that the optimiser will keep of each parameter. The same on all processes. If nothing
-    fits, the most parts.
+    nothing is split. num_moments: that the run's optimiser will keep of each parameter. The same on all processes. If
+    nothing fits, the most parts.
     """
-    trained = sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad)
-    held = (1 + num_moments) * trained // shards  # gradients and moments
+    held = 0  # gradients and moments
+    for network in method.networks().values():
+        moments = CRITIC_MOMENTS if network.role == "critic" else num_moments
+        held += (1 + moments) * sum(p.nbytes for p in network.module.parameters() if p.requires_grad) // shards
     parts = 1
     for number in range(1, len(batch.labelled.image) + 1):
         if not can_split(batch, number):

@@ -1,4 +1,8 @@
-"""The optimiser and its learning-rate schedule."""
+"""The optimiser and its learning-rate schedule.
+
+A method's networks say by their role what moves them: the run's optimiser, or an Adam of a critic's own. Several
+optimisers are one to all others.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from des4.engine.sharding import own_share
 from des4.types import Config, ConfigError
 
 if TYPE_CHECKING:
-    from des4.methods.base import Method
+    from des4.methods.base import Method, Network
+
+
+CRITIC_MOMENTS = 2
+"""How many numbers Adam keeps of each that it trains."""
 
 
 class OptimConfig(Config):
@@ -23,7 +31,7 @@ class OptimConfig(Config):
 
     lr: learning rate of encoders at the start.
     momentum: of SGD; AdamW does not read it.
-    decoder_lr_multiplier: everything that is no encoder learns at `lr` times this.
+    decoder_lr_multiplier: everything that is no encoder learns at `lr` times this; a critic has its own rate.
     power: of the poly schedule.
     warmup_steps: over these the rate rises linearly to the schedule's.
     reference_batch: the labelled batch size `lr` was chosen for. If given, the rate is scaled to the batch size in
@@ -63,11 +71,48 @@ def scaled_lr(config: OptimConfig, batch_size: int) -> float:
 
 
 def build_optimiser(method: Method, config: OptimConfig, batch_size: int) -> Optimizer:
-    """Build the fused optimiser of the method's trained networks: of all parameters that want a gradient.
+    """Build the fused optimiser of the method's networks: of all parameters of theirs that want a gradient.
 
-    Those of encoders form one group, all others another; each is split again where norms and biases do not decay. Of
-    parameters in shards it moves this process's shares. Raises ConfigError if nothing can be trained.
+    Of trained networks, those of encoders form one group, all others another; each is split again where norms and
+    biases do not decay. A critic has an optimiser of its own beside that one. Of parameters in shards it moves this
+    process's shares. Raises ConfigError if nothing can be trained.
     """
+    critics = [_of_critic(name, network) for name, network in method.networks().items() if network.role == "critic"]
+    optimiser = _of_trained(method, config, batch_size)
+    return Together(optimiser, *critics) if critics else optimiser
+
+
+class Together(Optimizer):
+    """Several fused optimisers of different parameters as one, with the groups and the states of all.
+
+    Groups are the members' own, so that a rate that is set here is theirs; states are restored entry by entry, as
+    `restore_optimiser` does.
+    """
+
+    def __init__(self, *members: Optimizer) -> None:
+        super().__init__([group for member in members for group in member.param_groups], {})
+        self.members = members
+        for member in members:
+            self.state.update(member.state)
+            member.state = self.state  # each reads that of its own parameters
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step of each, or of none if the step was not finite."""
+        for member in self.members:
+            member.found_inf = getattr(self, "found_inf", None)  # type: ignore[attr-defined]
+            member.step()
+
+
+def _of_critic(name: str, critic: Network) -> Optimizer:
+    """Build a critic's optimiser, whose averages are those that discriminators of segmentations are published with."""
+    wanted = [(f"{name}.{key}", own_share(p)) for key, p in critic.module.named_parameters() if p.requires_grad]
+    assert critic.lr is not None  # noqa: S101  # what a critic is declared with
+    return Adam(wanted, lr=critic.lr, betas=(0.9, 0.99), fused=True)
+
+
+def _of_trained(method: Method, config: OptimConfig, batch_size: int) -> Optimizer:
+    """Build the run's optimiser."""
     lr = scaled_lr(config, batch_size)
     trained = [network for network in method.networks().values() if network.role == "trained"]
     in_networks = {id(parameter) for network in trained for parameter in network.module.parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from des4.ops.reduce import mean_over
@@ -15,4 +16,15 @@ def squared_gap(probs: Tensor, target: Tensor, valid: Tensor, pixels: Tensor | N
     divides by, see `Labelled`; None = the valid pixels of this batch. Returns a scalar in [0, 2].
     """
     gap = (probs.float() - target.detach().float()).square().sum(1)
+    return mean_over(gap * valid, valid, pixels)
+
+
+def divergence(logits: Tensor, target: Tensor, valid: Tensor, pixels: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence Σ_c p_c (log p_c - log q_c) of logits from a target p, averaged over valid pixels.
+
+    logits: (B, C, H, W), of q. target: (B, C, H, W) distributions, which no gradient reaches. valid, pixels: as of
+    `squared_gap`. Returns a scalar ≥ 0.
+    """
+    target = target.detach().float()
+    gap = (torch.special.xlogy(target, target) - target * logits.float().log_softmax(1)).sum(1)
     return mean_over(gap * valid, valid, pixels)

@@ -1,15 +1,23 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
+from des4.methods.advsemseg import AdvSemSeg
+from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
+from des4.methods.cct import CCT
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
+from des4.methods.dars import DARS
 from des4.methods.des4 import DeS4
 from des4.methods.des4_committee import DeS4Committee
 from des4.methods.fixmatch import FixMatch
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
+from des4.methods.prevmatch import PrevMatch
 from des4.methods.supervised import Supervised
+from des4.methods.u2pl import U2PL
 from des4.methods.unimatch import UniMatch
+from des4.methods.unimatch_v2 import UniMatchV2
+from des4.methods.vat import VAT
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -18,6 +26,14 @@ METHODS: dict[str, type[Method]] = {
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
     "cps": CPS,
+    "advsemseg": AdvSemSeg,
+    "u2pl": U2PL,
+    "augseg": AugSeg,
+    "unimatch_v2": UniMatchV2,
+    "dars": DARS,
+    "cct": CCT,
+    "vat": VAT,
+    "prevmatch": PrevMatch,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

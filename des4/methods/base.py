@@ -8,7 +8,7 @@ its own config and a `Setting`, alike for all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
@@ -26,15 +26,17 @@ MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
 
 
-Role = Literal["trained", "averaged"]
-"""`trained`: the optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient."""
+Role = Literal["trained", "averaged", "critic"]
+"""`trained`: the run's optimiser moves it, but for FROZEN parts. `averaged`: it follows others, without any gradient.
+`critic`: it judges what others make, and learns to by a term and an Adam of its own."""
 
 
 class Network(NamedTuple):
-    """A module of a method that has weights, and what becomes of them."""
+    """A module of a method that has weights, and what becomes of them. lr: of a critic, at the start of the run."""
 
     module: nn.Module
     role: Role
+    lr: float | None = None
 
     @property
     def encoder(self) -> nn.Module | None:
@@ -147,24 +149,22 @@ class Method(nn.Module, ABC):
     def networks(self) -> dict[str, Network]:
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.
 
-        These are the method's own attributes with parameters, and each module of a list; one that no gradient reaches
-        is an average.
+        These are the method's own attributes with parameters, and the members of its lists; one that no gradient
+        reaches is an average. A method with a critic says so in its place.
         """
         found = {}
-        children = dict(self.named_children())
-        members = {
-            f"{name}.{number}": member
-            for name, module in children.items()
-            if isinstance(module, nn.ModuleList)
-            for number, member in enumerate(module)
-        }
-        for name, module in {**children, **members}.items():
-            if isinstance(module, nn.ModuleList):
-                continue
+        for name, module in self._modules_by_name():
             wanted = [parameter.requires_grad for parameter in module.parameters()]
             if wanted:
                 found[name] = Network(module, "trained" if any(wanted) else "averaged")
         return found
+
+    def _modules_by_name(self) -> Iterator[tuple[str, nn.Module]]:
+        for name, module in self.named_children():
+            if isinstance(module, nn.ModuleList):
+                yield from ((f"{name}.{number}", member) for number, member in enumerate(module))
+            else:
+                yield name, module
 
     def stats(self) -> dict[str, Tensor]:
         """Detached numbers of the last step for the log; reading them is what waits for the device."""

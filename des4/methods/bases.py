@@ -59,7 +59,7 @@ class TeacherStudentConfig(Config):
 class TeacherStudent(SingleNetwork):
     """A student, and a teacher that follows it whole: weights, statistics of norms, prototypes."""
 
-    FROZEN = ("teacher",)
+    FROZEN: tuple[str, ...] = ("teacher",)
     config: TeacherStudentConfig
 
     def build(self, setting: Setting) -> None:

@@ -9,7 +9,7 @@ channels, is not decoded here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
-from des4.types import Batch, Config, ViewSpec
+from des4.methods.ingredients.targets import Target
+from des4.types import Batch, Config, Unlabelled, ViewSpec
 
 
 class UniMatchConfig(Config):
@@ -34,6 +35,15 @@ class UniMatchConfig(Config):
     """Probability with which a channel of the encoder's maps is dropped for it."""
 
 
+class Predicted(NamedTuple):
+    """Logits (B, C, h, w) of what UniMatch reads; no gradient reaches those of the weak view."""
+
+    labelled: Tensor
+    weak: Tensor
+    perturbed: Tensor
+    strong: tuple[Tensor, ...]
+
+
 class UniMatch(SingleNetwork):
     """One network, three consistencies."""
 
@@ -44,20 +54,33 @@ class UniMatch(SingleNetwork):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled cross-entropy, and half of three against the labels of the weak view."""
         labelled, unlabelled = batch.both
-        config, student, count = self.config, self.student, len(labelled.image)
+        seen = self.predicted(batch)
+        target = self.pseudo_labels(seen.weak, unlabelled)
+        self.note(kept=target.share_kept())
+        terms = self.consistencies(target, seen, unlabelled)
+        return {"labelled": 0.5 * self.supervise(seen.labelled, labelled)} | {
+            n: 0.5 * term for n, term in terms.items()
+        }
+
+    def predicted(self, batch: Batch) -> Predicted:
+        """Run the network on all that the losses read."""
+        labelled, unlabelled = batch.both
+        student, count = self.student, len(labelled.image)
         maps = student.encode(torch.cat([labelled.image, unlabelled.weak]))
-        dropped = drop_channels(tuple(each[count:] for each in maps), unlabelled.keys, "feature", config.drop)
+        dropped = drop_channels(tuple(each[count:] for each in maps), unlabelled.keys, "feature", self.config.drop)
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
         known, weak, perturbed = features.split([count, len(unlabelled.weak), len(unlabelled.weak)])
         with torch.no_grad():
-            target = self.pseudo_labels(student.head(weak), unlabelled)
+            target = student.head(weak)
         strong = student(torch.cat([view.mixed for view in unlabelled.strong])).chunk(len(unlabelled.strong))
-        self.note(kept=target.share_kept())
+        return Predicted(self.labelled_logits(known, labelled), target, student.head(perturbed), strong)
+
+    def consistencies(self, target: Target, seen: Predicted, unlabelled: Unlabelled) -> dict[str, Tensor]:
+        """Weighted cross-entropies of the three perturbed views with a target on the weak one."""
         return {
-            "labelled": 0.5 * self.supervise(self.labelled_logits(known, labelled), labelled),
-            "feature": 0.5 * config.feature_weight * target.cross_entropy(student.head(perturbed)),
+            "feature": self.config.feature_weight * target.cross_entropy(seen.perturbed),
             **{
-                f"strong{n}": 0.5 * config.strong_weight * target.mixed(view).cross_entropy(logits)
-                for n, (view, logits) in enumerate(zip(unlabelled.strong, strong, strict=True), 1)
+                f"strong{n}": self.config.strong_weight * target.mixed(view).cross_entropy(logits)
+                for n, (view, logits) in enumerate(zip(unlabelled.strong, seen.strong, strict=True), 1)
             },
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 EPSILON = 1e-10
@@ -16,3 +18,13 @@ def pixel_entropy(probs: Tensor, dim: int = 1) -> Tensor:
     """
     probs = probs.float()
     return -(probs * (probs + EPSILON).log()).sum(dim)
+
+
+def doubt(probs: Tensor, dim: int = 1) -> Tensor:
+    """How unsure a distribution is, in [0, 1]: ½ (1 + √h - √(1 - h)) of its entropy h, as a share of log C.
+
+    It rises with the entropy, and sets values near 0 and near 1, where most pixels are, further apart, so that
+    intervals of equal width tell them apart. probs: any shape with the C ≥ 2 classes in `dim`. NaN stays.
+    """
+    share = (pixel_entropy(probs, dim) / math.log(probs.shape[dim])).clamp(0, 1)
+    return (1 + share.sqrt() - (1 - share).sqrt()) / 2

@@ -40,6 +40,18 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     return summed
 
 
+def join_over_ranks(tensor: Tensor, dim: int = 0) -> Tensor:
+    """Return the tensors of all ranks, of one shape, one after the other in a dimension; the same on every rank."""
+    if not is_distributed():
+        return tensor
+    own = tensor.contiguous()
+    if own.dtype == torch.bool:  # not every backend sends these
+        return join_over_ranks(own.to(torch.uint8), dim).bool()
+    found = [torch.empty_like(own) for _ in range(num_ranks())]
+    dist.all_gather(found, own)
+    return torch.cat(found, dim)
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this rank holds of a tensor, a view of it: all, unless it lies in shards over the ranks."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -92,6 +92,21 @@ def confidence_sample(
     return _keep_first(_group(labels, quota.numel()), key, torch.cat([quota, quota.new_zeros(1)]))
 
 
+def spread_draw(mask: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw k of the True places of each row, one at random in each of k equal parts of them; all, where they are fewer.
+
+    mask: (..., N) bool. noise: (..., k) in [0, 1). Returns places (..., k) int64, and (..., k) bool: which of them are
+    drawn ones. Where there are many, a place at the border of two parts can be drawn twice.
+    """
+    until = mask.cumsum(-1)
+    total, count = until[..., -1:], noise.shape[-1]
+    parts = torch.arange(count, device=noise.device)
+    wanted = ((parts + noise.double()) * (total.double() / count).clamp_min(1)).long() + 1  # the first, second, … True
+    drawn = wanted <= total
+    places = torch.searchsorted(until, wanted.clamp_max(mask.shape[-1]), out_int32=False)
+    return places.clamp_max(mask.shape[-1] - 1), drawn
+
+
 def _group(labels: Tensor, num_classes: int) -> Tensor:
     """Class of each pixel, with every ignored pixel in one extra group C."""
     labels = labels.long()

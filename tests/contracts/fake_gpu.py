@@ -94,6 +94,7 @@ def replace_what_needs_a_driver(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Method, "generator", generator)
     patch.setattr(Tensor, "backward", walk_back)
+    patch.setattr(torch.autograd, "grad", gradient_of)
     patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     patch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True)
 
@@ -116,6 +117,13 @@ def walk_back(loss: Tensor) -> None:
                 gradient = gradient.sum_to_size(wanted[place].shape).to(wanted[place].dtype)
                 before = places[place]
                 places[place] = gradient if before is None else before + gradient
+
+
+def gradient_of(loss: Tensor, leaf: Tensor) -> tuple[Tensor]:
+    """Do what `torch.autograd.grad(loss, leaf)` does, where nothing else in the graph is a leaf."""
+    walk_back(loss)
+    assert leaf.grad is not None
+    return (leaf.grad,)
 
 
 def _in_order(last: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from eager import eager
 from torch import Tensor, nn
 
 from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
@@ -37,10 +38,7 @@ DATA = Scenes(ScenesConfig(labeled=6, unlabeled=10, val=5, size=48))
 MODEL = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8, embedding_dim=12,
                     temperature=0.5)  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{
-        name: (name, {"threshold": 0.0} if "threshold" in cls.Config.model_fields else {})
-        for name, cls in METHODS.items()
-    },
+    **{name: (name, eager(name)) for name in METHODS},
     "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
     "des4, accumulated": ("des4", {"sampling": "all"}),
     "a committee, in both parts": ("des4_committee", {"labels_alone": 0.3}),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from eager import eager
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,10 +26,6 @@ NAMES = list(METHODS)
 OPTIMISERS = {"sgd": OptimConfig(lr=0.003, clip=1.0), "adamw": OptimConfig(name="adamw", lr=1e-4)}
 
 Make = Callable[..., Any]
-
-
-def unthresholded(name: str) -> dict[str, float]:
-    return {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
 
 
 def step_of(method: Method, optim: str = "sgd", **options: Any) -> TrainStep:
@@ -75,7 +72,7 @@ class Waits(TorchDispatchMode):
 def test_a_step_waits_for_nothing_unless_its_method_says_so(
     name: str, precision: Any, optim: str, make_method: Make, make_batch: Make
 ) -> None:
-    step = step_of(make_method(name, **unthresholded(name)), optim, precision=precision, parts=2)
+    step = step_of(make_method(name, **eager(name)), optim, precision=precision, parts=2)
     batch = make_batch(images=4, group=2)
     step(batch)
     with Waits() as waits:
@@ -87,7 +84,7 @@ def test_a_step_waits_for_nothing_unless_its_method_says_so(
 @pytest.mark.parametrize("name", NAMES)
 def test_every_trained_weight_gets_its_gradient(name: str, precision: Any, make_method: Make, make_batch: Make) -> None:
     """Also where a pass without gradients has used it before in the same step."""
-    step = step_of(make_method(name, **unthresholded(name)), precision=precision)
+    step = step_of(make_method(name, **eager(name)), precision=precision)
     step._backward(make_batch(images=4, group=2))
     assert [name for name, parameter in step.own.items() if parameter.grad is None] == []
 
@@ -133,7 +130,7 @@ def poisoned(batch: Batch, view: str, value: float) -> Batch:
 def test_what_is_not_finite_reaches_nothing(
     name: str, view: str, value: float, optim: str, make_method: Make, make_batch: Make
 ) -> None:
-    method = make_method(name, **unthresholded(name))
+    method = make_method(name, **eager(name))
     step = step_of(method, optim)
     step(make_batch(1))
     method.step += math.ceil((method.restart or 0) * method.setting.total_steps)  # to the part that reads every view
@@ -161,7 +158,7 @@ def test_a_step_moves_no_buffer_that_nobody_answers_for(
     """What could have to be put back are statistics of norms and memories; averages follow these."""
     if (name, head) == ("des4", "linear"):
         return
-    method = make_method(name, model={"head": head}, **unthresholded(name))
+    method = make_method(name, model={"head": head}, **eager(name))
     step = step_of(method)
     before = {key: buffer.clone() for key, buffer in method.named_buffers()}
     step(make_batch())
@@ -195,7 +192,7 @@ def test_statistics_that_no_loss_tells_of_are_noticed(value: float, make_method:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bad_gradient_alone_is_noticed(name: str, make_method: Make, make_batch: Make) -> None:
-    method = make_method(name, **unthresholded(name))
+    method = make_method(name, **eager(name))
     step = step_of(method)
     parameter = next(p for p in method.parameters() if p.requires_grad)
     handle = parameter.register_hook(lambda gradient: gradient * torch.inf)
@@ -237,7 +234,7 @@ def test_the_loss_in_parts_is_that_of_the_whole(
     name: str, supervision: dict[str, float], parts: int, make_method: Make, make_batch: Make
 ) -> None:
     """In eval mode, as BatchNorm would see other batches; with labels and padding spread unevenly over the parts."""
-    method = make_method(name, supervision=supervision, **unthresholded(name)).eval()
+    method = make_method(name, supervision=supervision, **eager(name)).eval()
     batch = make_batch(images=8, group=2)
     batch.labelled.label[:3, 10:] = IGNORE
     batch.unlabelled.valid[5:, :20] = False
@@ -314,7 +311,7 @@ def test_without_memory_a_step_is_taken_in_smaller_parts(
         if len(args[0].labelled.image) > 2:
             raise error
 
-    method, twin = (make_method(name, **unthresholded(name)) for _ in range(2))
+    method, twin = (make_method(name, **eager(name)) for _ in range(2))
     method.register_forward_hook(fail)
     said: list[tuple[int, str]] = []
     step = step_of(method, on_smaller=lambda parts, reason: said.append((parts, reason)))

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from eager import eager
 
 from des4.engine.settings import Precision, autocast
 from des4.methods import METHODS
@@ -32,8 +33,23 @@ Make = Callable[..., Any]
 
 Curve = dict[str, list[float]]
 
-LOW_PRECISION = {"cross-entropy": (0.005, 0.001), "squared gap": (0.08, 0.01), "prototypes": (0.15, 0.02)}
+LOW_PRECISION = {
+    "cross-entropy": (0.005, 0.001),
+    "squared gap": (0.08, 0.01),
+    "prototypes": (0.15, 0.02),
+    "chosen labels": (0.03, 0.003),
+    "divergence": (0.85, 0.1),
+}
 """How far bfloat16 may lead from the curve, by what a term is: at any one step, and in the mean of all. Relative."""
+KINDS = {
+    ("u2pl", "unlabelled"): "chosen labels",
+    ("dars", "unlabelled"): "chosen labels",
+    ("vat", "consistency"): "divergence",
+    ("mean_teacher", "consistency"): "squared gap",
+    ("cutmixseg", "consistency"): "squared gap",
+    ("cct", "consistency"): "squared gap",
+}
+"""Kinds of terms that are no plain cross-entropies; all of DeS4 hang on its prototypes."""
 
 
 @pytest.fixture
@@ -41,8 +57,7 @@ def curve_of(make_method: Make, make_batch: Make) -> Callable[..., Curve]:
     """Train a method for 20 steps; every pseudo-label counts, or the fresh networks would learn from none."""
 
     def curve_of(name: str, precision: Precision = "fp32") -> Curve:
-        settings = {"threshold": 0.0} if "threshold" in METHODS[name].Config.model_fields else {}
-        method = make_method(name, model={"temperature": 0.5}, **settings)
+        method = make_method(name, model={"temperature": 0.5}, **eager(name))
         trainable = [p for p in method.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(trainable, lr=0.003, momentum=0.9, weight_decay=1e-4)
         curve: Curve = {}
@@ -78,13 +93,15 @@ def test_the_curve_is_the_golden_one(name: str, curve_of: Callable[..., Curve], 
 def test_bfloat16_follows_the_curve(name: str, curve_of: Callable[..., Curve]) -> None:
     """The bands are about twice what three seeds differed from float32 at most: cross-entropies by 0.24 % at a step and
     0.02 % in the mean, squared gaps, which are differences of near equals, by 3.8 and 0.30 %, the terms of DeS4, whose
-    sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in nearly all of them.
+    sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in nearly all of them. Of one seed:
+    labels that are chosen by a threshold on nearly equal confidences, by 1.4 and 0.12 %; divergences, which in fresh
+    networks are some 1e-5 and hardly more than what low precision adds, by 42 and 4.3 %.
     """
     golden: Curve = json.loads((CURVES / f"{name}.json").read_text(encoding="utf-8"))
     curve = curve_of(name, "bf16")
     assert curve.keys() == golden.keys()
     for term, values in golden.items():
-        kind = "prototypes" if name == "des4" else "squared gap" if term == "consistency" else "cross-entropy"
+        kind = "prototypes" if name == "des4" else KINDS.get((name, term), "cross-entropy")
         step, mean = LOW_PRECISION[kind]
         assert curve[term] == pytest.approx(values, rel=step), term
         assert sum(curve[term]) == pytest.approx(sum(values), rel=mean), term

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import soft_cross_entropy, squared_gap
+from des4.losses import divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import upsample
@@ -48,6 +48,14 @@ class Target:
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels)
+
+    def mean_over_kept(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.
+
+        How many they are is seen of the images given together, as in published codes on each GPU; a part of a step
+        weighs by its valid pixels. 0 where no label counts.
+        """
+        return self.cross_entropy(logits) / self.share_kept().clamp_min(torch.finfo(torch.float32).tiny)
 
     def mean_confidence(self) -> Tensor:
         """Mean over valid pixels, a scalar for the log."""
@@ -101,6 +109,10 @@ class SoftTarget:
         """Squared difference to the distributions of logits (B, C, h, w), summed over classes; a scalar."""
         return squared_gap(_probs(logits, self.valid), self.probs, self.valid, self.pixels)
 
+    def divergence(self, logits: Tensor) -> Tensor:
+        """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
+        return divergence(upsample(logits.float(), _size(self.valid)), self.probs, self.valid, self.pixels)
+
     def share_sure(self, threshold: float) -> Tensor:
         """Share of valid pixels on which one class has at least this probability, over all ranks; a scalar."""
         return share((self.probs.amax(1) >= threshold) & self.valid, self.valid)
@@ -133,4 +145,8 @@ def averaged_target(
 
 
 def _probs(logits: Tensor, valid: Tensor) -> Tensor:
-    return upsample(logits.float(), (valid.shape[-2], valid.shape[-1])).softmax(1)
+    return upsample(logits.float(), _size(valid)).softmax(1)
+
+
+def _size(valid: Tensor) -> tuple[int, int]:
+    return valid.shape[-2], valid.shape[-1]

@@ -1,6 +1,9 @@
 """What a method remembers from step to step, beside weights."""
 
 from des4.models.memory.base import Memory
+from des4.models.memory.class_centres import ClassCentres
+from des4.models.memory.feature_queue import FeatureQueue
+from des4.models.memory.histogram import Histogram
 from des4.models.memory.prototype_feed import PrototypeFeed, Sampling
 
-__all__ = ["Memory", "PrototypeFeed", "Sampling"]
+__all__ = ["ClassCentres", "FeatureQueue", "Histogram", "Memory", "PrototypeFeed", "Sampling"]

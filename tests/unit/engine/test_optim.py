@@ -115,3 +115,55 @@ def test_the_schedule_depends_on_the_step_alone():
     for step in (9, 2, 5):
         poly.apply(optimiser, step)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 1.0]
+
+
+# ── critics ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def judged():
+    """A network and a critic of it, in two optimisers that are one."""
+    method = nn.ModuleDict({"network": nn.Linear(2, 1, bias=False), "critic": nn.Linear(2, 1, bias=False)})
+    method.networks = lambda: {
+        "network": Network(method["network"], "trained"), "critic": Network(method["critic"], "critic", 0.25)
+    }  # fmt: skip
+    return method, build_optimiser(method, OptimConfig(lr=0.5, decoder_lr_multiplier=1, momentum=0, weight_decay=0), 8)
+
+
+def take_step(method, optimiser, skipped=0.0):
+    for network in method.values():
+        network.weight.grad = torch.tensor([[2.0, -3.0]])
+    optimiser.found_inf = torch.tensor(skipped)
+    before = {name: network.weight.detach().clone() for name, network in method.items()}
+    optimiser.step()
+    return {name: (network.weight - before[name]).tolist()[0] for name, network in method.items()}
+
+
+def test_a_critic_learns_by_an_adam_of_its_own_rate():
+    method, optimiser = judged()
+    assert [(group["param_names"], group["lr"]) for group in optimiser.param_groups] == [
+        (["network.weight"], 0.5),
+        (["critic.weight"], 0.25),
+    ]
+    moved = take_step(method, optimiser)
+    assert moved["network"] == pytest.approx([-1, 1.5])  # SGD: rate times gradient
+    assert moved["critic"] == pytest.approx([-0.25, 0.25])  # Adam: its first step is the rate, whatever the gradient
+    PolySchedule(2, power=1).apply(optimiser, 1)
+    moved = take_step(method, optimiser)
+    assert moved["network"] == pytest.approx([-0.5, 0.75])
+    assert moved["critic"] == pytest.approx([-0.125, 0.125])
+    optimiser.zero_grad()
+    assert all(network.weight.grad is None for network in method.values())
+
+
+def test_a_step_that_is_skipped_moves_neither_weights_nor_moments_of_either():
+    method, optimiser = judged()
+    take_step(method, optimiser)
+    before = {key: value.clone() for key, value in optimiser.state[method["critic"].weight].items()}
+    moved = take_step(method, optimiser, skipped=1.0)
+    assert moved == {"network": [0, 0], "critic": [0, 0]}
+    assert all(torch.equal(value, before[key]) for key, value in optimiser.state[method["critic"].weight].items())
+    assert before["step"] == 1
+
+
+def test_without_critics_there_is_one_optimiser():
+    assert type(build_optimiser(TwoNetworks(), OptimConfig(), 8)) is torch.optim.SGD

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from des4.losses import squared_gap
+from des4.losses import divergence, squared_gap
 
 
 def test_the_gap_is_summed_over_classes_and_averaged_over_valid_pixels() -> None:
@@ -38,3 +40,15 @@ def test_float32_under_autocast() -> None:
         gap = squared_gap(probs, target, valid)
     assert gap.dtype == torch.float32
     assert torch.equal(gap, squared_gap(probs, target, valid))
+
+
+def test_divergence_is_that_of_kullback_and_leibler() -> None:
+    target = torch.tensor([[0.5, 0.5], [1.0, 0.0]]).T[None, :, None, :]
+    logits = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log().T[None, :, None, :]
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    expected = [0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75), math.log(2)]
+    assert divergence(logits, target, valid).item() == pytest.approx(sum(expected) / 2)
+    assert divergence(target.log().clamp_min(-1e4), target, valid).item() == pytest.approx(0, abs=1e-6)
+    valid[..., 1] = False
+    assert divergence(logits, target, valid).item() == pytest.approx(expected[0])
+    assert divergence(logits, target, valid, torch.tensor(4.0)).item() == pytest.approx(expected[0] / 4)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from des4.ops.entropy import pixel_entropy
+from des4.ops.entropy import doubt, pixel_entropy
 
 
 @pytest.mark.parametrize("num_classes", [2, 21, 150])
@@ -29,3 +29,14 @@ def test_half_precision_goes_in_and_float32_comes_out() -> None:
     probs = torch.tensor([[0.5, 0.5]], dtype=torch.bfloat16)
     assert pixel_entropy(probs).dtype == torch.float32
     assert pixel_entropy(probs).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_doubt_rises_with_the_entropy_from_0_to_1_and_more_so_at_the_ends():
+    probs = torch.stack([torch.linspace(0.5, 1, 101), 1 - torch.linspace(0.5, 1, 101)], 1)
+    found = doubt(probs)
+    assert (found[0].item(), found[-1].item()) == pytest.approx((1, 0), abs=1e-4)
+    assert (found[:-1] > found[1:]).all()
+    share = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)
+    assert doubt(torch.tensor([[0.9, 0.1]])).item() == pytest.approx((1 + share**0.5 - (1 - share) ** 0.5) / 2)
+    assert doubt(torch.tensor([[1 - 1e-6, 1e-6]])).item() > 0.002
+    assert doubt(torch.tensor([[torch.nan, 0.5]])).isnan()

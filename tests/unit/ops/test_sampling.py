@@ -18,6 +18,7 @@ from des4.ops.sampling import (
     confidence_sample,
     multi_entropy_sample,
     quantity_sample,
+    spread_draw,
 )
 
 # ── the reference ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -347,3 +348,27 @@ def test_the_counter_sees_what_waits() -> None:
     with Operations() as operations:
         labels[labels > 0], labels.bincount(), labels.sum().item()
     assert operations.waits >= {"index", "bincount", "_local_scalar_dense"}
+
+
+# ── a few places of each row ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_few_places_all_are_drawn_once() -> None:
+    mask = torch.tensor([[False, True, False, True, True], [False] * 5, [True] * 5])
+    places, drawn = spread_draw(mask, torch.rand(3, 5))
+    assert places[0][drawn[0]].tolist() == [1, 3, 4]
+    assert not drawn[1].any()
+    assert places[2][drawn[2]].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_of_many_places_as_many_as_asked_for_are_drawn_and_each_as_often() -> None:
+    mask = torch.zeros(60, dtype=torch.bool)
+    mask[::2] = True
+    places, drawn = spread_draw(mask.expand(4000, 60), torch.rand(4000, 6, generator=torch.Generator().manual_seed(0)))
+    assert drawn.all()
+    assert mask[places].all()
+    frequency = torch.bincount(places.flatten(), minlength=60)[::2] / 4000
+    assert frequency.sum() == pytest.approx(6)
+    assert (frequency - 0.2).abs().max() < 0.03
+    extremes, _ = spread_draw(mask, torch.tensor([0.0, 0.0, 1 - 2**-24]))
+    assert extremes.tolist() == [0, 20, 58]

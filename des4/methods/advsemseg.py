@@ -1,0 +1,97 @@
+"""AdvSemSeg: a discriminator learns to tell predictions from masks, and where it believes them, they are labels.
+
+Hung et al., BMVC 2018, "Adversarial learning for semi-supervised semantic segmentation", arxiv.org/abs/1802.07934,
+github.com/hfslyc/AdvSemiSeg (no licence; not copied). With p the predictions, D the discriminator and Y masks:
+L_S = CE(x_l) + λ_l BCE(D(p_l), 1) + λ_u BCE(D(p_u), 1) + λ_semi CE(z_u, ŷ_u where σ(D(p_u)) ≥ T), with D as it is;
+L_D = ½ BCE(D(p_l, p_u), 0) + ½ BCE(D(Y), 1), on detached p. Ours: maps are 0 where there is no label or padding, as
+masks are there; masks are those of the same labelled images; λ_semi begins at a share of the training.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.losses import judged
+from des4.methods.base import Network, Setting
+from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.targets import Target
+from des4.models.discriminator import Discriminator
+from des4.ops.resize import upsample
+from des4.types import Batch, Config, ViewSpec
+
+
+class AdvSemSegConfig(Config):
+    """Settings of AdvSemSeg; the defaults are those published for VOC."""
+
+    name: Literal["advsemseg"] = "advsemseg"
+    adversarial_weight: float = Field(0.01, ge=0)
+    """λ_l, of deceiving the discriminator on labelled images."""
+    unlabelled_adversarial_weight: float = Field(0.001, ge=0)
+    """λ_u, the same on unlabelled images."""
+    semi_weight: float = Field(0.1, ge=0)
+    """λ_semi, of the labels that the discriminator believes."""
+    semi_start: float = Field(0.25, ge=0, le=1)
+    """Share of the training after which these count: 5,000 of 20,000 steps in the published one."""
+    threshold: float = Field(0.2, ge=0, le=1)
+    """T, probability of being real that a pixel needs for its label to count."""
+    discriminator_lr: float = Field(1e-4, gt=0)
+    """Learning rate of the discriminator's Adam; it falls as that of the run does."""
+
+
+class AdvSemSeg(SingleNetwork):
+    """One network, and a discriminator of its predictions."""
+
+    Config = AdvSemSegConfig
+    config: AdvSemSegConfig
+    VIEWS = ViewSpec(strong=1)
+
+    def build(self, setting: Setting) -> None:
+        """Make the student and the discriminator."""
+        super().build(setting)
+        self.discriminator = Discriminator(len(setting.classes))
+
+    @property
+    def threshold(self) -> float:
+        """0: what a label needs is the discriminator's belief, not confidence."""
+        return 0.0
+
+    def networks(self) -> dict[str, Network]:
+        """The student, and the discriminator, which learns by an optimiser of its own."""
+        critic = Network(self.discriminator, "critic", self.config.discriminator_lr)
+        return {**super().networks(), "discriminator": critic}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of L_S, and L_D."""
+        labelled, unlabelled = batch.both
+        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
+        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        known, unknown = self.labelled_logits(features[:count], labelled), self.student.head(features[count:])
+        valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
+        probs = upsample(torch.cat([known, unknown]).float(), (valid.shape[-2], valid.shape[-1])).softmax(1)
+        maps = probs * valid[:, None]
+
+        found = self.discriminator(maps, frozen=True)
+        fooled = config.adversarial_weight * judged(found[:count], True, valid[:count], labelled.pixels)
+        fooled += config.unlabelled_adversarial_weight * judged(found[count:], True, valid[count:], view.pixels)
+        belief = found[count:].detach().sigmoid()
+        target = Target(probs[count:].argmax(1), belief, valid[count:], config.threshold, self.supervision, view.pixels)
+        begun = self.step >= config.semi_start * self.setting.total_steps
+        semi = config.semi_weight * target.mean_over_kept(unknown) if begun else unknown.new_zeros(())
+
+        where = labelled.valid[:, None]
+        masks = torch.zeros_like(maps[:count]).scatter_(1, labelled.label[:, None] * where, where.to(maps.dtype))
+        real = self.discriminator(masks)
+        fake = self.discriminator(maps.detach())
+        pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
+        told = judged(real, True, labelled.valid, labelled.pixels) + judged(fake, False, valid, pixels)
+        self.note(believed=target.share_kept())
+        return {
+            "labelled": self.supervise(known, labelled),
+            "adversarial": fooled,
+            "semi": semi,
+            "discriminator": 0.5 * told,
+        }

@@ -1,0 +1,103 @@
+"""DARS: self-training in rounds, whose pseudo-labels have the classes' shares of the labelled pixels.
+
+He et al., ICCV 2021, "Re-distributing biased pseudo labels for semi-supervised semantic segmentation: a baseline
+investigation", github.com/CVMI-Lab/DARS (Apache-2.0, not copied). L = CE(x_l) + λ CE(x_u, ŷ), ŷ of the network as it
+was when the round began. Of class j the most confident pixels are kept, ratio · share_j of all; where many are equally
+confident, a random part of these. Ours: rounds are parts of one training, labels are made where they are read, and
+thresholds are of the confidences that the round has seen so far; there, of those of a whole pass, stored in files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.base import Setting
+from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.targets import Target, averaged_target
+from des4.models.ema import follow
+from des4.models.memory import Histogram
+from des4.ops.noise import uniform
+from des4.ops.prior import class_prior
+from des4.types import Batch, Config, Unlabelled, ViewSpec
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class DARSConfig(Config):
+    """Settings of DARS; the defaults are those published for VOC."""
+
+    name: Literal["dars"] = "dars"
+    labels_alone: float = Field(0.17, ge=0, lt=1)
+    """Share of the training, at its start, that learns from labels alone: 50 of 300 passes in the published one."""
+    ratios: tuple[Ratio, ...] = Field((0.4, 0.5), min_length=1)
+    """Of each round that follows, all equally long, the share of the unlabelled pixels that is kept."""
+    unlabelled_weight: float = Field(1.0, ge=0)
+    """λ."""
+    pseudo_label_mirror: bool = True
+    """Whether pseudo-labels are of the mean over an image and its mirror image."""
+
+
+class DARS(SingleNetwork):
+    """One network, and what it was when the round began, which labels for it."""
+
+    Config = DARSConfig
+    config: DARSConfig
+    VIEWS = ViewSpec(strong=1)
+    prior: Tensor
+
+    def build(self, setting: Setting) -> None:
+        """Make the student, the labeller as its copy, and the memory of confidences."""
+        super().build(setting)
+        self.labeller = setting.make_segmenter("linear")
+        self.labeller.load_state_dict(self.student.state_dict())
+        self.FROZEN = ("labeller",)
+        self.confidences = Histogram(bins=4096, momentum=0.999, groups=len(setting.classes))
+        self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
+
+    def round(self, step: int) -> int:
+        """Number of the round that a step belongs to, from 1; 0 while labels teach alone."""
+        total, rounds = self.setting.total_steps, len(self.config.ratios)
+        first = math.ceil(total * self.config.labels_alone)
+        return min((step - first) * rounds // max(1, total - first) + 1, rounds) if step >= first else 0
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on labels, and after the first part of the training on pseudo-labels."""
+        labelled, unlabelled = batch.both
+        (view,), count, round_now = unlabelled.strong, len(labelled.image), self.round(self.step)
+        images = torch.cat([labelled.image, view.mixed]) if round_now else labelled.image
+        features = self.student.features(images)
+        logits = self.labelled_logits(features[:count], labelled)
+        cross = logits.new_zeros(())
+        if round_now:
+            ratio = self.config.ratios[round_now - 1]
+            target = self.aligned(unlabelled, ratio).mixed(view)
+            cross = target.cross_entropy(self.student.head(features[count:])) / ratio  # the share that is kept
+            self.note(kept=target.share_kept())
+        return {"labelled": self.supervise(logits, labelled), "unlabelled": self.config.unlabelled_weight * cross}
+
+    @torch.no_grad()
+    def aligned(self, unlabelled: Unlabelled, ratio: float) -> Target:
+        """Labels of the labeller, of which as many of each class are kept as its share of the labelled pixels says."""
+        soft = averaged_target(
+            lambda image: [self.labeller(image)], unlabelled, (1.0,), self.config.pseudo_label_mirror
+        )
+        target = soft.hardened(0.5, self.supervision)
+        edge, rate = self.confidences.top(ratio * self.prior)
+        noise = uniform(unlabelled.keys, target.label.shape[1:], "kept pixels")
+        kept = (target.confidence >= edge[target.label]) & (noise < rate[target.label]) & (self.confidences.steps > 0)
+        self.confidences.collect(target.confidence, target.valid, target.label)
+        return replace(target, confidence=kept.float())
+
+    def after_step(self) -> None:
+        """Move the memory; where a round ends, the labeller becomes what the student is."""
+        self.confidences.commit()
+        super().after_step()
+        if self.round(self.step) != self.round(self.step - 1):
+            follow(self.labeller, self.student, 0.0)
+            self.confidences.reset()

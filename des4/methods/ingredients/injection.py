@@ -1,0 +1,50 @@
+"""Labelled boxes that are pasted into unlabelled images, labels and all (AugSeg, Zhao et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from des4.methods.ingredients.targets import Target
+from des4.ops.noise import uniform
+from des4.types import Labelled
+
+
+def injected(image: Tensor, target: Target, labelled: Labelled, box: Tensor) -> tuple[Tensor, Target]:
+    """Paste labelled pixels, whose labels are certain, into images and their target.
+
+    image: (B, 3, H, W), the strong view, not yet mixed. box: (B, H, W) bool, where labelled pixels are taken. Labelled
+    images go round in order, so that those of a part of a step meet that part's.
+    """
+    partner = torch.arange(len(image), device=image.device) * len(labelled.image) // len(image)
+    label, valid = labelled.label[partner], labelled.valid[partner]
+    return torch.where(box[:, None], labelled.image[partner], image), replace(
+        target,
+        label=torch.where(box, label.masked_fill(~valid, 0), target.label),
+        confidence=target.confidence.masked_fill(box, 1.0),
+        valid=torch.where(box, valid, target.valid),
+    )
+
+
+def injection_boxes(keys: Tensor, probability: Tensor, height: int, width: int) -> Tensor:
+    """Draw a box for each image: (B, H, W) bool, True inside, nowhere for the images that get none.
+
+    keys, probability: (B,), of getting one; NaN gets none. Sides are √(1 - λ) of the crop's, λ ~ Beta(8, 2), about a
+    centre anywhere in it, and clipped at its border. The eighth smallest of nine uniform numbers is such a λ.
+    """
+    noise = uniform(keys, (12,), "injected box")
+    side = (1 - noise[:, :9].sort(1).values[:, 7]).sqrt()
+    rows, columns = (
+        _span(centre, side, torch.arange(length, device=keys.device))
+        for centre, length in ((noise[:, 9], height), (noise[:, 10], width))
+    )
+    return rows[:, :, None] & columns[:, None, :] & (noise[:, 11] < probability)[:, None, None]
+
+
+def _span(centre: Tensor, side: Tensor, place: Tensor) -> Tensor:
+    """Mark (B, length) where a box lies along one axis. centre, side: (B,), shares of the length."""
+    middle = (centre * len(place)).long()
+    half = (side * len(place)).round().long() // 2
+    return (place >= (middle - half)[:, None]) & (place < (middle + half)[:, None])

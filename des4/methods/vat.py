@@ -1,0 +1,65 @@
+"""VAT: the student learns to say of an adversarially changed image what the teacher says of the image as it is.
+
+Miyato et al., TPAMI 2018, "Virtual adversarial training", arxiv.org/abs/1704.03976; for segmentation as French et al.,
+BMVC 2020, have it (github.com/Britefury/cutmix-semisup-seg, MIT, not copied): L = CE(x_l) + λ · c · KL(T(x) || S(x_s +
+r)), c the share of pixels on which the teacher is sure, r of length ½ |∇x| in the direction in which T(x + r) changes
+most. Ours: that direction begins with even noise whose length is a share of r's, as a millionth is lost in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig
+from des4.methods.ingredients.adversary import adversarial_change, texture
+from des4.methods.ingredients.targets import soft_target
+from des4.types import Batch, ViewSpec
+
+
+class VATConfig(TeacherStudentConfig):
+    """Settings of virtual adversarial training."""
+
+    name: Literal["vat"] = "vat"
+    consistency_weight: float = Field(0.1, ge=0)
+    """λ, of the divergence."""
+    threshold: float = Field(0.97, ge=0, le=1)
+    """Confidence at which the teacher counts as sure."""
+    radius: float = Field(0.5, gt=0)
+    """Length of the change of an image, as a share of the length of the image's gradient."""
+    probe: float = Field(0.01, gt=0, le=1)
+    """Length of the change from which the adversarial one is found, as a share of it [ours]."""
+
+
+class VAT(TeacherStudent):
+    """A student and its average, which says how an image is to be changed."""
+
+    Config = VATConfig
+    config: VATConfig
+    VIEWS = ViewSpec(strong=1, photometric="french")
+
+    @property
+    def threshold(self) -> float:
+        """0: targets are probabilities, of which every pixel's counts."""
+        return 0.0
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on the labels, weighted divergence on changed images."""
+        labelled, unlabelled = batch.both
+        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
+        weak, valid = unlabelled.weak, unlabelled.valid
+        with torch.no_grad():
+            target = soft_target(self.teacher(weak), unlabelled)
+        radius = config.radius * texture(weak, valid)
+        change = adversarial_change(self.teacher, weak, target.probs, valid, unlabelled.keys, radius, config.probe)
+        target = target.mixed(view)
+        features = self.student.features(torch.cat([labelled.image, view.mixed + view.mix(change)]))
+        sure = target.share_sure(config.threshold)
+        self.note(sure=sure)
+        return {
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "consistency": config.consistency_weight * sure * target.divergence(self.student.head(features[count:])),
+        }

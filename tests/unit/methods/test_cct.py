@@ -1,0 +1,96 @@
+"""CCT: its equation written out, what learns from what, its perturbations and its ramp."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
+from des4.methods.ingredients.schedule import sigmoid_ramp
+from des4.types import IGNORE, ConfigError
+
+Make = Callable[..., Any]
+KEYS = torch.randint(2**62, (500,), generator=torch.Generator().manual_seed(0))
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("cct", classifiers=1, background_class=0, consistency_weight=7.0), make_batch()
+    with torch.no_grad():
+        method.student.head.weight.weight.mul_(100)
+    method.step = 1  # of 2 in which the weight rises
+    student, lab, un = copy.deepcopy(method.student), batch.labelled, batch.unlabelled
+    found = method.losses(batch)
+    (view,) = un.strong
+    features = student.features(torch.cat([lab.image, view.mixed]))
+    clean = features[2:]
+    target = student.head(clean).softmax(1).detach()
+    background = target.argmax(1, keepdim=True) == 0
+    assert 0 < background.sum() < background.numel()
+    perturbed = [
+        drop_channels((clean,), un.keys, "drop0")[0],
+        drop_active(clean, un.keys, "active1"),
+        noisy(clean, un.keys, "noise2"),
+        clean * ~background,
+        clean * background,
+    ]
+    valid = view.mix(un.valid)
+    on_grid = valid[:, ::4, ::4]
+    gaps = [
+        ((net(h).softmax(1) - target).square().mean(1) * on_grid).sum() / (valid.sum() * 81 / 33**2)
+        for net, h in zip(method.auxiliary, perturbed, strict=True)
+    ]
+    expected = {
+        "labelled": F.cross_entropy(up(student.head(features[:2])), lab.label, ignore_index=IGNORE),
+        "consistency": 7 * math.exp(-5 / 4) * sum(gaps) / 5,
+    }
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_main_classifier_learns_from_labels_alone_and_all_else_from_the_gap(
+    make_method: Make, make_batch: Make
+) -> None:
+    method = make_method("cct")
+    named = dict(method.named_parameters())
+    gap = method.losses(make_batch())["consistency"]
+    gradients = torch.autograd.grad(gap, list(named.values()), allow_unused=True)
+    missing = {key for key, gradient in zip(named, gradients, strict=True) if gradient is None}
+    assert missing == {"student.head.weight.weight", "student.head.weight.bias"}
+
+
+def test_without_objects_there_are_three_kinds_and_a_background_has_to_exist(make_method: Make) -> None:
+    assert make_method("cct").kinds == ("drop", "drop", "active", "active", "noise", "noise")
+    assert len(make_method("cct", background_class=3, classifiers=1).auxiliary) == 5
+    with pytest.raises(ConfigError, match="4 classes"):
+        make_method("cct", background_class=4)
+
+
+def test_the_weight_rises_and_stays() -> None:
+    assert [sigmoid_ramp(step, 10) for step in (0, 5, 10, 99)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
+    assert sigmoid_ramp(0, 0) == 1
+
+
+def test_the_most_active_places_are_dropped() -> None:
+    features = torch.tensor([0.1, 0.65, 0.95, 1.0]).view(1, 1, 1, 4).expand(500, 3, 1, 4)
+    kept = (drop_active(features, KEYS, "active") > 0)[:, 0, 0].float().mean(0)
+    assert kept.tolist() == [1, 1, 0, 0]
+    between = torch.tensor([0.8, 1.0]).view(1, 1, 1, 2).expand(500, 3, 1, 2)  # kept where the share is above 0.8
+    assert (drop_active(between, KEYS, "active")[:, 0, 0, 0] > 0).float().mean().item() == pytest.approx(0.5, abs=0.07)
+
+
+def test_noise_multiplies_by_its_range() -> None:
+    found = noisy(torch.full((500, 2, 3, 3), 2.0), KEYS, "noise") / 2
+    assert 0.7 <= found.min() < 0.71
+    assert 1.29 < found.max() <= 1.3
+    assert found.mean().item() == pytest.approx(1, abs=0.01)
+    assert not noisy(torch.zeros(2, 2, 3, 3), KEYS[:2], "noise").any()

@@ -1,0 +1,119 @@
+"""PrevMatch: its equation written out over UniMatch's terms, and which states teach."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from des4.methods import METHODS
+
+Make = Callable[..., Any]
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+@pytest.fixture
+def batch(make_batch: Make) -> Any:
+    return make_batch(views=METHODS["prevmatch"].VIEWS.strong)
+
+
+def shifted(method: Any, step: int) -> Any:
+    """The method at a step, with states that see each another class everywhere."""
+    method.step = step
+    with torch.no_grad():
+        for number, state in enumerate(method.states):
+            state.head.weight.weight.zero_()
+            state.head.weight.bias.copy_(10 * F.one_hot(torch.tensor(number % 4), 4))
+    return method
+
+
+def test_without_states_it_is_unimatch(make_method: Make, batch: Any) -> None:
+    found = make_method("prevmatch", threshold=0.0, every=0.5).losses(batch)
+    plain = make_method("unimatch", threshold=0.0).losses(batch)
+    assert found.pop("previous") == 0
+    torch.testing.assert_close(found, plain)
+
+
+def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> None:
+    method = shifted(make_method("prevmatch", threshold=0.0, previous_threshold=0.0, every=0.05, asked_states=1), 8)
+    rng = random.Random("0/8/states")
+    count = rng.randint(1, 1)
+    (asked,) = rng.sample(range(8), count)
+    twin, v = copy.deepcopy(method), 0.8  # step 8 of 20
+    found = method.losses(batch)
+    seen = twin.predicted(batch)
+    label = torch.full((2, 33, 33), asked % 4)
+    un = batch.unlabelled
+
+    def consistency(logits: Tensor, mix: Callable[[Tensor], Tensor], label: Tensor) -> Tensor:
+        return F.cross_entropy(up(logits), mix(label), reduction="none")[mix(un.valid)].mean()
+
+    own = up(seen.weak).argmax(1)
+    one, two = un.strong
+    of_states = (
+        0.5 * consistency(seen.perturbed, lambda x: x, label)
+        + 0.25 * consistency(seen.strong[0], one.mix, label)
+        + 0.25 * consistency(seen.strong[1], two.mix, label)
+    )
+    torch.testing.assert_close(found["previous"], v * of_states / (2 + v))
+    torch.testing.assert_close(found["strong2"], 0.25 * consistency(seen.strong[1], two.mix, own) / (2 + v))
+    torch.testing.assert_close(found["labelled"], twin.supervise(seen.labelled, batch.labelled) / (2 + v))
+
+
+def test_states_are_kept_at_even_distances_the_newest_ones(make_method: Make) -> None:
+    method = make_method("prevmatch", every=0.1, kept_states=3)  # every second step of 20
+    held: list[list[float]] = []
+    for step in range(9):
+        with torch.no_grad():
+            nn.init.constant_(method.student.head.weight.bias, step)
+        method.after_step()
+        held.append([state.head.weight.bias[0].item() for state in method.states])
+    assert held[0] == [0, 0, 0]
+    assert held[1] == [1, 0, 0]
+    assert held[3] == [1, 3, 0]
+    assert held[5] == [1, 3, 5]
+    assert held[7] == held[8] == [7, 3, 5]
+
+
+def test_only_states_that_are_there_are_asked_and_never_more_than_some(make_method: Make, batch: Any) -> None:
+    method = make_method("prevmatch", every=0.05, previous_threshold=0.0)
+    asked: list[int] = []
+    for number, state in enumerate(method.states):
+        state.register_forward_hook(lambda *_, number=number: asked.append(number))
+    counts = set()
+    for step in range(20):
+        method.step = step
+        asked.clear()
+        target = method.previous_labels(batch.unlabelled)
+        assert (target is None) == (step == 0)
+        assert all(number < min(step, 8) for number in asked)
+        assert len(set(asked)) == len(asked) <= 3
+        counts.add(len(asked))
+        first = list(asked)
+        asked.clear()
+        method.previous_labels(batch.unlabelled)
+        assert asked == first  # a function of (seed, step), whatever part of the step it is
+    assert counts == {0, 1, 2, 3}
+
+
+def test_the_weight_of_earlier_states_rises_and_falls(make_method: Make) -> None:
+    method, seen = make_method("prevmatch"), []
+    for step in (0, 5, 10, 15, 20):
+        method.step = step
+        seen.append(method.previous_weight)
+    assert seen == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_a_threshold_of_one_lets_no_state_teach(make_method: Make, batch: Any) -> None:
+    method = make_method("prevmatch", previous_threshold=1.0, every=0.05)
+    method.step = 8
+    assert method.losses(batch)["previous"] == 0

@@ -1,0 +1,180 @@
+"""U2PL: its equation written out, what it remembers, and its limiting cases."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.ops.entropy import doubt
+from des4.types import IGNORE
+
+Make = Callable[..., Any]
+SMALL = {"dim": 8, "queue": 64, "pushed": 8, "anchors": 8, "negatives": 8}
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+def small(labels: Tensor) -> Tensor:
+    """The pixels on which the features of a 9 × 9 grid lie."""
+    return labels[..., ::4, ::4]
+
+
+@pytest.fixture
+def trained(make_method: Make, make_batch: Make) -> Callable[..., Any]:
+    """A method after two steps: its teacher differs from the student, and its memories hold something."""
+
+    def make(**settings: Any) -> Any:
+        method = make_method("u2pl", **{**SMALL, "anchor_threshold": 0.0, **settings})
+        optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+        for m in (1, 2):
+            torch.stack(list(method(make_batch(m)).values())).sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            method.after_step()
+        return method
+
+    return make
+
+
+def calibrated(method: Any, batch: Any) -> Any:
+    """The method once it has seen nothing but the doubts of this batch."""
+    with torch.no_grad():
+        probs = up(method.teacher(batch.unlabelled.weak)).softmax(1)
+    method.entropies.reset()
+    method.entropies.collect(doubt(probs), batch.unlabelled.valid)
+    method.entropies.commit()
+    return method
+
+
+def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) -> None:
+    batch = make_batch()
+    method = calibrated(trained(anchor_threshold=0.26), batch)
+    twin = copy.deepcopy(method)
+    found = method.losses(batch)
+    lab, un, alpha = batch.labelled, batch.unlabelled, 0.2 * (1 - 2 / 20)
+    (view,) = un.strong
+    with torch.no_grad():
+        seen = twin.teacher.features(torch.cat([lab.image, un.weak]))
+        coarse = twin.teacher.head(seen).softmax(1)
+        probs = up(twin.teacher.head(seen)).softmax(1)[2:]
+    confidence, label = probs.max(1)
+    unsure = doubt(probs)
+    low, high = twin.entropies.quantile(alpha), twin.entropies.quantile(1 - alpha)
+    reliable, sure = (1 - unsure >= 1 - high) & un.valid, (unsure <= low) & un.valid
+    assert 0 < sure.sum() < reliable.sum() < un.valid.sum()
+
+    features = twin.student.features(torch.cat([lab.image, view.mixed]))
+    logits = up(twin.student.head(features))
+    loss = F.cross_entropy(logits[2:], view.mix(label), reduction="none")
+    unlabelled = (loss * view.mix(reliable)).sum() / view.mix(un.valid).sum()
+    own = coarse[:2].gather(1, small(lab.label).masked_fill(small(lab.label) == IGNORE, 0)[:, None])[:, 0]
+    anchors = torch.cat([
+        small(lab.label).masked_fill(own <= 0.26, IGNORE),
+        small(view.mix(label.masked_fill(~(sure & (confidence > 0.26)), IGNORE))),
+    ])  # fmt: skip
+    assert ((anchors != IGNORE).flatten(1).sum(1) > 0).any()
+    contrast = twin.contrast.loss(twin.student_projection(features), anchors, torch.cat([lab.keys, un.keys]))
+    assert contrast > 0
+    expected = {
+        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "unlabelled": unlabelled / (1 - alpha) ** 2,
+        "contrast": 0.25 * contrast,
+    }
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch: Make) -> None:
+    """Of four classes: on labelled pixels the first three but their own, on unreliable ones the last."""
+    batch = make_batch()
+    method = calibrated(trained(), batch)
+    lab, un = batch.labelled, batch.unlabelled
+    seen: list[tuple[Tensor, ...]] = []
+    method.contrast.collect = lambda *arguments: seen.append(arguments)
+    method.losses(batch)
+    ((features, labels, negative, keys),) = seen
+    assert features.shape == (4, 8, 9, 9)
+    assert torch.equal(keys, torch.cat([lab.keys, un.keys]))
+    with torch.no_grad():
+        coarse = method.teacher(torch.cat([lab.image, un.weak])).softmax(1)
+    last = coarse.argmin(1)
+    label = small(lab.label)
+    assert torch.equal(labels[:2], label)
+    for c in range(4):
+        expected = (last[:2] != c) & (label != c) & (label != IGNORE)
+        assert torch.equal(negative[:2, c], expected)
+        assert not negative[2:, c][last[2:] != c].any()
+    assert negative[2:].any()
+    assert not negative[2:].any(1)[~small(un.valid)].any()
+    assert not (negative[2:].any(1) & (labels[2:] != IGNORE)).any()  # no pixel is both sure and unsure
+
+
+def test_without_unreliable_pixels_all_labels_count_and_none_is_surest(trained: Make, make_batch: Make) -> None:
+    method, batch = trained(unreliable=0.0), make_batch()
+    terms = method.losses(batch)
+    (view,) = batch.unlabelled.strong
+    twin = copy.deepcopy(method)
+    assert method.stats()["reliable"] == 1
+    with torch.no_grad():
+        label = up(method.teacher(batch.unlabelled.weak)).argmax(1)
+    logits = up(twin.student(torch.cat([batch.labelled.image, view.mixed])))[2:]
+    expected = F.cross_entropy(logits, view.mix(label), reduction="none")[view.mix(batch.unlabelled.valid)].mean()
+    torch.testing.assert_close(terms["unlabelled"], expected)
+
+
+def test_the_share_of_unreliable_pixels_falls_to_nothing(make_method: Make) -> None:
+    method, seen = make_method("u2pl", **SMALL), []
+    for step in (0, 10, 20, 30):
+        method.step = step
+        seen.append(method.alpha)
+    assert seen == pytest.approx([0.2, 0.1, 0, 0])
+
+
+def test_nobody_is_an_anchor_of_whom_the_teacher_is_not_sure(trained: Make, make_batch: Make) -> None:
+    method = trained(anchor_threshold=1.0)
+    assert method.losses(make_batch())["contrast"] == 0
+    assert method.stats()["anchors"] == 0
+    assert trained().losses(make_batch())["contrast"] > 0
+
+
+def test_the_projection_of_the_teacher_is_the_average_of_the_students(trained: Make) -> None:
+    method = trained()
+    before = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter in method.student_projection.parameters():
+            parameter.add_(1)
+    method.after_step()
+    momentum = min(1 - 1 / 3, 0.99)
+    for name, moved in method.teacher_projection.named_parameters():
+        old, new = before.teacher_projection.get_parameter(name), method.student_projection.get_parameter(name)
+        torch.testing.assert_close(moved.detach(), momentum * old + (1 - momentum) * new)
+
+
+def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
+    from des4.methods.u2pl import U2PL, U2PLConfig
+    from des4.models import ModelConfig, build_segmenter
+    from des4.types import Batch, Labelled, Mix, StrongView, Unlabelled
+
+    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
+    setting = make_setting(
+        classes=("no", "yes"),
+        pixel_counts=torch.tensor([9, 1]),
+        make_segmenter=lambda head: build_segmenter(model, 2, head),
+    )
+    torch.manual_seed(0)
+    method = U2PL(U2PLConfig(**SMALL, anchor_threshold=0.0), setting).train()
+    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
+    box = torch.zeros(2, 33, 33, dtype=torch.bool)
+    view = StrongView(image, Mix(torch.tensor([1, 0]), box, 2))
+    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view,), valid, keys + 5))
+    for _ in range(2):
+        terms = method(batch)
+        method.after_step()
+    assert all(term.isfinite() and term > 0 for term in terms.values())
