@@ -136,7 +136,7 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
     steps = config.train.total_steps(len(data.labelled), num_unlabelled)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
     net = method(config, data, counts, steps).to(device)
-    schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restart)
+    schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restarts)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
     if config.train.compile:

@@ -148,20 +148,20 @@ def _of_trained(method: Method, config: OptimConfig, batch_size: int) -> Optimiz
 class PolySchedule:
     """Poly decay: at step t of T the rate is lr · (1 − t/T)^power, times (t+1)/warmup_steps while that is below 1.
 
-    With a restart these T steps are two parts, each of which begins at t = 0. A function of the step alone, so there is
-    nothing to save or to resume.
+    restarts: steps at which it begins anew, with t = 0, and T is the length of the part from there to the next. A
+    function of the step alone, so there is nothing to save or to resume.
     """
 
     steps: int
     power: float = 0.9
     warmup_steps: int = 0
-    restart: float | None = None
+    restarts: tuple[int, ...] = ()
 
     def factor(self, step: int) -> float:
         """Return the factor of step `step`, counted from 0."""
-        steps, first = self.steps, math.ceil(self.steps * (self.restart or 0))
-        if self.restart:
-            step, steps = (step, first) if step < first else (step - first, max(1, steps - first))
+        first = max((0, *(start for start in self.restarts if start <= step)))
+        last = min((self.steps, *(start for start in self.restarts if start > step)))
+        step, steps = step - first, max(1, last - first)
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return warmup * math.pow(max(0.0, 1 - step / steps), self.power)
 

@@ -1,7 +1,7 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
 A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
-names: `Config`, `VIEWS`, `FROZEN`, `restart`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
+names: `Config`, `VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
 its own config and a `Setting`, alike for all.
 """
 
@@ -107,9 +107,9 @@ class Method(nn.Module, ABC):
         """
 
     @property
-    def restart(self) -> float | None:
-        """Share of the run, in (0, 1), after which the learning rate begins anew; None of methods of one part."""
-        return None
+    def restarts(self) -> tuple[int, ...]:
+        """Steps at which the learning rate begins anew, of methods that learn in parts."""
+        return ()
 
     @property
     def threshold(self) -> float:
@@ -153,18 +153,11 @@ class Method(nn.Module, ABC):
         reaches is an average. A method with a critic says so in its place.
         """
         found = {}
-        for name, module in self._modules_by_name():
+        for name, module in _with_members(self):
             wanted = [parameter.requires_grad for parameter in module.parameters()]
             if wanted:
                 found[name] = Network(module, "trained" if any(wanted) else "averaged")
         return found
-
-    def _modules_by_name(self) -> Iterator[tuple[str, nn.Module]]:
-        for name, module in self.named_children():
-            if isinstance(module, nn.ModuleList):
-                yield from ((f"{name}.{number}", member) for number, member in enumerate(module))
-            else:
-                yield name, module
 
     def stats(self) -> dict[str, Tensor]:
         """Detached numbers of the last step for the log; reading them is what waits for the device."""
@@ -195,3 +188,12 @@ class Method(nn.Module, ABC):
     def note(self, **values: Tensor) -> None:
         """Remember numbers of this step for `stats`."""
         self._stats.update({name: value.detach() for name, value in values.items()})
+
+
+def _with_members(method: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A module's own attributes by name, and of lists their members."""
+    for name, module in method.named_children():
+        if isinstance(module, nn.ModuleList):
+            yield from ((f"{name}.{number}", member) for number, member in enumerate(module))
+        else:
+            yield name, module

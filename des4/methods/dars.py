@@ -60,6 +60,14 @@ class DARS(SingleNetwork):
         self.confidences = Histogram(bins=4096, momentum=0.999, groups=len(setting.classes))
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
 
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Where rounds begin."""
+        total, rounds = self.setting.total_steps, len(self.config.ratios)
+        first = math.ceil(total * self.config.labels_alone)
+        starts = (first + math.ceil((total - first) * number / rounds) for number in range(rounds))
+        return tuple(start for start in starts if start)
+
     def round(self, step: int) -> int:
         """Number of the round that a step belongs to, from 1; 0 while labels teach alone."""
         total, rounds = self.setting.total_steps, len(self.config.ratios)

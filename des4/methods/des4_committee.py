@@ -12,6 +12,7 @@ end of part one.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -63,14 +64,14 @@ class DeS4Committee(TeacherStudent):
         self.rests = number > 0
 
     @property
-    def restart(self) -> float:
+    def restarts(self) -> tuple[int, ...]:
         """Where the second part begins."""
-        return self.config.labels_alone
+        return (math.ceil(self.config.labels_alone * self.setting.total_steps),)
 
     @property
     def on_labels_alone(self) -> bool:
         """Whether this step is of the first part."""
-        return self.step < self.config.labels_alone * self.setting.total_steps
+        return self.step < self.restarts[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the part that this step is of."""

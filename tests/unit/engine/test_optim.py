@@ -100,13 +100,13 @@ def test_poly_values():
     assert [warm.factor(step) for step in (0, 3, 4)] == [0.25, 0.97, 0.96]
 
 
-def test_a_restart_makes_two_schedules_of_one():
-    parts = PolySchedule(25, power=1, warmup_steps=2, restart=0.4)
-    first, second = PolySchedule(10, power=1, warmup_steps=2), PolySchedule(15, power=1, warmup_steps=2)
-    assert [parts.factor(step) for step in range(25)] == [
-        *(first.factor(step) for step in range(10)), *(second.factor(step) for step in range(15))
-    ]  # fmt: skip
-    assert parts.factor(9) < parts.factor(11) and parts.factor(25) == 0
+def test_restarts_make_several_schedules_of_one():
+    parts = PolySchedule(31, power=1, warmup_steps=2, restarts=(10, 25))
+    alone = [PolySchedule(length, power=1, warmup_steps=2) for length in (10, 15, 6)]
+    assert [parts.factor(step) for step in range(31)] == [
+        part.factor(step) for part in alone for step in range(part.steps)
+    ]
+    assert parts.factor(9) < parts.factor(11) and parts.factor(31) == 0
 
 
 def test_the_schedule_depends_on_the_step_alone():

@@ -96,3 +96,11 @@ def test_the_most_confident_pixels_are_kept(make_method: Make) -> None:
         lowest = confidence[mine & kept].min()
         assert (kept[mine & (confidence >= lowest)]).float().mean() > 0.99  # but for a few, so that the number is right
         assert lowest > confidence[mine].quantile(0.05)
+
+
+def test_the_learning_rate_begins_anew_where_rounds_do(make_method: Make) -> None:
+    """Of 20 steps 0.17 are 4 of labels alone, and the rest are two rounds of 8; without such a part, two of 10."""
+    method = make_method("dars")
+    assert method.restarts == (4, 12)
+    assert [method.round(step) for step in (3, 4, 11, 12)] == [0, 1, 1, 2]
+    assert make_method("dars", labels_alone=0.0).restarts == (10,)

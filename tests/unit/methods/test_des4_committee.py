@@ -143,4 +143,4 @@ def test_a_run_resumed_in_either_part_is_the_uninterrupted_one(make: Make, make_
 
 
 def test_the_learning_rate_begins_anew_with_the_second_part(make: Make) -> None:
-    assert make().restart == 0.1
+    assert make().restarts == (FIRST,)
