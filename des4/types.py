@@ -150,6 +150,17 @@ class StrongView:
         return self.mix(self.image)
 
 
+class TargetWatch(Protocol):
+    """Is shown the targets of unlabelled images, each with the logits that a loss holds against it."""
+
+    def collect(self, logits: Tensor, label: Tensor, confidence: Tensor, keep: Tensor, valid: Tensor) -> None:
+        """See a target on the grid of the logits, mixed as the view is.
+
+        logits: (B, C, h, w), of whom is taught. label: (B, h, w) int64, the target's most probable class, of
+        probability `confidence`. keep: (B, h, w) bool, where it counts. valid: (B, h, w) bool, False on padding.
+        """
+
+
 @dataclass(frozen=True)
 class Unlabelled:
     """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
@@ -157,6 +168,7 @@ class Unlabelled:
     weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
     keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
+    watch: is shown the targets that are made of these images, when a loss is taken of them.
     """
 
     weak: Tensor
@@ -165,6 +177,7 @@ class Unlabelled:
     keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
+    watch: TargetWatch | None = None
 
 
 @dataclass(frozen=True)

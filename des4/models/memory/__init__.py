@@ -2,5 +2,6 @@
 
 from des4.models.memory.base import Memory
 from des4.models.memory.prototype_feed import PrototypeFeed, Sampling
+from des4.models.memory.target_tally import TargetFigures, TargetTally
 
-__all__ = ["Memory", "PrototypeFeed", "Sampling"]
+__all__ = ["Memory", "PrototypeFeed", "Sampling", "TargetFigures", "TargetTally"]
