@@ -31,7 +31,16 @@ from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts,
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
 from des4.data.formats.files import FilesConfig
-from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
+from des4.engine import (
+    DriftGuard,
+    EvalConfig,
+    Evaluator,
+    PolySchedule,
+    Trainer,
+    build_optimiser,
+    choose_device,
+    choose_precision,
+)
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -53,6 +62,12 @@ from des4.ops.tail import few_images
 from des4.runlog import RunFolder, replacing
 from des4.types import Config, ConfigError, DataError, Dataset, WeightsError
 
+ORACLE = (
+    "ORACLE RUN: it learns from the true labels of its unlabelled images, so its figures are what perfect "
+    "pseudo-labels would give, and no result"
+)
+"""What stands wherever the figures of such a run do."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -60,6 +75,7 @@ class Training:
 
     counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
     warnings: what a look at the data found, a line a kind; for the process alone that looked.
+    truth: measures pseudo-labels on unlabelled images whose masks the user lets us open.
     """
 
     config: RunConfig
@@ -73,6 +89,7 @@ class Training:
     evaluator: Evaluator
     device: torch.device
     warnings: tuple[str, ...] = ()
+    truth: Evaluator | None = None
 
     def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
         """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
@@ -89,6 +106,8 @@ class Training:
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
+            guard=DriftGuard(self._pixel_share(), self.config.guard.drift_factor, self.schedule.steps),
+            truth=self.truth,
             on_validation=on_validation,
         )
 
@@ -103,6 +122,7 @@ class Training:
             eval=self.config.eval,
             method=self.config.method.name,
             image_size=typical_size(self.dataset),
+            oracle=self.config.train.oracle,
         )
         save_weights(path, state, info)
 
@@ -110,12 +130,13 @@ class Training:
         """Return what results.json says about method and data."""
         lists = {"labelled": self.dataset.labelled, "unlabelled": self.dataset.unlabelled, "val": self.dataset.val}
         protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
-        share = self.counts.double() / self.counts.sum()
+        cautions = [ORACLE if self.config.train.oracle else "", few_images(len(self.dataset.val))]
         return {
             "method": self.config.method.name,
+            "oracle": self.config.train.oracle,
             "tail_classes": list(self.evaluator.tail),
-            "caution": few_images(len(self.dataset.val)) or None,
-            "pixel_share": dict(zip(self.dataset.classes, share.tolist(), strict=True)),
+            "caution": "; ".join(filter(None, cautions)) or None,
+            "pixel_share": self._pixel_share(),
             "data": {
                 "name": self.config.data.name,
                 "protocol": protocol.name if protocol else None,
@@ -123,6 +144,11 @@ class Training:
                 **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
             },
         }
+
+    def _pixel_share(self) -> dict[str, float]:
+        """Share of the labelled pixels that each class has."""
+        share = self.counts.double() / self.counts.sum()
+        return dict(zip(self.dataset.classes, share.tolist(), strict=True))
 
 
 def training(config: RunConfig, *, checked: bool = True) -> Training:
@@ -140,6 +166,7 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
         config.optim.restart,
     )
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
+    truth = _truth_images(config, data, num_unlabelled)
     net = method(config, data, counts, schedule.steps).to(device)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
@@ -163,7 +190,35 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
         seen.warnings if seen else (),
+        Evaluator(data, truth, config.eval, device, tail_classes(counts)) if truth else None,
     )
+
+
+def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tuple[str, ...]:
+    """Open the masks of unlabelled images to those who ask for them; return the images to measure pseudo-labels on.
+
+    These are evenly spaced in the list. Raises ConfigError where there are no masks, or an oracle lacks some.
+    """
+    wanted = config.guard.truth_images
+    if config.train.oracle and not num_unlabelled:
+        raise ConfigError(
+            f"train.oracle: method={config.method.name} reads no unlabelled image, so there is nothing to tell it; to "
+            "train with all masks, name all images in data.labeled"
+        )
+    if not config.train.oracle and not wanted:
+        return ()
+    known = data.reveal()
+    if config.train.oracle and len(known) < len(data.unlabelled):
+        there = set(known)
+        first = next(sample_id for sample_id in data.unlabelled if sample_id not in there)
+        raise DataError(
+            f"train.oracle: {len(data.unlabelled) - len(known)} of the {len(data.unlabelled)} unlabelled images have "
+            f"no mask, the first is '{first}'; add the masks, or name in data.unlabeled the images that have one"
+        )
+    if wanted and not known:
+        raise DataError(f"guard.truth_images={wanted}: no unlabelled image has a mask; leave it out")
+    count = min(wanted, len(known))
+    return tuple(known[number * len(known) // count] for number in range(count))
 
 
 def _parts(config: RunConfig, method: Method, source: Loader, device: torch.device) -> int:
@@ -246,6 +301,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         fill=(red, green, blue),
         rank=this_rank(),
         ranks=num_ranks(),
+        oracle=config.train.oracle,
     )
 
 
@@ -270,7 +326,7 @@ class WeightsInfo(Config):
 
     image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
-    were segmented when it was scored. method: that trained it.
+    were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
     """
 
     version: Literal[1] = 1
@@ -282,6 +338,7 @@ class WeightsInfo(Config):
     eval: EvalConfig
     method: str
     image_size: tuple[int, int] | None = None
+    oracle: bool = False
 
 
 def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:

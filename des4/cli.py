@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_predict
+from des4 import cli_data, cli_export, cli_predict, cli_probe
 
 
 class Verbs(TyperGroup):
@@ -178,6 +178,7 @@ def eval(run: RunArgument, overrides: Overrides = None) -> None:
 app.command()(cli_predict.predict)
 app.command()(cli_export.export)
 app.command()(cli_export.benchmark)
+app.command()(cli_probe.probe)
 
 
 @app.command()

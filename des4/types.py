@@ -89,6 +89,12 @@ class Dataset(Protocol):
     def label(self, sample_id: str) -> Tensor:
         """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
 
+    def reveal(self) -> Sequence[str]:
+        """From now on let `label` read the masks of unlabelled images too, and return the ids of those that have one.
+
+        For measurements and for an oracle, when the user asks for it; otherwise nobody opens these masks.
+        """
+
     def check_labelled(self) -> None:
         """Look at every labelled and val sample without decoding it. Raises DataError before training would."""
 
@@ -168,6 +174,8 @@ class Unlabelled:
     weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
     keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
+    truth: (B, H, W) int64 in [0, C), true labels that stand in for every target of these images, which then have none
+        but valid pixels; any number where `valid` is False. None, but for an oracle.
     watch: is shown the targets that are made of these images, when a loss is taken of them.
     """
 
@@ -177,6 +185,7 @@ class Unlabelled:
     keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
+    truth: Tensor | None = None
     watch: TargetWatch | None = None
 
 

@@ -75,6 +75,10 @@ class Scenes:
         """Draw the mask of any scene, (size, size) uint8. Raises DataError for an unknown id."""
         return self._scene(sample_id)[1].clone()
 
+    def reveal(self) -> Sequence[str]:
+        """Return the ids of all unlabelled scenes: each is drawn with its mask."""
+        return self.unlabelled
+
     def check_labelled(self) -> None:
         """Do nothing: drawn masks fit their images."""
 

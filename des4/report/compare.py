@@ -191,12 +191,13 @@ def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         changed = [
             key
             for key in config
-            if key not in ("method.name", "train.seed", "out")
+            if key not in ("method.name", "train.seed", "train.oracle", "out")
             and any(other.get(key) != config[key] for other in (kin if key.startswith("method.") else configs))
         ]
         leaves = [key.rsplit(".", 1)[-1] for key in config]
         short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(config, leaves, strict=True)}
-        labels.append(" · ".join([method, *(f"{short[key]}={config[key]}" for key in changed)]))
+        oracle = ["ORACLE"] if config.get("train.oracle") else []
+        labels.append(" · ".join([method, *oracle, *(f"{short[key]}={config[key]}" for key in changed)]))
     return labels
 
 

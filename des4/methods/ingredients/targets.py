@@ -163,9 +163,12 @@ def averaged_target(
 
 
 def _of_images(probs: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
-    """The target of images of which `probs`, (B, C, H, W), is predicted."""
-    watch = images.watch if isinstance(images, Unlabelled) else None
-    return SoftTarget(probs, images.valid, images.pixels, watch)
+    """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them."""
+    if not isinstance(images, Unlabelled):
+        return SoftTarget(probs, images.valid, images.pixels)
+    if images.truth is not None:
+        probs = torch.zeros_like(probs).scatter_(1, images.truth[:, None], 1.0)
+    return SoftTarget(probs, images.valid, images.pixels, images.watch)
 
 
 def _size(maps: Tensor) -> tuple[int, int]:
