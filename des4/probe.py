@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -217,6 +217,7 @@ def softmax_regression(features: Tensor, labels: Tensor, counts: Tensor, power: 
 
     features: (N, D). labels: (N,). counts: (C,). power: pixels weigh (share of their class)^-power.
     """
+    labels = labels.clone()  # inference tensors take part in no backward pass
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)
     seen, weights = (features - mean) / scale, class_weights(counts, power).to(features.device)
     weight = torch.zeros(len(counts), features.shape[1], device=features.device, requires_grad=True)
@@ -229,9 +230,7 @@ def softmax_regression(features: Tensor, labels: Tensor, counts: Tensor, power: 
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    with torch.inference_mode(False), torch.enable_grad():
-        seen, labels = seen.clone(), labels.clone()  # inference tensors take part in no backward pass
-        optimiser.step(cast(Callable[[], float], loss))
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
     weight, bias = weight.detach() / scale, bias.detach()
     return _without_absent(weight, bias - weight @ mean, torch.bincount(labels, minlength=len(counts)))
 

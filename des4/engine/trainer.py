@@ -237,8 +237,8 @@ class Trainer:
             predictors, threshold = self.method.predictors(), self.method.threshold
             evaluation = self.evaluator(predictors, threshold, self._watch)
             if self.truth:
-                headline = {evaluation.headline: predictors[evaluation.headline]}
-                self._of_truth = self.truth(headline, threshold, self._watch)
+                only = {evaluation.headline: predictors[evaluation.headline]}
+                self._of_truth = self.truth(only, threshold, self._watch)
             if (show := self.on_validation) and step < self.schedule.steps:
                 on_first(lambda: show(evaluation))
         self.evaluation = evaluation

@@ -74,7 +74,7 @@ class TargetTally(Memory):
 
     def state(self) -> list[float]:
         """The sums over all processes, which a checkpoint keeps."""
-        return sum_over_ranks(self.sums)[0].tolist()  # type: ignore[no-any-return]
+        return sum_over_ranks(self.sums)[0].tolist()
 
     def restore(self, state: list[float]) -> None:
         """Go on from `state`, all of which the first process then holds."""

@@ -82,7 +82,8 @@ def test_what_became_of_the_pseudo_labels_is_shown(make_run: MakeRun) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     assert {"drift.png", "truth.png", "truth_over_time.png"} <= {path.name for path in run.plots.iterdir()}
     for text in ("&lt;b&gt;sign&lt;/b&gt;: from step 20 on it had drifted to 2.5 times its labelled share.",
-                 "was 3 times", "7 unlabelled images whose masks", "43.21", "ORACLE RUN. NO RESULT.", "<title>ORACLE"):  # fmt: skip
+                 "was 3 times", "7 unlabelled images whose masks", "43.21", "ORACLE RUN. NO RESULT.",
+                 "<title>ORACLE"):  # fmt: skip
         assert text in page, text
     parser = Balanced()
     parser.feed(page)
