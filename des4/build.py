@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 import platform
+import random
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from des4.engine import (
     DriftGuard,
     EvalConfig,
     Evaluator,
+    Guards,
     PolySchedule,
     Trainer,
     build_optimiser,
@@ -75,7 +77,7 @@ class Training:
 
     counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
     warnings: what a look at the data found, a line a kind; for the process alone that looked.
-    truth: measures pseudo-labels on unlabelled images whose masks the user lets us open.
+    guards: what is watched of it.
     """
 
     config: RunConfig
@@ -89,7 +91,7 @@ class Training:
     evaluator: Evaluator
     device: torch.device
     warnings: tuple[str, ...] = ()
-    truth: Evaluator | None = None
+    guards: Guards = field(default_factory=Guards)
 
     def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
         """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
@@ -106,8 +108,7 @@ class Training:
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
-            guard=DriftGuard(self._pixel_share(), self.config.guard.drift_factor, self.schedule.steps),
-            truth=self.truth,
+            guards=self.guards,
             on_validation=on_validation,
         )
 
@@ -136,7 +137,7 @@ class Training:
             "oracle": self.config.train.oracle,
             "tail_classes": list(self.evaluator.tail),
             "caution": "; ".join(filter(None, cautions)) or None,
-            "pixel_share": self._pixel_share(),
+            "pixel_share": _pixel_share(self.dataset, self.counts),
             "data": {
                 "name": self.config.data.name,
                 "protocol": protocol.name if protocol else None,
@@ -145,10 +146,11 @@ class Training:
             },
         }
 
-    def _pixel_share(self) -> dict[str, float]:
-        """Share of the labelled pixels that each class has."""
-        share = self.counts.double() / self.counts.sum()
-        return dict(zip(self.dataset.classes, share.tolist(), strict=True))
+
+def _pixel_share(data: Dataset, counts: Tensor) -> dict[str, float]:
+    """Share of the labelled pixels that each class has."""
+    share = counts.double() / counts.sum()
+    return dict(zip(data.classes, share.tolist(), strict=True))
 
 
 def training(config: RunConfig, *, checked: bool = True) -> Training:
@@ -190,8 +192,20 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
         seen.warnings if seen else (),
-        Evaluator(data, truth, config.eval, device, tail_classes(counts)) if truth else None,
+        _guards(config, data, counts, schedule.steps, truth, device),
     )
+
+
+def _guards(
+    config: RunConfig, data: Dataset, counts: Tensor, steps: int, truth: Sequence[str], device: torch.device
+) -> Guards:
+    """Build what is watched of a run. truth: unlabelled images to measure pseudo-labels on."""
+
+    def evaluator(ids: Sequence[str]) -> Evaluator | None:
+        return Evaluator(data, ids, config.eval, device, tail_classes(counts)) if ids else None
+
+    drift = DriftGuard(_pixel_share(data, counts), config.guard.drift_factor, steps)
+    return Guards(drift, evaluator(truth), evaluator(data.held_out))
 
 
 def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tuple[str, ...]:
@@ -247,8 +261,7 @@ class _Seen:
 
 def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset, _Seen | None]:
     """Build the data set, let the first process check it, and say what it found; None for data not in files."""
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
+    data = _new_dataset(config, hold_out="labelled" in roles)
     if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
         return data, None
     done = on_first(lambda: refuse_errors(data, config.data, roles))
@@ -258,9 +271,30 @@ def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset,
 
 def _opened_dataset(config: RunConfig) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
+    data = _new_dataset(config, hold_out=True)
+    data.check_labelled()
+    return data
+
+
+def _new_dataset(config: RunConfig, hold_out: bool) -> Dataset:
+    """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError.
+
+    They are drawn without regard to the seed of the training, so that several seeds share them.
+    """
     cls: Any = DATASETS[config.data.name]
     data: Dataset = cls(config.data)
-    data.check_labelled()
+    wanted, ids = config.guard.held_out, sorted(data.labelled)
+    if not wanted or not hold_out:
+        return data
+    count = max(1, round(wanted * len(ids))) if wanted < 1 else int(wanted)
+    if count >= len(ids):
+        raise DataError(
+            f"guard.held_out={wanted:g} leaves none of the {len(ids)} labelled images to learn from; hold out fewer"
+        )
+    data.held_out = tuple(sorted(random.Random("held out").sample(ids, count)))
+    data.labelled = tuple(i for i in data.labelled if i not in data.held_out)
+    for sample_id in data.held_out:  # no check of the labelled list sees them
+        data.image(sample_id), data.label(sample_id)
     return data
 
 

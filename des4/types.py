@@ -72,6 +72,7 @@ class Dataset(Protocol):
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
     skip_broken: whether a labelled sample that cannot be read is skipped in training, or stops it. One that is
     unlabelled is always skipped.
+    held_out: labelled samples that are no longer in `labelled`, since nothing is to be learnt from them.
     notes: what the data set decided beyond what its files say, one sentence each.
     """
 
@@ -81,6 +82,7 @@ class Dataset(Protocol):
     labelled: Sequence[str]
     unlabelled: Sequence[str]
     val: Sequence[str]
+    held_out: Sequence[str]
     skip_broken: bool
 
     def image(self, sample_id: str) -> Tensor:

@@ -63,6 +63,7 @@ class Scenes:
         train = [f"train/{i:05}" for i in range(config.labeled + config.unlabeled)]
         self.labelled: Sequence[str] = tuple(train[: config.labeled])
         self.unlabelled: Sequence[str] = tuple(train[config.labeled :])
+        self.held_out: Sequence[str] = ()
         self.val: Sequence[str] = tuple(f"val/{i:05}" for i in range(config.val))
         self._known = frozenset((*train, *self.val))
         self._config = config

@@ -3,6 +3,7 @@
 from des4.engine.checkpoint import Checkpoints
 from des4.engine.drift import DriftGuard
 from des4.engine.evaluator import Evaluation, Evaluator
+from des4.engine.guards import Guards
 from des4.engine.inference import EvalConfig, segment, segment_batch
 from des4.engine.optim import OptimConfig, PolySchedule, build_optimiser
 from des4.engine.settings import GuardConfig, TrainConfig, choose_device, choose_precision
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "GuardConfig",
+    "Guards",
     "Interrupted",
     "OptimConfig",
     "PolySchedule",

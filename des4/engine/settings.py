@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from des4.engine.distributed import own_gpu
 from des4.types import Config, ConfigError
@@ -101,16 +101,26 @@ class TrainConfig(Config):
 
 
 class GuardConfig(Config):
-    """What is watched of unlabelled images, so that a run says whether they help or harm. It changes no number trained.
+    """What is watched of a run, so that it says whether unlabelled images help or harm.
 
     drift_factor: a class whose share of the pseudo-labels goes beyond this factor of its labelled share, or of one over
         it, and keeps moving away, is warned of; null = there are no warnings.
     truth_images: unlabelled images on which pseudo-labels are measured at each validation, of those that have masks;
         0 = the masks of unlabelled images stay unopened.
+    held_out: labelled images that nothing is learnt from, scored at each validation: so many, or below 1 a share of the
+        list; 0 = none.
     """
 
     drift_factor: float | None = Field(2.0, gt=1)
     truth_images: int = Field(0, ge=0)
+    held_out: float = Field(0.0, ge=0)
+
+    @field_validator("held_out")
+    @classmethod
+    def _number_or_share(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("give a whole number of images, or a share below 1")
+        return value
 
 
 def choose_device(name: Device) -> torch.device:

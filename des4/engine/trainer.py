@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser
 from des4.engine.distributed import on_first
-from des4.engine.drift import DriftGuard
 from des4.engine.evaluator import Evaluation, Evaluator
+from des4.engine.guards import Guards, quality_figures
 from des4.engine.optim import PolySchedule
 from des4.engine.process import deterministic_kernels, prepare_process
 from des4.engine.settings import TrainConfig, choose_precision
@@ -55,8 +55,7 @@ class Trainer:
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
     save_weights: writes one of the method's predictors to a file, given its state.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
-    guard: follows the shares of classes among pseudo-labels; None = nobody does.
-    truth: measures the headline's pseudo-labels on unlabelled images, at each evaluation; None = nobody does.
+    guards: what is watched beside the evaluations; None = nothing.
     on_validation: shows an evaluation before the last one; it leaves the method as it is.
     """
 
@@ -75,8 +74,7 @@ class Trainer:
         clip: float | None = None,
         parts: int = 1,
         about: Mapping[str, Any] | None = None,
-        guard: DriftGuard | None = None,
-        truth: Evaluator | None = None,
+        guards: Guards | None = None,
         on_validation: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self.method = method
@@ -90,7 +88,7 @@ class Trainer:
         self.evaluator = evaluator
         self.clip, self.parts = clip, parts
         self.about = dict(about or {})
-        self.guard, self.truth = guard, truth
+        self.guards = guards or Guards()
         self.on_validation = on_validation
         self.checkpoints = Checkpoints(run.checkpoints)
         self.seconds = 0.0
@@ -100,7 +98,6 @@ class Trainer:
         self._validated: dict[int, float] = {}  # step → the headline's mIoU there
         self._skipped_images: dict[str, str] = {}  # that could not be read, in the order met: id → reason
         self.evaluation: Evaluation | None = None  # the newest one
-        self._of_truth: Evaluation | None = None  # of that step
         self._window = _Window()
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -221,9 +218,8 @@ class Trainer:
             f"step {step}/{self.schedule.steps}  {text}  lr {lr:.2e}  {left / 60:.1f} min left",
             echo=self._progress.disable,
         )
-        if targets and self.guard:
-            for warning in self.guard.look(step, targets.shares):
-                self.run.say(warning, echo=self._progress.disable)
+        for warning in self.guards.look(step, targets.shares) if targets else ():
+            self.run.say(warning, echo=self._progress.disable)
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every
@@ -236,9 +232,7 @@ class Trainer:
         with signals.at_once(step), whole_weights(self.method):
             predictors, threshold = self.method.predictors(), self.method.threshold
             evaluation = self.evaluator(predictors, threshold, self._watch)
-            if self.truth:
-                only = {evaluation.headline: predictors[evaluation.headline]}
-                self._of_truth = self.truth(only, threshold, self._watch)
+            watched = self.guards.evaluate(predictors, threshold, self._watch)
             if (show := self.on_validation) and step < self.schedule.steps:
                 on_first(lambda: show(evaluation))
         self.evaluation = evaluation
@@ -248,7 +242,7 @@ class Trainer:
         if not any(_or_lowest(headline.miou) <= past for past in self._validated.values()):
             self._save_weights("best")
         self._validated[step] = _or_lowest(headline.miou)
-        line = validation_line(evaluation) | (truth_line(self._of_truth) if self._of_truth else {})
+        line = validation_line(evaluation) | watched
         self.run.log(step, line)  # after the weights: a line says that they are there
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
 
@@ -320,8 +314,7 @@ class Trainer:
         key = f"val/{next(iter(self.method.predictors()))}/miou"
         rows = self.run.metrics()
         self._validated = {row["step"]: _or_lowest(row[key]) for row in rows if key in row}
-        if self.guard:
-            self.guard.replay(rows)
+        self.guards.replay(rows)
         return step
 
     def _finish(self) -> dict[str, Any]:
@@ -337,8 +330,7 @@ class Trainer:
             "seed": self.config.seed,
             "skipped_steps": self._skipped_steps,
             "best": None if best is None else {"step": best, "miou": self._validated[best], "chosen_on": "val"},
-            "drift": self.guard.summary() if self.guard else None,
-            "truth": _truth_figures(self._of_truth) if self._of_truth else None,
+            **self.guards.results(),
             **self.about,
         }
         images = self._all_skipped_images()
@@ -370,34 +362,6 @@ def validation_line(evaluation: Evaluation) -> dict[str, float]:
     return line | {f"pseudo/coverage/{name}": value for name, value in quality.coverage.items()}
 
 
-def truth_line(evaluation: Evaluation) -> dict[str, float]:
-    """Return what metrics.jsonl keeps of pseudo-labels on unlabelled images, by key.
-
-    Without a threshold all is covered, and nothing is said of it.
-    """
-    quality = evaluation.pseudo_labels
-    line = {"truth/miou": evaluation.results[evaluation.headline].miou}
-    line |= {f"truth/precision/{name}": value for name, value in quality.precision.items()}
-    return line | ({f"truth/coverage/{n}": v for n, v in quality.coverage.items()} if quality.threshold else {})
-
-
-def _truth_figures(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the part of results.json that is measured on unlabelled images."""
-    results = evaluation.results[evaluation.headline]
-    return {
-        "images": len(evaluation.image_miou),
-        "model": evaluation.headline,
-        "miou": results.miou,
-        "iou": results.iou,
-        **_quality(evaluation),
-    }
-
-
-def _quality(evaluation: Evaluation) -> dict[str, Any]:
-    quality = evaluation.pseudo_labels
-    return {"threshold": quality.threshold, "precision": quality.precision, "coverage": quality.coverage}
-
-
 def _figures(evaluation: Evaluation | None, headline: str) -> dict[str, Any]:
     """Return the part of results.json that an evaluation gives; the headline's figures are repeated at the top."""
     if evaluation is None:
@@ -410,7 +374,7 @@ def _figures(evaluation: Evaluation | None, headline: str) -> dict[str, Any]:
             name: {**_summary(results), "confusion": results.confusion.tolist()}
             for name, results in evaluation.results.items()
         },
-        "pseudo_labels": _quality(evaluation),
+        "pseudo_labels": quality_figures(evaluation),
     }
 
 

@@ -97,6 +97,11 @@ def curves(
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"val/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
         },
+        "mIoU on labelled images held out, %": {
+            model + name: _series(metrics, f"held_out/{model}/{key}", 100)
+            for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"held_out/[^/]+/miou"))
+            for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
+        },
         "Learning rate": {"lr": _series(metrics, "lr")},
         "Pseudo-labels, mean over classes, %": {name: points for name, points in drawn.items() if points[0]},
     }
@@ -383,7 +388,7 @@ def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
 def _stat_keys(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         key
-        for key in _keys(metrics, r"(?!loss/|val/|pseudo/|drift/|truth/).+")
+        for key in _keys(metrics, r"(?!loss/|val/|pseudo/|drift/|truth/|held_out/).+")
         if key not in _NO_STATS and all(isinstance(row.get(key, 0), int | float | list | None) for row in metrics)
     ]
 

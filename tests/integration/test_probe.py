@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 import des4
-from des4 import cli
+from des4 import build, cli
 from des4.build import ORACLE, load_weights
+from des4.config import load_config
 from des4.probe import OWN, probe
 from des4.report.compare import compare
 from des4.runlog import RunFolder
@@ -79,6 +80,26 @@ def test_an_oracle_run_is_marked_wherever_its_figures_stand(
     plain = RunFolder.open(trained).results()
     assert plain["oracle"] is False and "ORACLE" not in (plain["caution"] or "")
     assert plain["truth"] is None and plain["drift"]["warned"] == []
+
+
+def test_labelled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = des4.train(tiny, out=tmp_path / "run", **{"guard.held_out": 0.25, "train.steps": 2})
+    assert run.results["data"]["labelled"] == 3
+    (held,) = run.results["held_out"]["images"]
+    assert run.results["held_out"]["models"].keys() == {"teacher", "student"}
+    assert "held_out/teacher/miou" in RunFolder.open(run.dir).metrics()[-1]
+    assert "On 1 labelled images" in (run.dir / "report.html").read_text()
+    assert probe(run.dir).labelled == 3
+    for count, share in ((1, 0.01), (1, 1), (3, 3)):
+        training = build.training(load_config(tiny, {"guard.held_out": share}))
+        assert len(training.dataset.held_out) == count
+        assert not set(training.dataset.held_out) & set(training.dataset.labelled)
+        assert len(training.dataset.labelled) == 4 - count
+    assert held in training.dataset.held_out
+    with pytest.raises(DataError, match=r"held_out=4 leaves none of the 4 labelled images"):
+        build.training(load_config(tiny, {"guard.held_out": 4}))
+    with pytest.raises(ConfigError, match="whole number of images, or a share below 1"):
+        load_config(tiny, {"guard.held_out": 1.5})
 
 
 def test_an_oracle_without_masks_is_refused(tiny: dict[str, Any], folder: Path) -> None:

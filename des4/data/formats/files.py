@@ -159,6 +159,7 @@ class FileDataset(ABC):
     labelled: Sequence[str]
     unlabelled: Sequence[str]
     val: Sequence[str]
+    held_out: Sequence[str] = ()
 
     def __init__(self, config: FilesConfig, catalogue: Catalogue) -> None:
         self.root = config.root

@@ -12,6 +12,7 @@ from torch import nn
 from des4.engine import (
     EvalConfig,
     Evaluator,
+    Guards,
     Interrupted,
     OptimConfig,
     PolySchedule,
@@ -97,13 +98,13 @@ def save_weights(path, network, state):
     save_file(state, path)
 
 
-def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guard=None, truth=None, **config):
+def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guards=None, **config):
     method, optim = method or Toy(), optim or OptimConfig(lr=0.1)
     config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
     return Trainer(
         method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
         device=CPU, save_weights=save_weights, clip=optim.clip, parts=config.accumulate,
-        about={"method": "toy", "tail_classes": ["dark"]}, guard=guard, truth=truth,
+        about={"method": "toy", "tail_classes": ["dark"]}, guards=guards,
         evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
     )  # fmt: skip
 
@@ -198,8 +199,8 @@ def test_what_targets_say_is_logged_alike_by_a_run_that_was_stopped_between_two_
             raise Killed
 
     def options():
-        return {"steps": 10, "log_every": 4, "checkpoint_every": 3, "guard": DriftGuard({"dark": 0.25, "light": 0.75},
-                2.0, 10)}  # fmt: skip
+        drift = DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 10)
+        return {"steps": 10, "log_every": 4, "checkpoint_every": 3, "guards": Guards(drift)}
 
     trainer(whole := new_run("whole"), **options()).fit()
     with pytest.raises(Killed):
@@ -229,8 +230,8 @@ def test_a_drifting_class_is_named_in_the_log(new_run):
                 label = (torch.arange(120).view(1, 4, 30) >= 40 + m).long()  # ever more dark pixels
                 yield Batch(Labelled(image, label, torch.arange(1), (f"{m}",)))
 
-    guard = DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34)
-    results = trainer(run := new_run(), 34, loader=Drifting(), guard=guard).fit()
+    guards = Guards(DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34))
+    results = trainer(run := new_run(), 34, loader=Drifting(), guards=guards).fit()
     (warned,) = results["drift"]["warned"]
     assert warned["name"] == "dark" and warned["ratio"] > 2
     log = (run.path / "train.log").read_text()
@@ -239,14 +240,18 @@ def test_a_drifting_class_is_named_in_the_log(new_run):
 
 def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
     truth = Evaluator(DATASET, ["u", "v", "w"], EvalConfig(), CPU)
-    results = trainer(run := new_run(), truth=truth, eval_every=5).fit()
+    results = trainer(run := new_run(), guards=Guards(None, truth, truth), eval_every=5).fit()
     rows = [row for row in run.metrics() if "truth/miou" in row]
     assert [row["step"] for row in rows] == [5, 10]
     assert rows[-1]["truth/precision/light"] == results["truth"]["precision"]["light"]
     assert not any(key.startswith("truth/coverage") for row in rows for key in row)  # there is no threshold
     assert (results["truth"]["images"], results["truth"]["model"]) == (3, "teacher")
     assert results["truth"]["iou"] == results["models"]["teacher"]["iou"]  # its pictures are the val pictures
-    assert trainer(new_run("without")).fit()["truth"] is None
+    assert results["held_out"]["images"] == ["u", "v", "w"]
+    assert results["held_out"]["models"]["student"]["miou"] == results["models"]["student"]["miou"]
+    assert rows[-1]["held_out/teacher/miou"] == results["held_out"]["models"]["teacher"]["miou"]
+    plain = trainer(new_run("without")).fit()
+    assert (plain["truth"], plain["held_out"], plain["drift"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])

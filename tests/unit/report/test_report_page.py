@@ -51,7 +51,7 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
 
 def test_coverage_is_shown_where_there_is_a_threshold(make_run: MakeRun) -> None:
     run = make_run()
-    assert "coverage" not in write_report(run).read_text(encoding="utf-8")
+    assert "<th>coverage</th>" not in write_report(run).read_text(encoding="utf-8")
     results = run.results()
     results["pseudo_labels"]["threshold"] = 0.95
     run.write_results(results)
@@ -76,13 +76,15 @@ def test_what_became_of_the_pseudo_labels_is_shown(make_run: MakeRun) -> None:
                 "warned": [{"name": "<b>sign</b>", "step": 20, "ratio": 2.5}],
             },
             "truth": {"images": 7, "model": "teacher", "miou": 0.4321, "iou": {}, **quality},
+            "held_out": {"images": ["a", "b"], "models": {"student": {"miou": 0.3456, "tail_miou": None, "iou": {}}}},
             "oracle": True,
         }
     )
     page = write_report(run).read_text(encoding="utf-8")
     assert {"drift.png", "truth.png", "truth_over_time.png"} <= {path.name for path in run.plots.iterdir()}
     for text in ("&lt;b&gt;sign&lt;/b&gt;: from step 20 on it had drifted to 2.5 times its labelled share.",
-                 "was 3 times", "7 unlabelled images whose masks", "43.21", "ORACLE RUN. NO RESULT.",
+                 "was 3 times", "7 unlabelled images whose masks", "43.21", "On 2 labelled images that", "34.56",
+                 "ORACLE RUN. NO RESULT.",
                  "<title>ORACLE"):  # fmt: skip
         assert text in page, text
     parser = Balanced()
