@@ -12,7 +12,7 @@ import random
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -211,7 +211,8 @@ def _guards(
 def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tuple[str, ...]:
     """Open the masks of unlabelled images to those who ask for them; return the images to measure pseudo-labels on.
 
-    These are evenly spaced in the list. Raises ConfigError where there are no masks, or an oracle lacks some.
+    These are evenly spaced in the list. Raises ConfigError or DataError where there are no masks, or an oracle lacks
+    some.
     """
     wanted = config.guard.truth_images
     if config.train.oracle and not num_unlabelled:
@@ -232,7 +233,7 @@ def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tupl
     if wanted and not known:
         raise DataError(f"guard.truth_images={wanted}: no unlabelled image has a mask; leave it out")
     count = min(wanted, len(known))
-    return tuple(known[number * len(known) // count] for number in range(count))
+    return _readable(data, (known[number * len(known) // count] for number in range(count)))
 
 
 def _parts(config: RunConfig, method: Method, source: Loader, device: torch.device) -> int:
@@ -291,11 +292,19 @@ def _new_dataset(config: RunConfig, hold_out: bool) -> Dataset:
         raise DataError(
             f"guard.held_out={wanted:g} leaves none of the {len(ids)} labelled images to learn from; hold out fewer"
         )
-    data.held_out = tuple(sorted(random.Random("held out").sample(ids, count)))
-    data.labelled = tuple(i for i in data.labelled if i not in data.held_out)
-    for sample_id in data.held_out:  # no check of the labelled list sees them
-        data.image(sample_id), data.label(sample_id)
+    held_out = set(random.Random("held out").sample(ids, count))
+    data.labelled = tuple(sample_id for sample_id in data.labelled if sample_id not in held_out)
+    data.held_out = _readable(data, sorted(held_out))
+    data.notes += (f"held out: {count} of the {len(ids)} labelled images, which are scored and not learnt from",)
     return data
+
+
+def _readable(data: Dataset, ids: Iterable[str]) -> tuple[str, ...]:
+    """Read images and masks that no check of the lists sees, so that none stops a run on its way. Raises DataError."""
+    found = tuple(ids)
+    for sample_id in found:
+        data.image(sample_id), data.label(sample_id)
+    return found
 
 
 def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int) -> Method:

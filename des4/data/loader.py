@@ -242,9 +242,8 @@ class Loader:
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an oracle of
-    the others. colours: one entry a view
-    that is recoloured. mix: one entry a strong view.
+    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an oracle of the
+    others. colours: one entry a view that is recoloured. mix: one entry a strong view.
     """
 
     image: Tensor

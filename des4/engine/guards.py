@@ -27,6 +27,11 @@ class Guards:
         self._of_truth: Evaluation | None = None  # the newest ones
         self._of_held_out: Evaluation | None = None
 
+    @property
+    def num_images(self) -> int:
+        """How many images a validation evaluates for it."""
+        return sum(len(one.ids) for one in (self.truth, self.held_out) if one)
+
     def look(self, step: int, shares: Sequence[float]) -> list[str]:
         """Take the shares of the classes among the pseudo-labels since the last log line; return warnings."""
         return self.drift.look(step, shares) if self.drift else []
