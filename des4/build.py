@@ -131,12 +131,12 @@ class Training:
         """Return what results.json says about method and data."""
         lists = {"labelled": self.dataset.labelled, "unlabelled": self.dataset.unlabelled, "val": self.dataset.val}
         protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
-        cautions = [ORACLE if self.config.train.oracle else "", few_images(len(self.dataset.val))]
+        caution = cautions(self.config.train.oracle, len(self.dataset.val))
         return {
             "method": self.config.method.name,
             "oracle": self.config.train.oracle,
             "tail_classes": list(self.evaluator.tail),
-            "caution": "; ".join(filter(None, cautions)) or None,
+            "caution": caution or None,
             "pixel_share": _pixel_share(self.dataset, self.counts),
             "data": {
                 "name": self.config.data.name,
@@ -145,6 +145,11 @@ class Training:
                 **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
             },
         }
+
+
+def cautions(oracle: bool, num_val: int) -> str:
+    """Say what has to be known of a score: whether an oracle's run has it, and if it rests on few images; '' if not."""
+    return "; ".join(filter(None, [ORACLE if oracle else "", few_images(num_val)]))
 
 
 def _pixel_share(data: Dataset, counts: Tensor) -> dict[str, float]:
@@ -404,20 +409,29 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> 
         partial.write_bytes(save(tensors, {"des4": info.model_dump_json()}))
 
 
-def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
-    """Build the network of a weights file, in eval mode on the CPU. Raises WeightsError."""
+def weights_info(path: Path) -> WeightsInfo:
+    """Read what a weights file says of itself, and no tensor of it. Raises WeightsError."""
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("des4")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     if header is None:
         raise WeightsError(f"{path}: was not written by des4; an encoder's weights go into model.weights=PATH")
     try:
-        info = WeightsInfo.model_validate_json(header)
+        return WeightsInfo.model_validate_json(header)
     except ValidationError as error:
         raise WeightsError(f"{path}: its header does not fit this version of des4 ({_first(error)})") from None
+
+
+def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
+    """Build the network of a weights file, in eval mode on the CPU. Raises WeightsError."""
+    info = weights_info(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     try:
         segmenter = build_segmenter(info.model, len(info.classes), info.head, pretrained=False)
         segmenter.load_state_dict(tensors)

@@ -159,7 +159,8 @@ def doctor(
 def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
-    from des4.ops.tail import few_images
+    from des4.build import cautions, weights_info
+    from des4.predict import weights_file
 
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
@@ -172,7 +173,8 @@ def eval(run: RunArgument, overrides: Overrides = None) -> None:
 
     results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=watch)
     figures = {name: getattr(results, name) for name in ("iou", "miou", "tail_miou", "pixel_accuracy")}
-    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": few_images(len(images))}})
+    caution = cautions(weights_info(weights_file(run)).oracle, len(images))
+    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": caution}})
 
 
 app.command()(cli_predict.predict)

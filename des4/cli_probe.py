@@ -49,6 +49,8 @@ def probe(
     Console().print(table)
     for line in found.verdict():
         print(line)
+    if found.caution:
+        console.print(Text(f"caution: {found.caution}", style="yellow"), soft_wrap=True)
 
 
 def _percent(value: float) -> str:

@@ -56,7 +56,8 @@ Walk = Callable[[Iterable[str]], Iterable[str]]
 class Probe:
     """What came of it. model, step: whose features these are. labelled, pixels: that classifiers were fitted on.
 
-    val: images that they were scored on. heads: name → figures, the network's own first.
+    val: images that they were scored on. heads: name → figures, the network's own first. caution: what has to be known
+    of these figures.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Probe:
     pixels: int
     val: int
     heads: Mapping[str, Results]
+    caution: str = ""
 
     @property
     def best(self) -> str:
@@ -102,6 +104,7 @@ class Probe:
             "fitted_on": {"labelled": self.labelled, "pixels": self.pixels},
             "scored_on": {"val": self.val},
             "best": {"head": self.best, "chosen_on": "val"},
+            "caution": self.caution or None,
             "heads": {
                 name: {key: plain(getattr(results, key)) for key in ("miou", "tail_miou", "pixel_accuracy", "iou")}
                 for name, results in self.heads.items()
@@ -130,7 +133,8 @@ def probe(run_dir: str | Path, model: str | None = None, overrides: Overrides = 
     heads = fit_heads(segmenter.head, features, labels, counts)
     tail = tuple(data.classes[index] for index in tail_classes(counts))
     scores = score(segmenter, heads, data, data.val, config.eval, device, tail, progress)
-    return Probe(name, step, len(data.labelled), len(labels), len(data.val), scores)
+    caution = build.cautions(config.train.oracle, len(data.val))
+    return Probe(name, step, len(data.labelled), len(labels), len(data.val), scores, caution)
 
 
 def _load(

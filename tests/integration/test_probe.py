@@ -43,6 +43,7 @@ def test_the_verb_prints_a_table_and_json(trained: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "LDA" in shown.stdout and "classifier on the teacher" in shown.stdout
     assert "Fitted on 4 labelled images" in shown.stdout
+    assert "the score rests on 3 val images" in shown.stderr
     found = CliRunner().invoke(cli.app, ["probe", str(trained), "--json", "--model", "student", "eval.mirror=true"])
     assert json.loads(found.stdout)["model"] == "student"
 
@@ -74,6 +75,8 @@ def test_an_oracle_run_is_marked_wherever_its_figures_stand(
     page = (run.dir / "report.html").read_text()
     assert "ORACLE RUN. NO RESULT." in page and "2 unlabelled images whose masks" in page
     assert load_weights(run.dir / "weights" / "last.safetensors")[1].oracle
+    shown = CliRunner().invoke(cli.app, ["eval", str(run.dir)])
+    assert "caution: ORACLE RUN" in shown.stderr
     assert "fixmatch · ORACLE" in compare([RunFolder.open(run.dir)]).markdown()
     with pytest.raises(RunError, match=r"train\.oracle: True -> False"):
         des4.api.resume(run.dir, overrides=["train.oracle=false"], force=True)
