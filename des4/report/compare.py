@@ -1,8 +1,8 @@
 """Compare runs honestly: mean ± standard deviation over seeds, and a word on everything that makes a comparison unfair.
 
-Runs whose configs differ in nothing but `train.seed`, `out` and what is merely watched form a group. Scores are those of
-the last checkpoint, of the model each run is judged by; the best checkpoint was chosen on the reported list and has no
-place here.
+Runs whose configs differ in nothing but `train.seed`, `out` and what is merely watched form a group. Scores are those
+of the last checkpoint, of the model each run is judged by; the best checkpoint was chosen on the reported list and has
+no place here.
 
 Published lists come in families that share sizes and fractions but not images (docs/protocols.md). Each family has its
 own table, and so have the runs with lists that nobody published; a picture holds one family alone.
