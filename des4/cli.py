@@ -119,6 +119,9 @@ def train(
     if not is_first_process():
         return
     _print_scores({"IoU %": run.results})
+    for one in (run.results.get("drift") or {}).get("warned", ()):
+        _complain(f"caution: pseudo-labels drifted: {one['name']} had {one['ratio']:.2g} times its labelled share at "
+                  f"step {one['step']}; the report shows it", "yellow")  # fmt: skip
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
     print(f"next    des4 predict {shlex.quote(str(run.dir))} IMAGES --out predictions")
 

@@ -77,12 +77,12 @@ class Probe:
         """What it says, and what was chosen on what."""
         own, best = self.heads[OWN], self.heads[self.best]
         fitted = (
-            f"Fitted on {self.labelled} labelled images ({self.pixels:,} pixels), the network's features as they are; "
-            f"scored on {self.val} val images."
+            f"Fitted on {self.labelled} labelled images ({self.pixels:,} pixels) with the {self.model}'s features as "
+            f"they were at step {self.step}; scored on {self.val} val images."
         )
         gap = best.miou - own.miou
         if self.best == OWN or gap < SEEDS_DO:
-            return [fitted, "The network's own classifier makes of its features what these others do."]
+            return [fitted, "No other classifier gets a point of mIoU more out of the features than the network's own."]
         return [
             fitted,
             f"{self.best} gets {100 * gap:.1f} points of mIoU more out of the same features than the network's own "
@@ -126,21 +126,27 @@ def probe(run_dir: str | Path, model: str | None = None, overrides: Overrides = 
         raise ConfigError("a probe reads data.* and eval.* alone; leave the other settings out")
     data = build.dataset(config)
     counts = pixel_counts(data, data.labelled)
-    name, step, segmenter = _load(run, config, data, counts, model)
+    said: list[str] = []
+    name, step, segmenter = _load(run, config, data, counts, model, said.append)
     device = choose_device(config.train.device)
     segmenter = segmenter.to(device).eval()
     features, labels = pixels_of(segmenter, data, data.labelled, config.eval, device, progress)
     heads = fit_heads(segmenter.head, features, labels, counts)
     tail = tuple(data.classes[index] for index in tail_classes(counts))
     scores = score(segmenter, heads, data, data.val, config.eval, device, tail, progress)
-    caution = build.cautions(config.train.oracle, len(data.val))
+    caution = "; ".join(filter(None, [*said, build.cautions(config.train.oracle, len(data.val))]))
     return Probe(name, step, len(data.labelled), len(labels), len(data.val), scores, caution)
 
 
 def _load(
-    run: RunFolder, config: RunConfig, data: Dataset, counts: Tensor, model: str | None
+    run: RunFolder,
+    config: RunConfig,
+    data: Dataset,
+    counts: Tensor,
+    model: str | None,
+    say: Callable[[str], object],
 ) -> tuple[str, int, Segmenter]:
-    """Take a network out of the newest checkpoint: its name, the step, and itself."""
+    """Take a network out of the newest checkpoint: its name, the step, and itself. say: told of damaged ones."""
     bare = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
     read = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
     method = build.method(bare, data, counts, config.train.total_steps(len(data.labelled), read))
@@ -148,7 +154,7 @@ def _load(
     name = next(iter(networks)) if model is None else model
     if name not in networks:
         raise ConfigError(f"--model {name}: this run has {' and '.join(networks)}")
-    checkpoint = Checkpoints(run.checkpoints).load(run.say)
+    checkpoint = Checkpoints(run.checkpoints).load(say)
     if checkpoint is None:
         raise RunError(f"{run.checkpoints} holds no checkpoint, and a probe takes the network out of one")
     state = {path.removeprefix("method/"): t for path, t in checkpoint.tensors.items() if path.startswith("method/")}
@@ -191,7 +197,7 @@ def fit_heads(own: nn.Module, features: Tensor, labels: Tensor, counts: Tensor) 
     prior = class_prior(counts)
     heads: dict[str, nn.Module] = {OWN: own}
     for t in LOWERED:
-        heads[f"{OWN}, logits lowered by {t:g} log share"] = LoweredHead(own, (t * prior.log()).to(features.device))
+        heads[f"{OWN} - {t:g} log share"] = LoweredHead(own, (t * prior.log()).to(features.device))
     heads["linear"] = AffineHead(*softmax_regression(features, labels, counts))
     heads["linear, classes weighted by share^-½"] = AffineHead(*softmax_regression(features, labels, counts, power=0.5))
     heads["LDA"] = AffineHead(*discriminant(features, labels, counts))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -220,6 +221,8 @@ class Trainer:
         )
         for warning in self.guards.look(step, targets.shares) if targets else ():
             self.run.say(warning, echo=self._progress.disable)
+            if not self._progress.disable:  # above the bar
+                self._progress.console.print(Text(warning, style="yellow"))
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every

@@ -30,7 +30,7 @@ def test_the_networks_own_classifier_has_the_figures_of_the_run(trained: Path, m
     assert found.pixels == 4 * 12 * 12  # 48 pixels at stride 4
     assert list(found.heads) == [
         OWN,
-        *(f"{OWN}, logits lowered by {t} log share" for t in ("0.25", "0.5", "1")),
+        *(f"{OWN} - {t} log share" for t in ("0.25", "0.5", "1")),
         "linear",
         "linear, classes weighted by share^-½",
         "LDA",

@@ -73,7 +73,7 @@ def test_the_verdict_names_what_was_chosen_on_what() -> None:
     assert data["best"] == {"head": "LDA", "chosen_on": "val"}
     assert data["heads"]["LDA"]["iou"] == {"a": 0.9, "b": 100 / 110}
     close = Probe("student", 90, 6, 1234, 34, {OWN: results(80), "LDA": results(80)})
-    assert close.best == OWN and "own classifier makes of its features" in close.verdict()[1]
+    assert close.best == OWN and "No other classifier gets a point" in close.verdict()[1]
 
 
 def test_what_is_undefined_is_null_in_json() -> None:
