@@ -139,7 +139,7 @@ class SoftTarget:
 @torch.no_grad()
 def soft_target(logits: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
     """Distributions at every pixel of labelled images, or of the weak view. logits: (B, C, h, w)."""
-    return _of_images(_probs(logits, images.valid), images)
+    return target_of(_probs(logits, images.valid), images)
 
 
 @torch.no_grad()
@@ -159,11 +159,14 @@ def averaged_target(
         found += [_probs(logits, unlabelled.valid) for logits in predict(seen)]
         if mirror:
             found += [_probs(logits, unlabelled.valid).flip(-1) for logits in predict(seen.flip(-1))]
-    return _of_images(sum(found[1:], found[0]) / len(found), unlabelled)
+    return target_of(sum(found[1:], found[0]) / len(found), unlabelled)
 
 
-def _of_images(probs: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
-    """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them."""
+def target_of(probs: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
+    """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them.
+
+    Every target is made here: one that is put together by hand is neither watched nor replaced.
+    """
     if not isinstance(images, Unlabelled):
         return SoftTarget(probs, images.valid, images.pixels)
     if images.truth is not None:
