@@ -72,7 +72,7 @@ def train(
         if planned.warnings is not None:
             training = replace(training, warnings=planned.warnings)
         with _shared(
-            lambda: RunFolder.create(settings.out or _free_folder(settings.method.name), overwrite or was_restarted())
+            lambda: RunFolder.create(settings.out or _free_folder(_name(settings)), overwrite or was_restarted())
         ) as run:
             decided = planned.lines()
             run.write_config(dump(settings), [f"planned: {line}" for line in decided])
@@ -180,8 +180,12 @@ def _shared(find: Callable[[], RunFolder]) -> Iterator[RunFolder]:
         yield run or FollowedRun(Path(path))
 
 
-def _free_folder(method: str) -> Path:
-    return next(path for n in count(1) if not (path := Path("runs", f"{method}-{n}")).exists())
+def _name(settings: RunConfig) -> str:
+    return f"{settings.method.name}-oracle" if settings.train.oracle else settings.method.name
+
+
+def _free_folder(name: str) -> Path:
+    return next(path for n in count(1) if not (path := Path("runs", f"{name}-{n}")).exists())
 
 
 def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Run:
@@ -191,6 +195,8 @@ def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) 
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
+    if training.config.train.oracle:
+        run.say(f"warning: {build.ORACLE}")
     for line in decided:
         run.say(f"planned: {line}")
     for note in data.notes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 import platform
+import random
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,17 @@ from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts,
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
 from des4.data.formats.files import FilesConfig
-from des4.engine import EvalConfig, Evaluator, PolySchedule, Trainer, build_optimiser, choose_device, choose_precision
+from des4.engine import (
+    DriftGuard,
+    EvalConfig,
+    Evaluator,
+    Guards,
+    PolySchedule,
+    Trainer,
+    build_optimiser,
+    choose_device,
+    choose_precision,
+)
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -53,6 +64,12 @@ from des4.ops.tail import few_images
 from des4.runlog import RunFolder, replacing
 from des4.types import Config, ConfigError, DataError, Dataset, WeightsError
 
+ORACLE = (
+    "ORACLE RUN: it learns from the true labels of its unlabelled images, so its figures are what perfect "
+    "pseudo-labels would give, and no result"
+)
+"""What stands wherever the figures of such a run do."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -60,6 +77,7 @@ class Training:
 
     counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
     warnings: what a look at the data found, a line a kind; for the process alone that looked.
+    guards: what is watched of it.
     """
 
     config: RunConfig
@@ -73,6 +91,7 @@ class Training:
     evaluator: Evaluator
     device: torch.device
     warnings: tuple[str, ...] = ()
+    guards: Guards = field(default_factory=Guards)
 
     def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
         """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
@@ -89,6 +108,7 @@ class Training:
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
+            guards=self.guards,
             on_validation=on_validation,
         )
 
@@ -103,6 +123,7 @@ class Training:
             eval=self.config.eval,
             method=self.config.method.name,
             image_size=typical_size(self.dataset),
+            oracle=self.config.train.oracle,
         )
         save_weights(path, state, info)
 
@@ -110,12 +131,13 @@ class Training:
         """Return what results.json says about method and data."""
         lists = {"labelled": self.dataset.labelled, "unlabelled": self.dataset.unlabelled, "val": self.dataset.val}
         protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
-        share = self.counts.double() / self.counts.sum()
+        caution = cautions(self.config.train.oracle, len(self.dataset.val))
         return {
             "method": self.config.method.name,
+            "oracle": self.config.train.oracle,
             "tail_classes": list(self.evaluator.tail),
-            "caution": few_images(len(self.dataset.val)) or None,
-            "pixel_share": dict(zip(self.dataset.classes, share.tolist(), strict=True)),
+            "caution": caution or None,
+            "pixel_share": _pixel_share(self.dataset, self.counts),
             "data": {
                 "name": self.config.data.name,
                 "protocol": protocol.name if protocol else None,
@@ -123,6 +145,17 @@ class Training:
                 **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
             },
         }
+
+
+def cautions(oracle: bool, num_val: int) -> str:
+    """Say what has to be known of a score: whether an oracle's run has it, and if it rests on few images; '' if not."""
+    return "; ".join(filter(None, [ORACLE if oracle else "", few_images(num_val)]))
+
+
+def _pixel_share(data: Dataset, counts: Tensor) -> dict[str, float]:
+    """Share of the labelled pixels that each class has."""
+    share = counts.double() / counts.sum()
+    return dict(zip(data.classes, share.tolist(), strict=True))
 
 
 def training(config: RunConfig, *, checked: bool = True) -> Training:
@@ -135,6 +168,7 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
     num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
     steps = config.train.total_steps(len(data.labelled), num_unlabelled)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
+    truth = _truth_images(config, data, num_unlabelled)
     net = method(config, data, counts, steps).to(device)
     schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restarts)
     if config.train.sync_norm and num_ranks() > 1:
@@ -159,7 +193,48 @@ def training(config: RunConfig, *, checked: bool = True) -> Training:
         Evaluator(data, data.val, config.eval, device, tail_classes(counts)),
         device,
         seen.warnings if seen else (),
+        _guards(config, data, counts, schedule.steps, truth, device),
     )
+
+
+def _guards(
+    config: RunConfig, data: Dataset, counts: Tensor, steps: int, truth: Sequence[str], device: torch.device
+) -> Guards:
+    """Build what is watched of a run. truth: unlabelled images to measure pseudo-labels on."""
+
+    def evaluator(ids: Sequence[str]) -> Evaluator | None:
+        return Evaluator(data, ids, config.eval, device, tail_classes(counts)) if ids else None
+
+    drift = DriftGuard(_pixel_share(data, counts), config.guard.drift_factor, steps)
+    return Guards(drift, evaluator(truth), evaluator(data.held_out))
+
+
+def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tuple[str, ...]:
+    """Open the masks of unlabelled images to those who ask for them; return the images to measure pseudo-labels on.
+
+    These are evenly spaced in the list. Raises ConfigError or DataError where there are no masks, or an oracle lacks
+    some.
+    """
+    wanted = config.guard.truth_images
+    if config.train.oracle and not num_unlabelled:
+        raise ConfigError(
+            f"train.oracle: method={config.method.name} reads no unlabelled image, so there is nothing to tell it; to "
+            "train with all masks, name all images in data.labeled"
+        )
+    if not config.train.oracle and not wanted:
+        return ()
+    known = data.reveal()
+    if config.train.oracle and len(known) < len(data.unlabelled):
+        there = set(known)
+        first = next(sample_id for sample_id in data.unlabelled if sample_id not in there)
+        raise DataError(
+            f"train.oracle: {len(data.unlabelled) - len(known)} of the {len(data.unlabelled)} unlabelled images have "
+            f"no mask, the first is '{first}'; add the masks, or name in data.unlabeled the images that have one"
+        )
+    if wanted and not known:
+        raise DataError(f"guard.truth_images={wanted}: no unlabelled image has a mask; leave it out")
+    count = min(wanted, len(known))
+    return _readable(data, (known[number * len(known) // count] for number in range(count)))
 
 
 def _parts(config: RunConfig, method: Method, source: Loader, device: torch.device) -> int:
@@ -188,8 +263,7 @@ class _Seen:
 
 def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset, _Seen | None]:
     """Build the data set, let the first process check it, and say what it found; None for data not in files."""
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
+    data = _new_dataset(config, hold_out="labelled" in roles)
     if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
         return data, None
     done = on_first(lambda: refuse_errors(data, config.data, roles))
@@ -199,10 +273,39 @@ def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset,
 
 def _opened_dataset(config: RunConfig) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
+    data = _new_dataset(config, hold_out=True)
     data.check_labelled()
     return data
+
+
+def _new_dataset(config: RunConfig, hold_out: bool) -> Dataset:
+    """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError.
+
+    They are drawn without regard to the seed of the training, so that several seeds share them.
+    """
+    cls: Any = DATASETS[config.data.name]
+    data: Dataset = cls(config.data)
+    wanted, ids = config.guard.held_out, sorted(data.labelled)
+    if not wanted or not hold_out:
+        return data
+    count = max(1, round(wanted * len(ids))) if wanted < 1 else int(wanted)
+    if count >= len(ids):
+        raise DataError(
+            f"guard.held_out={wanted:g} leaves none of the {len(ids)} labelled images to learn from; hold out fewer"
+        )
+    held_out = set(random.Random("held out").sample(ids, count))
+    data.labelled = tuple(sample_id for sample_id in data.labelled if sample_id not in held_out)
+    data.held_out = _readable(data, sorted(held_out))
+    data.notes += (f"held out: {count} of the {len(ids)} labelled images, which are scored and not learnt from",)
+    return data
+
+
+def _readable(data: Dataset, ids: Iterable[str]) -> tuple[str, ...]:
+    """Read images and masks that no check of the lists sees, so that none stops a run on its way. Raises DataError."""
+    found = tuple(ids)
+    for sample_id in found:
+        data.image(sample_id), data.label(sample_id)
+    return found
 
 
 def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int) -> Method:
@@ -242,6 +345,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         fill=(red, green, blue),
         rank=this_rank(),
         ranks=num_ranks(),
+        oracle=config.train.oracle,
     )
 
 
@@ -266,7 +370,7 @@ class WeightsInfo(Config):
 
     image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
-    were segmented when it was scored. method: that trained it.
+    were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
     """
 
     version: Literal[1] = 1
@@ -278,6 +382,7 @@ class WeightsInfo(Config):
     eval: EvalConfig
     method: str
     image_size: tuple[int, int] | None = None
+    oracle: bool = False
 
 
 def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:
@@ -300,20 +405,29 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> 
         partial.write_bytes(save(tensors, {"des4": info.model_dump_json()}))
 
 
-def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
-    """Build the network of a weights file, in eval mode on the CPU. Raises WeightsError."""
+def weights_info(path: Path) -> WeightsInfo:
+    """Read what a weights file says of itself, and no tensor of it. Raises WeightsError."""
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("des4")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     if header is None:
         raise WeightsError(f"{path}: was not written by des4; an encoder's weights go into model.weights=PATH")
     try:
-        info = WeightsInfo.model_validate_json(header)
+        return WeightsInfo.model_validate_json(header)
     except ValidationError as error:
         raise WeightsError(f"{path}: its header does not fit this version of des4 ({_first(error)})") from None
+
+
+def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
+    """Build the network of a weights file, in eval mode on the CPU. Raises WeightsError."""
+    info = weights_info(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     try:
         segmenter = build_segmenter(info.model, len(info.classes), info.head, pretrained=False)
         segmenter.load_state_dict(tensors)

@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_predict
+from des4 import cli_data, cli_export, cli_predict, cli_probe
 
 
 class Verbs(TyperGroup):
@@ -119,6 +119,9 @@ def train(
     if not is_first_process():
         return
     _print_scores({"IoU %": run.results})
+    for one in (run.results.get("drift") or {}).get("warned", ()):
+        _complain(f"caution: pseudo-labels drifted: {one['name']} had {one['ratio']:.2g} times its labelled share at "
+                  f"step {one['step']}; the report shows it", "yellow")  # fmt: skip
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
     print(f"next    des4 predict {shlex.quote(str(run.dir))} IMAGES --out predictions")
 
@@ -159,7 +162,8 @@ def doctor(
 def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
-    from des4.ops.tail import few_images
+    from des4.build import cautions, weights_info
+    from des4.predict import weights_file
 
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
@@ -172,12 +176,14 @@ def eval(run: RunArgument, overrides: Overrides = None) -> None:
 
     results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=watch)
     figures = {name: getattr(results, name) for name in ("iou", "miou", "tail_miou", "pixel_accuracy")}
-    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": few_images(len(images))}})
+    caution = cautions(weights_info(weights_file(run)).oracle, len(images))
+    _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": caution}})
 
 
 app.command()(cli_predict.predict)
 app.command()(cli_export.export)
 app.command()(cli_export.benchmark)
+app.command()(cli_probe.probe)
 
 
 @app.command()

@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
-from des4.engine import EvalConfig, OptimConfig, TrainConfig
+from des4.engine import EvalConfig, GuardConfig, OptimConfig, TrainConfig
 from des4.methods import METHODS, SupervisionConfig
 from des4.models import ModelConfig
 from des4.types import Config, ConfigError
@@ -68,6 +68,7 @@ class RunConfig(Config):
     supervision: SupervisionConfig = SupervisionConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    guard: GuardConfig = GuardConfig()
     eval: EvalConfig = EvalConfig()
     out: Path | None = None
 

@@ -22,14 +22,15 @@ HARMLESS = frozenset({
     "train.shard",  # sums of gradients are rounded otherwise, as with another number of processes
     "train.device",  # the numbers of another kind of device are rounded otherwise, and a run that moves needs it
     "data.cache", "data.cache_dir",
+    "guard.drift_factor", "guard.truth_images",
 })  # fmt: skip
 """Settings that change no trained number."""
 
 PLACES = frozenset({"data.root", "data.labeled", "data.unlabeled", "data.val", "data.lists", "data.shards"})
 """Where the data lie. They change nothing if the lists found there are the ones the run began with."""
 
-FIXED = ("method.name", "model.", "optim.name", "train.seed")
-"""Settings, and beginnings of their names, without which the state of a run means nothing."""
+FIXED = ("method.name", "model.", "optim.name", "train.seed", "train.oracle")
+"""Settings, and beginnings of their names, without which the state of a run, or its name, means nothing."""
 
 
 def check_settings(run: RunFolder, changed: Sequence[str], force: bool) -> None:
@@ -38,8 +39,8 @@ def check_settings(run: RunFolder, changed: Sequence[str], force: bool) -> None:
     changed: lines such as `train.steps: 100 -> 200`. Raises RunError, which lists them.
     """
     if fixed := [line for line in changed if line.startswith(FIXED)]:
-        raise RunError(f"{run.path} cannot go on with another method, network or seed; train into a new folder, "
-                       f"or keep: {'; '.join(fixed)}")  # fmt: skip
+        raise RunError(f"{run.path} cannot go on with another method, network, seed or oracle; train into a new "
+                       f"folder, or keep: {'; '.join(fixed)}")  # fmt: skip
     harmless = HARMLESS | PLACES if run.data() else HARMLESS
     _refuse_unless(force, run, [line for line in changed if line.partition(":")[0] not in harmless])
 

@@ -138,8 +138,9 @@ def within_budget(planned: Plan) -> Plan:
     built = time.perf_counter() - start  # which is to be done once more
     step, image = _timed(training, 60 * planned.minutes)
     num_val, warnings = len(training.dataset.val), training.warnings
+    num_scored = num_val + training.guards.num_images
     del training
-    validation = image * num_val
+    validation = image * num_scored
     spent = time.perf_counter() - planned.began
     left = 60 * planned.minutes - spent - built - image * min(PICTURES, num_val)
     slowest: float = min(gather_over_ranks(left - validation))

@@ -78,6 +78,7 @@ class Dataset(Protocol):
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
     skip_broken: whether a labelled sample that cannot be read is skipped in training, or stops it. One that is
     unlabelled is always skipped.
+    held_out: labelled samples that are no longer in `labelled`, since nothing is to be learnt from them.
     notes: what the data set decided beyond what its files say, one sentence each.
     """
 
@@ -87,6 +88,7 @@ class Dataset(Protocol):
     labelled: Sequence[str]
     unlabelled: Sequence[str]
     val: Sequence[str]
+    held_out: Sequence[str]
     skip_broken: bool
 
     def image(self, sample_id: str) -> Tensor:
@@ -94,6 +96,12 @@ class Dataset(Protocol):
 
     def label(self, sample_id: str) -> Tensor:
         """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
+
+    def reveal(self) -> Sequence[str]:
+        """From now on let `label` read the masks of unlabelled images too, and return the ids of those that have one.
+
+        For measurements and for an oracle, when the user asks for it; otherwise nobody opens these masks.
+        """
 
     def check_labelled(self) -> None:
         """Look at every labelled and val sample without decoding it. Raises DataError before training would."""
@@ -158,6 +166,17 @@ class StrongView:
         return self.mix(self.image)
 
 
+class TargetWatch(Protocol):
+    """Is shown the targets of unlabelled images, each with the logits that a loss holds against it."""
+
+    def collect(self, logits: Tensor, label: Tensor, confidence: Tensor, keep: Tensor, valid: Tensor) -> None:
+        """See a target on the grid of the logits, mixed as the view is.
+
+        logits: (B, C, h, w), of whom is taught. label: (B, h, w) int64, the target's most probable class, of
+        probability `confidence`. keep: (B, h, w) bool, where it counts. valid: (B, h, w) bool, False on padding.
+        """
+
+
 @dataclass(frozen=True)
 class Unlabelled:
     """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
@@ -165,6 +184,9 @@ class Unlabelled:
     weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
     keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
+    truth: (B, H, W) int64 in [0, C), true labels that stand in for every target of these images, which then have none
+        but valid pixels; any number where `valid` is False. None, but for an oracle.
+    watch: is shown the targets that are made of these images, when a loss is taken of them.
     """
 
     weak: Tensor
@@ -173,6 +195,8 @@ class Unlabelled:
     keys: Tensor
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
+    truth: Tensor | None = None
+    watch: TargetWatch | None = None
 
 
 @dataclass(frozen=True)

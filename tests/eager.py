@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from annotated_types import Gt
+
 from des4.methods import METHODS
 
 NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold")
@@ -10,4 +12,7 @@ NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone", "previo
 
 def eager(name: str) -> dict[str, float]:
     """Settings of a method with which no pseudo-label is refused and nothing begins later."""
-    return {key: 0.0 for key in NOUGHT if key in METHODS[name].Config.model_fields}
+    fields = METHODS[name].Config.model_fields
+    return {
+        key: 0.0 for key in NOUGHT if key in fields and not any(isinstance(rule, Gt) for rule in fields[key].metadata)
+    }

@@ -42,6 +42,7 @@ from des4.data.views import (
 from des4.ops.mixing import draw_mix, join
 from des4.ops.noise import sample_key
 from des4.types import (
+    IGNORE,
     STOP_SIGNALS,
     Batch,
     DataError,
@@ -69,7 +70,8 @@ class Loader:
     spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
     unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: RGB in
     [0, 1], the colour of padding. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None =
-    as many. rank, ranks: this process among those that share a step. Raises DataError if a needed list is empty.
+    as many. rank, ranks: this process among those that share a step. oracle: read the masks of unlabelled images too,
+    which the data set has revealed. Raises DataError if a needed list is empty.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Loader:
         mix_group: int | None = None,
         rank: int = 0,
         ranks: int = 1,
+        oracle: bool = False,
     ) -> None:
         if not dataset.labelled:
             raise DataError("The data set has no labelled images; training needs some masks")
@@ -97,7 +100,7 @@ class Loader:
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
         self.seed, self.workers, self.fill = seed, workers, fill
         self.mix_group = unlabelled_batch if mix_group is None else mix_group
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.oracle = rank, ranks, oracle
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
         self._labelled_order = Order(dataset.labelled, f"{seed}/labelled")
@@ -149,12 +152,14 @@ class Loader:
         return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=colours)
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
-        order, crops = self._unlabelled_order, []
+        order, crops, truths = self._unlabelled_order, [], []
         drawn = order.batch(number, self.unlabelled_batch)
         for epoch, place in drawn:
-            sample_id, image = self._read(self.dataset.image, order, epoch, place, skipped)
+            sample_id, (image, label) = self._read(self._unlabelled, order, epoch, place, skipped)
             box = self._draw_crop(image, epoch, place)
             crops.append((crop_image(image, box, self.config), box, sample_id))
+            if label is not None:
+                truths.append(crop_label(label, box, self.config))
         images, boxes, ids = zip(*crops, strict=True)
         views = range(self.spec.strong)
         return _Crops(
@@ -162,6 +167,7 @@ class Loader:
             boxes,
             ids,
             self._keys(drawn),
+            label=torch.stack(truths) if truths else None,
             colours=tuple(
                 tuple(draw_photometric(self.photometric, self._rng(*sample, view)) for sample in drawn)
                 for view in views
@@ -174,6 +180,10 @@ class Loader:
         group, count = self.mix_group, self.unlabelled_batch // self.mix_group
         numbers = range(number * count, (number + 1) * count)
         return join([draw_mix(self.cutmix, group, *self.config.crop, self._rng("mix", g, view)) for g in numbers])
+
+    def _unlabelled(self, sample_id: str) -> tuple[Tensor, Tensor | None]:
+        """Read an unlabelled image, and what is true of it if an oracle is to say so."""
+        return self._pair(sample_id) if self.oracle else (self.dataset.image(sample_id), None)
 
     def _pair(self, sample_id: str) -> tuple[Tensor, Tensor]:
         """Read an image and its label."""
@@ -223,17 +233,21 @@ class Loader:
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
+        truth = None
+        if un.label is not None:
+            valid &= un.label != IGNORE
+            truth = un.label.long().masked_fill(~valid, 0)
         views = zip(un.colours, un.mix, strict=True)
         strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
-        return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids), cut.skipped)
+        return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
 
 
 @dataclass(frozen=True)
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples. colours: one entry a view
-    that is recoloured. mix: one entry a strong view.
+    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an oracle of the
+    others. colours: one entry a view that is recoloured. mix: one entry a strong view.
     """
 
     image: Tensor

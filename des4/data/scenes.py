@@ -63,6 +63,7 @@ class Scenes:
         train = [f"train/{i:05}" for i in range(config.labeled + config.unlabeled)]
         self.labelled: Sequence[str] = tuple(train[: config.labeled])
         self.unlabelled: Sequence[str] = tuple(train[config.labeled :])
+        self.held_out: Sequence[str] = ()
         self.val: Sequence[str] = tuple(f"val/{i:05}" for i in range(config.val))
         self._known = frozenset((*train, *self.val))
         self._config = config
@@ -74,6 +75,10 @@ class Scenes:
     def label(self, sample_id: str) -> Tensor:
         """Draw the mask of any scene, (size, size) uint8. Raises DataError for an unknown id."""
         return self._scene(sample_id)[1].clone()
+
+    def reveal(self) -> Sequence[str]:
+        """Return the ids of all unlabelled scenes: each is drawn with its mask."""
+        return self.unlabelled
 
     def check_labelled(self) -> None:
         """Do nothing: drawn masks fit their images."""

@@ -253,7 +253,8 @@ class _DryRun:
         evaluate = Evaluator(training.dataset, ids, self.config.eval, self.device)
         start = time.perf_counter()
         evaluate(method.predictors(), method.threshold)
-        return (time.perf_counter() - start) / len(ids) * len(training.dataset.val)
+        scored = len(training.dataset.val) + training.guards.num_images
+        return (time.perf_counter() - start) / len(ids) * scored
 
     def _validations(self) -> int:
         steps, every = self.training.schedule.steps, self.config.train.eval_every

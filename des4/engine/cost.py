@@ -32,7 +32,7 @@ from des4.engine.distributed import agree
 from des4.engine.optim import CRITIC_MOMENTS
 from des4.engine.parts import can_split, split
 from des4.engine.settings import DTYPES, Precision, autocast
-from des4.models import PrototypeClassifier, PrototypeFeed
+from des4.models import PrototypeClassifier, PrototypeFeed, TargetTally
 from des4.types import Batch
 
 if TYPE_CHECKING:
@@ -202,8 +202,9 @@ def fewest_parts(
 
 # ── time, measured ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-LOSSES, SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST = (
+LOSSES, WATCHING, SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST = (
     "losses",
+    "counting targets",
     "choosing pixels",
     "prototypes",
     "averages",
@@ -267,6 +268,8 @@ def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
             yield module, "choose", SAMPLING
         elif isinstance(module, PrototypeClassifier):
             yield module, "update", PROTOTYPES
+        elif isinstance(module, TargetTally):
+            yield module, "collect", WATCHING
 
 
 def _under(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -318,7 +321,7 @@ def _part_of(place: FunctionEvent | None) -> str:
 
 
 def _with_direction(part: str, direction: str) -> str:
-    return part if part in (SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST) else f"{part} {direction}"
+    return part if part in (WATCHING, SAMPLING, PROTOTYPES, AVERAGES, OPTIMISER, REST) else f"{part} {direction}"
 
 
 def matrix_rate(device: torch.device, precision: Precision, seconds: float = 0.3) -> float:

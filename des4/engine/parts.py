@@ -67,6 +67,7 @@ def _unlabelled_part(whole: Unlabelled, number: int, parts: int, pixels: tuple[T
         keys=whole.keys[here],
         ids=whole.ids[here],
         pixels=pixels[0],
+        truth=None if whole.truth is None else whole.truth[here],
     )
 
 

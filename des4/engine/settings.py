@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from des4.engine.distributed import own_gpu
 from des4.types import Config, ConfigError
@@ -47,6 +47,8 @@ class TrainConfig(Config):
     eval_every: in steps; null or 0 = only at the end.
     max_skipped_steps: in a row; a step whose loss or gradient is not finite is skipped, one more than these stops the
         run.
+    oracle: take the true labels of the unlabelled images in the place of pseudo-labels, where the data set holds their
+        masks. It shows what perfect pseudo-labels would be worth, and is no result.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -67,6 +69,7 @@ class TrainConfig(Config):
     eval_every: int | None = Field(None, ge=0)
     checkpoint_every: int = Field(500, ge=1)
     max_skipped_steps: int = Field(10, ge=0)
+    oracle: bool = False
 
     def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
         """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""
@@ -95,6 +98,29 @@ class TrainConfig(Config):
                 raise ConfigError(f"train.accumulate={parts}{among} does not divide a batch of {size}; "
                                   "change accumulate or the batch size")  # fmt: skip
         return sizes[0] // processes, sizes[1] // processes
+
+
+class GuardConfig(Config):
+    """What is watched of a run, so that it says whether unlabelled images help or harm.
+
+    drift_factor: a class whose share of the pseudo-labels goes beyond this factor of its labelled share, or of one over
+        it, and keeps moving away, is warned of; null = there are no warnings.
+    truth_images: unlabelled images on which pseudo-labels are measured at each validation, of those that have masks;
+        0 = the masks of unlabelled images stay unopened.
+    held_out: labelled images that nothing is learnt from, scored at each validation: so many, or below 1 a share of the
+        list; 0 = none.
+    """
+
+    drift_factor: float | None = Field(2.0, gt=1)
+    truth_images: int = Field(0, ge=0)
+    held_out: float = Field(0.0, ge=0)
+
+    @field_validator("held_out")
+    @classmethod
+    def _number_or_share(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("give a whole number of images, or a share below 1")
+        return value
 
 
 def choose_device(name: Device) -> torch.device:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimiser
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation, Evaluator
+from des4.engine.guards import Guards, quality_figures
 from des4.engine.optim import PolySchedule
 from des4.engine.process import deterministic_kernels, prepare_process
 from des4.engine.settings import TrainConfig, choose_precision
@@ -54,6 +56,7 @@ class Trainer:
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
     save_weights: writes one of the method's predictors to a file, given its state.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
+    guards: what is watched beside the evaluations; None = nothing.
     on_validation: shows an evaluation before the last one; it leaves the method as it is.
     """
 
@@ -72,6 +75,7 @@ class Trainer:
         clip: float | None = None,
         parts: int = 1,
         about: Mapping[str, Any] | None = None,
+        guards: Guards | None = None,
         on_validation: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self.method = method
@@ -85,6 +89,7 @@ class Trainer:
         self.evaluator = evaluator
         self.clip, self.parts = clip, parts
         self.about = dict(about or {})
+        self.guards = guards or Guards()
         self.on_validation = on_validation
         self.checkpoints = Checkpoints(run.checkpoints)
         self.seconds = 0.0
@@ -203,7 +208,9 @@ class Trainer:
         self._window = _Window()
         lr = self.optimiser.param_groups[0]["lr"]
         stats = {name: _mean_over_ranks(value) for name, value in self.method.stats().items()}
-        line = {**means, "lr": lr, "seconds": self.seconds, "images_per_second": speed, **stats}
+        targets = self.method.tally.take()
+        drift = {f"drift/{name}": value for name, value in (targets._asdict() if targets else {}).items()}
+        line = {**means, "lr": lr, "seconds": self.seconds, "images_per_second": speed, **stats, **drift}
         self.run.log(step, line)
         text = f"loss {means['loss']:.4f}  {speed:.1f} img/s"
         self._progress.update(bar, description=text)
@@ -212,6 +219,10 @@ class Trainer:
             f"step {step}/{self.schedule.steps}  {text}  lr {lr:.2e}  {left / 60:.1f} min left",
             echo=self._progress.disable,
         )
+        for warning in self.guards.look(step, targets.shares) if targets else ():
+            self.run.say(warning, echo=self._progress.disable)
+            if not self._progress.disable:  # above the bar
+                self._progress.console.print(Text(warning, style="yellow"))
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every
@@ -222,7 +233,9 @@ class Trainer:
         assert self.evaluator  # noqa: S101  # callers asked `_evaluation_due`
         # At once: the checkpoint of this step is written, so nothing can be lost.
         with signals.at_once(step), whole_weights(self.method):
-            evaluation = self.evaluator(self.method.predictors(), self.method.threshold, self._watch)
+            predictors, threshold = self.method.predictors(), self.method.threshold
+            evaluation = self.evaluator(predictors, threshold, self._watch)
+            watched = self.guards.evaluate(predictors, threshold, self._watch)
             if (show := self.on_validation) and step < self.schedule.steps:
                 on_first(lambda: show(evaluation))
         self.evaluation = evaluation
@@ -232,7 +245,8 @@ class Trainer:
         if not any(_or_lowest(headline.miou) <= past for past in self._validated.values()):
             self._save_weights("best")
         self._validated[step] = _or_lowest(headline.miou)
-        self.run.log(step, validation_line(evaluation))  # after the weights: a line says that they are there
+        line = validation_line(evaluation) | watched
+        self.run.log(step, line)  # after the weights: a line says that they are there
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
 
     def _watch(self, ids: Iterable[str]) -> Iterator[str]:
@@ -260,6 +274,7 @@ class Trainer:
             "skipped_steps": self._skipped_steps,
             "skipped_in_a_row": self._skipped_in_a_row,
             "window": self._window.state(),
+            "targets": self.method.tally.state(),
             "loss_scale": take_step.scaler.state_dict(),
         }
         on_first(lambda: self.checkpoints.save(step, tensors, meta))
@@ -289,6 +304,8 @@ class Trainer:
             self._skipped_steps = checkpoint.meta.get("skipped_steps", [])
             self._skipped_in_a_row = checkpoint.meta.get("skipped_in_a_row", 0)
             self._window.restore(checkpoint.meta.get("window", {}), self.device)
+            if targets := checkpoint.meta.get("targets"):
+                self.method.tally.restore(targets)
             if scale := checkpoint.meta.get("loss_scale"):
                 take_step.scaler.load_state_dict(scale)
             self.run.say(f"continuing from step {step}")
@@ -298,7 +315,9 @@ class Trainer:
         on_first(lambda: self.checkpoints.delete_old(step))  # a kill may have come before the last save did
         on_first(lambda: self.run.truncate_metrics(step))
         key = f"val/{next(iter(self.method.predictors()))}/miou"
-        self._validated = {row["step"]: _or_lowest(row[key]) for row in self.run.metrics() if key in row}
+        rows = self.run.metrics()
+        self._validated = {row["step"]: _or_lowest(row[key]) for row in rows if key in row}
+        self.guards.replay(rows)
         return step
 
     def _finish(self) -> dict[str, Any]:
@@ -314,6 +333,7 @@ class Trainer:
             "seed": self.config.seed,
             "skipped_steps": self._skipped_steps,
             "best": None if best is None else {"step": best, "miou": self._validated[best], "chosen_on": "val"},
+            **self.guards.results(),
             **self.about,
         }
         images = self._all_skipped_images()
@@ -350,7 +370,6 @@ def _figures(evaluation: Evaluation | None, headline: str) -> dict[str, Any]:
     if evaluation is None:
         return {"miou": None, "tail_miou": None, "pixel_accuracy": None, "iou": {}, "evaluated": headline,
                 "models": {}, "pseudo_labels": None}  # fmt: skip
-    quality = evaluation.pseudo_labels
     return {
         **_summary(evaluation.results[headline]),
         "evaluated": headline,
@@ -358,11 +377,7 @@ def _figures(evaluation: Evaluation | None, headline: str) -> dict[str, Any]:
             name: {**_summary(results), "confusion": results.confusion.tolist()}
             for name, results in evaluation.results.items()
         },
-        "pseudo_labels": {
-            "threshold": quality.threshold,
-            "precision": quality.precision,
-            "coverage": quality.coverage,
-        },
+        "pseudo_labels": quality_figures(evaluation),
     }
 
 

@@ -25,6 +25,8 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(), "---", ""]
     lines += [f"# {info.method} on {info.model.encoder}", ""]
     lines += [f"A network for semantic segmentation with {len(info.classes)} classes, trained with des4.", ""]
+    if info.oracle:
+        lines += ["**ORACLE.** It learnt from the true labels of its unlabelled images: its figures are no result.", ""]
     lines += ["## Use", "", "```python", "import des4", "", 'predictor = des4.load("model.safetensors")']
     lines += ['labels = predictor.predict("photo.jpg")  # (H, W) class indices', "```", ""]
     lines += [

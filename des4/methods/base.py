@@ -2,14 +2,15 @@
 
 A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
 names: `Config`, `VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
-its own config and a `Setting`, alike for all.
+its own config and a `Setting`, alike for all. The targets that its losses are taken of are counted in its `tally`,
+without its doing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.memory import Memory
+from des4.models.memory import Memory, TargetTally
 from des4.models.segmenter import HeadName, Segmenter
 from des4.types import Batch, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
@@ -92,6 +93,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config, self.setting = config, setting
         self.supervision = Supervision(setting.supervision, setting.pixel_counts)
+        self.tally = TargetTally(len(setting.classes))
         self.step = 0
         self._stats: dict[str, Tensor] = {}
         self.build(setting)
@@ -121,7 +123,9 @@ class Method(nn.Module, ABC):
         """Weighted scalar terms, to be summed by the engine. The same state and batch give the same terms."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Call `losses`, so that the engine can wrap the method as one module."""
+        """Call `losses`, so that the engine can wrap the method as one module; targets are counted in the tally."""
+        if batch.unlabelled is not None:
+            batch = replace(batch, unlabelled=replace(batch.unlabelled, watch=self.tally))
         return self.losses(batch)
 
     def supervise(self, logits: Tensor, labelled: Labelled) -> Tensor:
@@ -134,6 +138,7 @@ class Method(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
+        self.tally.commit()
         self.step += 1
 
     def discard(self) -> None:

@@ -2,7 +2,7 @@
 
 from des4.models.blocks import blocks
 from des4.models.compilation import compile_networks
-from des4.models.memory import Memory, PrototypeFeed
+from des4.models.memory import Memory, PrototypeFeed, TargetFigures, TargetTally
 from des4.models.norm_statistics import norm_statistics
 from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import HeadName, LinearClassifier, ModelConfig, Segmenter, build_segmenter
@@ -16,6 +16,8 @@ __all__ = [
     "PrototypeClassifier",
     "PrototypeFeed",
     "Segmenter",
+    "TargetFigures",
+    "TargetTally",
     "blocks",
     "build_segmenter",
     "compile_networks",

@@ -1,4 +1,4 @@
-"""The two resizings of the project: logits up to the pixels, labels down to the feature grid."""
+"""The two resizings of the project: logits up to the pixels, labels and their like down to the feature grid."""
 
 from __future__ import annotations
 
@@ -23,13 +23,22 @@ def shrink_label(label: Tensor, size: tuple[int, int]) -> Tensor:
 
     Each grid cell gets one real pixel's label, the one its feature lies on, never a blend.
     """
-    if label.shape[-2:] == size:
-        return label
+    return on_grid(size, label)[0]
+
+
+def on_grid(size: tuple[int, int], *maps: Tensor) -> list[Tensor]:
+    """Take maps (..., H, W) of one size at the positions that a grid of `size` lies on in `upsample`: one pixel a cell.
+
+    Returns (..., *size) each.
+    """
+    full = maps[0].shape[-2:]
+    if full == size:
+        return list(maps)
     rows, columns = (
-        torch.linspace(0, full - 1, small, device=label.device).round().long()
-        for full, small in zip(label.shape[-2:], size, strict=True)
+        torch.linspace(0, length - 1, small, device=maps[0].device).round().long()
+        for length, small in zip(full, size, strict=True)
     )
-    return label[:, rows[:, None], columns]
+    return [each[..., rows[:, None], columns] for each in maps]
 
 
 def upsample_area(maps: Tensor, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:

@@ -115,6 +115,9 @@ class CampaignReport:
         if len({tuple(numbers) for numbers in steps.values()}) > 1:
             told = "; ".join(f"{method} {', '.join(map(str, numbers))}" for method, numbers in steps.items())
             found.append(f"steps differ: {told}")
+        if oracles := [m for m in self.methods if any(r.method == m and r.results.get("oracle") for r in self.runs)]:
+            found.append(f"{', '.join(oracles)}: ORACLE RUNS, which learnt from the true labels of the unlabelled "
+                         "images; no results")  # fmt: skip
         if few := [m for m in self.methods if m != self.reference and self._is_thin(m)]:
             found.append(f"{', '.join(few)}: fewer than {FEWEST} pairs, so nothing is known about the spread")
         return found

@@ -1,7 +1,8 @@
 """Compare runs honestly: mean ± standard deviation over seeds, and a word on everything that makes a comparison unfair.
 
-Runs whose configs differ in nothing but `train.seed` and `out` form a group. Scores are those of the last checkpoint,
-of the model each run is judged by; the best checkpoint was chosen on the reported list and has no place here.
+Runs whose configs differ in nothing but `train.seed`, `out` and what is merely watched form a group. Scores are those
+of the last checkpoint, of the model each run is judged by; the best checkpoint was chosen on the reported list and has
+no place here.
 
 Published lists come in families that share sizes and fractions but not images (docs/protocols.md). Each family has its
 own table, and so have the runs with lists that nobody published; a picture holds one family alone.
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabelled_batch_size", "views.crop_size")
 """Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
+NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
+"""Settings in which runs of one group may differ."""
 OTHER_LISTS = "unpublished lists"
 """Title of the runs whose lists belong to no protocol, where others do."""
 
@@ -159,7 +162,7 @@ def _groups(runs: Sequence[Finished]) -> tuple[RunGroup, ...]:
     """Put runs together that have one protocol, and one config but for the seed and the folder."""
     members: dict[str, list[Finished]] = {}
     for config, results in runs:
-        same = {key: value for key, value in config.items() if key not in ("train.seed", "out")}
+        same = {key: value for key, value in config.items() if key not in NOT_TRAINED}
         key = json.dumps([_protocol_name(results), same], sort_keys=True)
         members.setdefault(key, []).append((config, results))
     labels = _labels([group[0][0] for group in members.values()])
@@ -191,12 +194,13 @@ def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         changed = [
             key
             for key in config
-            if key not in ("method.name", "train.seed", "out")
+            if key not in ("method.name", "train.oracle", *NOT_TRAINED)
             and any(other.get(key) != config[key] for other in (kin if key.startswith("method.") else configs))
         ]
         leaves = [key.rsplit(".", 1)[-1] for key in config]
         short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(config, leaves, strict=True)}
-        labels.append(" · ".join([method, *(f"{short[key]}={config[key]}" for key in changed)]))
+        oracle = ["ORACLE"] if config.get("train.oracle") else []
+        labels.append(" · ".join([method, *oracle, *(f"{short[key]}={config[key]}" for key in changed)]))
     return labels
 
 

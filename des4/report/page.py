@@ -40,6 +40,8 @@ def write_report(run: RunFolder) -> Path:
         place=place,
         results=results,
         models=results["models"],
+        drift=results.get("drift") or {},
+        truth=results.get("truth"),
         classes=sorted(results["pixel_share"], key=lambda name: -results["pixel_share"][name]),
         figures={path.stem: inline(path) for path in drawn},
         grids={SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): inline(path) for path in grids},
@@ -63,14 +65,26 @@ def _draw(results: Mapping[str, Any], metrics: list[dict[str, Any]], folder: Pat
     if models:
         plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, new("iou"))
         plots.confusion(np.array(models[results["evaluated"]]["confusion"]), list(share), new("confusion"))
+    measured = pseudo_label_figures(quality)
     if quality:
-        bars = {key: quality[key] for key in ("precision", "coverage")}
-        plots.class_bars(bars, share, tail, new("pseudo_labels"))
+        plots.class_bars({key: quality[key] for key in measured}, share, tail, new("pseudo_labels"))
     if metrics:
-        plots.curves(metrics, new("curves"))
+        plots.curves(metrics, new("curves"), measured)
+    if any(row.get("drift/shares") for row in metrics):
+        plots.drift(metrics, share, (results.get("drift") or {}).get("factor"), new("drift"))
+    if unlabelled := results.get("truth"):
+        bars = {key: unlabelled[key] for key in pseudo_label_figures(unlabelled)}
+        plots.class_bars(bars, share, tail, new("truth"))
+        if any(value is not None for row in metrics for key, value in row.items() if key.startswith("truth/precision")):
+            plots.truth(metrics, new("truth_over_time"))
     if plots.has_stats(metrics):
         plots.stats(metrics, list(share), new("stats"))
     return drawn
+
+
+def pseudo_label_figures(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Name what there is to see of pseudo-labels: without a threshold all pixels are covered, and nothing is to be."""
+    return ("precision", "coverage") if quality and quality["threshold"] else ("precision",)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -70,6 +70,9 @@ STYLE: dict[Any, Any] = {
 }
 
 _SEQUENTIAL = LinearSegmentedColormap.from_list("paper to blue", ["#F6F9FB", "#9CCAE6", BLUE, "#002F4A"])
+BEYOND = 50
+"""Ratios of shares are drawn between 1/50 and 50."""
+
 _NO_STATS = {"step", "lr", "loss", "seconds", "images_per_second"}
 
 
@@ -78,12 +81,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def curves(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
+def curves(
+    metrics: Sequence[Mapping[str, Any]], path: Path, quality: Sequence[str] = ("precision", "coverage")
+) -> None:
     """Draw the loss and its terms, the learning rate, each model's mIoU, and the quality of the pseudo-labels.
 
-    metrics: the lines of metrics.jsonl. A panel without values is left out; no values at all raise ValueError.
+    metrics: the lines of metrics.jsonl. quality: what is drawn of the pseudo-labels. A panel without values is left
+    out; no values at all raise ValueError.
     """
-    quality = {name: _class_mean(metrics, f"pseudo/{name}/") for name in ("precision", "coverage")}
+    drawn = {name: _class_mean(metrics, f"pseudo/{name}/") for name in quality}
     panels = {
         "Loss": {key.removeprefix("loss/"): _series(metrics, key) for key in _keys(metrics, r"loss(/.+)?")},
         "mIoU on the validation list, %": {
@@ -91,10 +97,64 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"val/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
         },
+        "mIoU on labelled images held out, %": {
+            model + name: _series(metrics, f"held_out/{model}/{key}", 100)
+            for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"held_out/[^/]+/miou"))
+            for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
+        },
         "Learning rate": {"lr": _series(metrics, "lr")},
-        "Pseudo-labels, mean over classes, %": {name: points for name, points in quality.items() if points[0]},
+        "Pseudo-labels, mean over classes, %": {name: points for name, points in drawn.items() if points[0]},
     }
     _line_panels({title: lines for title, lines in panels.items() if lines and any(p[0] for p in lines.values())}, path)
+
+
+def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], factor: float | None, path: Path) -> None:
+    """Draw how pseudo-labels moved: each class's share over its labelled share, and what is said of all of them.
+
+    metrics: lines with `drift/…`. share: of the labelled pixels, by class. factor: beyond which a share is warned of.
+    """
+    rows = [row for row in metrics if row.get("drift/shares")]
+    steps = [float(row["step"]) for row in rows]
+    names = [name for name, own in share.items() if own]
+    with canvas(path, WIDTH, 3.4 + 0.16 * math.ceil(len(names) / 4)) as figure:
+        left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+        for index, name in enumerate(share):
+            if not share[name]:
+                continue
+            ratios = [min(max(row["drift/shares"][index] / share[name], 1 / BEYOND), BEYOND) for row in rows]
+            style = ("-", "-.", ":")[index // len(CYCLE) % 3]
+            values = _running_mean(ratios) if len(ratios) > 40 else ratios
+            left.plot(steps, values, style, color=CYCLE[index % len(CYCLE)], label=name)
+        left.set_title("Share of the pseudo-labels over share of the labels")
+        left.set_yscale("log")
+        ticks = [1 / 50, 0.1, 0.5, 1, 2, 10, 50]
+        left.set_yticks(ticks, ["≤ 1/50", "1/10", "1/2", "1", "2", "10", "≥ 50"])
+        left.yaxis.set_minor_locator(NullLocator())
+        left.axhline(1, color=INK, linewidth=1)
+        if factor is not None:
+            left.axhspan(1 / factor, factor, color=PALE, linewidth=0, zorder=0)
+        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=4, fontsize=7.5)
+        right.set_title("Pseudo-labels, %")
+        for index, name in enumerate(("confidence", "agreement", "kept")):
+            found = _series(rows, f"drift/{name}", 100)
+            values = _running_mean(found[1]) if len(found[1]) > 40 else found[1]
+            right.plot(found[0], values, color=CYCLE[index], label=name)
+        right.set_ylim(0, 103)
+        right.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3, fontsize=7.5)
+        for axes in (left, right):
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def truth(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw precision and, where it was recorded, coverage of the pseudo-labels of unlabelled images, a line a class."""
+    panels = {}
+    for kind in ("precision", "coverage"):
+        keys = _keys(metrics, rf"truth/{kind}/.+")
+        lines = {key.removeprefix(f"truth/{kind}/"): _series(metrics, key, 100) for key in keys}
+        if lines := {name: points for name, points in lines.items() if points[0]}:
+            panels[f"{kind.capitalize()} by class, %"] = lines
+    _line_panels(panels, path)
 
 
 def has_stats(metrics: Sequence[Mapping[str, Any]]) -> bool:
@@ -328,7 +388,7 @@ def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
 def _stat_keys(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         key
-        for key in _keys(metrics, r"(?!loss/|val/|pseudo/).+")
+        for key in _keys(metrics, r"(?!loss/|val/|pseudo/|drift/|truth/|held_out/).+")
         if key not in _NO_STATS and all(isinstance(row.get(key, 0), int | float | list | None) for row in metrics)
     ]
 

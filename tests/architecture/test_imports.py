@@ -42,9 +42,11 @@ TABLE: dict[str, set[str]] = {
     "demo": {"api"},
     "cli_data": {"config", "data", "report", "types"},
     "export": {"build"},
+    "probe": {"build"},
     "cli_predict": {"predict"},
+    "cli_probe": {"probe"},
     "cli_export": {"api", "export"},
-    "cli": {"api", "campaign", "demo", "doctor", "cli_data", "cli_predict", "cli_export"},
+    "cli": {"api", "campaign", "demo", "doctor", "cli_data", "cli_predict", "cli_probe", "cli_export"},
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
 

@@ -505,3 +505,44 @@ def test_an_averaged_teacher_classifies_by_directions(name: str, make_method: Ma
 def test_des4_refuses_a_linear_classifier(make_method: Make) -> None:
     with pytest.raises(ConfigError, match=r"model\.head: des4 classifies by prototypes"):
         make_method("des4", model={"head": "linear"})
+
+
+# ── what is watched, and an oracle ───────────────────────────────────────────────────────────────────────────────────
+
+WITH_TARGETS = [name for name in NAMES if METHODS[name].VIEWS.strong]
+
+
+@pytest.mark.parametrize("name", WITH_TARGETS)
+def test_the_targets_of_every_method_are_counted(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, **eager(name))
+    method.step = max((0, *method.restarts))
+    before = snapshot(method)
+    train_step(method, optimiser_of(method), make_batch())
+    figures = method.tally.take()
+    assert sum(figures.shares) == pytest.approx(1)
+    assert 0.25 < figures.confidence < 1 and figures.kept == 1
+    assert 0 < figures.agreement <= 1
+    assert snapshot(method).keys() == before.keys()
+    assert method.tally.take() is None
+
+
+@pytest.mark.parametrize("name", WITH_TARGETS)
+def test_an_oracle_takes_the_place_of_every_target(name: str, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method(name), make_batch(cutmix="none", size=32)
+    method.step = max((0, *method.restarts))
+    colours = batch.unlabelled.weak.argmax(1) % 4
+    truth = torch.where(batch.unlabelled.valid, colours, 0)
+    told = Batch(batch.labelled, dataclasses.replace(batch.unlabelled, truth=truth))
+    terms = train_step(method, optimiser_of(method), told)
+    assert all(term.isfinite() for term in terms.values())
+    figures = method.tally.take()
+    grid = truth[:, ::31, ::31]  # its corners, at least, are on every grid
+    assert figures.confidence == figures.kept == 1
+    assert {c for c, share in enumerate(figures.shares) if share} <= set(truth.unique().tolist())
+    assert set(grid[batch.unlabelled.valid[:, ::31, ::31]].tolist()) <= {c for c, s in enumerate(figures.shares) if s}
+
+
+def test_supervised_training_has_no_target(make_method: Make, make_batch: Make) -> None:
+    method = make_method("supervised")
+    train_step(method, optimiser_of(method), make_batch())
+    assert method.tally.take() is None

@@ -28,7 +28,7 @@ from des4.engine.sharding import (
     whole_weights,
 )
 from des4.methods import METHODS, Method, Setting
-from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter, synchronise_norms
+from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
 
@@ -170,7 +170,16 @@ def small_pieces(rank: int) -> dict[str, Any]:
         on_first(fail)
     except UserError as error:
         failure = f"{type(error).__name__}: {error}"
+    tally = TargetTally(2)
+    label = torch.full((1, 2, 2), rank)  # the first process sees class 0, in a quarter of the confidence
+    confidence, valid = torch.full((1, 2, 2), 0.2 + 0.6 * rank), label == label
+    tally.collect(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2), label, confidence, valid, valid)
+    tally.commit()
+    kept = tally.state()
+    targets = tally.take()
+    tally.restore(kept)
     return {
+        "targets": [tuple(one) for one in (targets, tally.take()) if one],
         "agree": agree(143 if rank else 0),
         "first": on_first(lambda: "written"),
         "failure": failure,
@@ -274,6 +283,11 @@ def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -
     assert first["gathered"] == second["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ééééé"}]
     assert first["mean"] == second["mean"] == [0.5, 0.5]
     assert (first["own"], second["own"]) == (0, 1)
+    assert first["targets"] == second["targets"]
+    now, resumed = first["targets"]
+    assert now == resumed
+    assert now[0] == [0.5, 0.5] and now[1] == 1  # shares, kept
+    assert now[2:] == pytest.approx((0.5, 0.5))  # mean confidence, and the class that the student always says
 
 
 def test_alone_nothing_is_waited_for() -> None:

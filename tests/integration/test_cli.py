@@ -59,7 +59,7 @@ def test_help_is_quick_because_it_loads_no_torch() -> None:
 
 
 def test_help_version_and_no_arguments(run: Des4) -> None:
-    for verb in ("demo", "train", "eval", "predict", "compare", "report", "methods"):
+    for verb in ("demo", "train", "eval", "predict", "probe", "compare", "report", "methods"):
         assert verb in run("--help").stdout
         assert run(verb, "--help").exit_code == 0
     assert run("--version").stdout.strip() == des4.__version__

@@ -11,7 +11,8 @@ Who is who, in this order:
 - unlabelled: the list; else every image (or every image the format says is for training) that is neither.
 Where neither a list nor the format says who is trained on, images under sub-folders `test/`, `val/` and so on are not.
 Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root (or `labelled.txt`, as some
-spell it). The mask of an unlabelled image is never opened. Unlabelled images in tar shards come to those in files.
+spell it). The mask of an unlabelled image is not opened, unless `reveal` allows it. Unlabelled images in tar shards
+come to those in files.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ class FileDataset(ABC):
     labelled: Sequence[str]
     unlabelled: Sequence[str]
     val: Sequence[str]
+    held_out: Sequence[str] = ()
 
     def __init__(self, config: FilesConfig, catalogue: Catalogue) -> None:
         self.root = config.root
@@ -166,6 +168,7 @@ class FileDataset(ABC):
         self.catalogue = catalogue
         self._by_place: dict[str, str] | None = None  # real path of each image → id; made when a list asks for it
         self._images = dict(catalogue.images)
+        self._hidden: dict[str, Mask] = {}  # that a list pairs with its unlabelled images
         self._masks = self._split(config, catalogue)
         if config.protocol:
             with stepping_over("wrong-protocol"):
@@ -198,7 +201,10 @@ class FileDataset(ABC):
         return self._cache.get(source, decode, member) if self._cache else decode()
 
     def label(self, sample_id: str) -> Tensor:
-        """Read the mask of a labelled or val image, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
+        """Read the mask of a labelled, val or revealed image, (H, W) uint8 with classes 0..C-1 and IGNORE.
+
+        Raises DataError.
+        """
         label = self.stored_label(sample_id)
         values = label.numpy()  # which compares bytes ten times as fast
         wrong = (values >= len(self.classes)) & (values != IGNORE)
@@ -228,6 +234,17 @@ class FileDataset(ABC):
         """
         for sample_id in (*(() if self.skip_broken else self.labelled), *self.val):
             self.check_sample(sample_id)
+
+    def reveal(self) -> Sequence[str]:
+        """From now on let `label` read the masks of unlabelled images too, and return the ids of those that have one.
+
+        Images in shards have none.
+        """
+        for sample_id in self.unlabelled_files:
+            mask = self._hidden.get(sample_id) or self.catalogue.masks.get(sample_id)
+            if mask is not None and mask.path.is_file():
+                self._masks[sample_id] = mask
+        return tuple(sample_id for sample_id in self.unlabelled_files if sample_id in self._masks)
 
     def image_file(self, sample_id: str) -> Path:
         """Return the file of an image; of one in a shard, the tar's path with its key."""
@@ -364,6 +381,8 @@ class FileDataset(ABC):
                         sample_id, mask = self._locate(path, entry, catalogue)
                         if name != "unlabeled":
                             known[sample_id] = _existing(mask, path, sample_id, config.root)
+                        elif mask is not None:
+                            self._hidden[sample_id] = mask
                         found.append(sample_id)
             with stepping_over("repeated-line"):
                 refuse_repeats(path, found)

@@ -1,7 +1,7 @@
 """What predictions on unlabelled images are held against: hard labels or distributions, with all that belongs to them.
 
 A target is made on unmixed pixels and mixed as the strong view is, in one call. Its losses divide by the pixels of the
-whole step, whoever computes it.
+whole step, whoever computes it. When a loss is taken of it, it is shown to whoever watches the images that it is of.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from des4.losses import divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
 from des4.ops.reduce import mean_over, share
-from des4.ops.resize import upsample
-from des4.types import Labelled, StrongView, Unlabelled
+from des4.ops.resize import on_grid, upsample
+from des4.types import Labelled, StrongView, TargetWatch, Unlabelled
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Target:
     """Hard pseudo-labels. label: (B, H, W) int64. confidence: (B, H, W) in [0, 1]. valid: (B, H, W) bool.
 
     threshold: confidence that a label needs to count, a number or a scalar. supervision: the run's cross-entropies.
-    pixels: as of `Labelled`, of `valid`.
+    pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`.
     """
 
     label: Tensor
@@ -34,6 +34,7 @@ class Target:
     threshold: float | Tensor
     supervision: Supervision
     pixels: Tensor | None = None
+    watch: TargetWatch | None = None
 
     @property
     def keep(self) -> Tensor:
@@ -47,6 +48,8 @@ class Target:
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
+        if self.watch is not None:
+            self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels)
 
     def mean_over_kept(self, logits: Tensor) -> Tensor:
@@ -74,26 +77,32 @@ def hard_target(logits: Tensor, unlabelled: Unlabelled, threshold: float | Tenso
 
 @dataclass(frozen=True)
 class SoftTarget:
-    """Class distributions. probs: (B, C, H, W), without gradient. valid, pixels: as of `Target`."""
+    """Class distributions. probs: (B, C, H, W), without gradient. valid, pixels, watch: as of `Target`.
+
+    unwatched: so many images at the beginning are not shown to `watch`, since they are labelled.
+    """
 
     probs: Tensor
     valid: Tensor
     pixels: Tensor | None = None
+    watch: TargetWatch | None = None
+    unwatched: int = 0
 
     def mixed(self, view: StrongView) -> SoftTarget:
         """The target of a strong view once it is mixed."""
-        return SoftTarget(view.mix(self.probs), view.mix(self.valid), view.pixels)
+        return replace(self, probs=view.mix(self.probs), valid=view.mix(self.valid), pixels=view.pixels)
 
     def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
         """The most probable class of each pixel, with its probability."""
         confidence, label = self.probs.max(1)
-        return Target(label, confidence, self.valid, threshold, supervision, self.pixels)
+        return Target(label, confidence, self.valid, threshold, supervision, self.pixels, self.watch)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) to the distributions, over valid pixels; a scalar.
 
         A user's `supervision` has no part in it: how frequent classes are, a distribution says itself.
         """
+        self._show(logits)
         return soft_cross_entropy(logits, self.probs, self.valid, self.pixels)
 
     def mean_confidence(self) -> Tensor:
@@ -101,12 +110,17 @@ class SoftTarget:
         return mean_over(self.probs.amax(1) * self.valid, self.valid)
 
     def and_also(self, other: SoftTarget) -> SoftTarget:
-        """One target for the images of this and then those of another; its means are over the pixels of both."""
+        """One target for labelled images and then the unlabelled ones of another; its means are over all their pixels.
+
+        Whoever watches the other is shown its part.
+        """
         pixels = None if self.pixels is None or other.pixels is None else self.pixels + other.pixels
-        return SoftTarget(torch.cat([self.probs, other.probs]), torch.cat([self.valid, other.valid]), pixels)
+        probs, valid = torch.cat([self.probs, other.probs]), torch.cat([self.valid, other.valid])
+        return SoftTarget(probs, valid, pixels, other.watch, len(self.probs) + other.unwatched)
 
     def squared_gap(self, logits: Tensor) -> Tensor:
         """Squared difference to the distributions of logits (B, C, h, w), summed over classes; a scalar."""
+        self._show(logits)
         return squared_gap(_probs(logits, self.valid), self.probs, self.valid, self.pixels)
 
     def divergence(self, logits: Tensor) -> Tensor:
@@ -117,11 +131,19 @@ class SoftTarget:
         """Share of valid pixels on which one class has at least this probability, over all ranks; a scalar."""
         return share((self.probs.amax(1) >= threshold) & self.valid, self.valid)
 
+    def _show(self, logits: Tensor) -> None:
+        """Show the most probable classes to whoever watches; all of them count."""
+        if self.watch is not None:
+            seen = slice(self.unwatched, None)
+            probs, valid = on_grid(_size(logits), self.probs[seen], self.valid[seen])
+            confidence, label = probs.max(1)
+            self.watch.collect(logits[seen], label, confidence, valid, valid)
+
 
 @torch.no_grad()
 def soft_target(logits: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
     """Distributions at every pixel of labelled images, or of the weak view. logits: (B, C, h, w)."""
-    return SoftTarget(_probs(logits, images.valid), images.valid, images.pixels)
+    return target_of(_probs(logits, images.valid), images)
 
 
 @torch.no_grad()
@@ -141,12 +163,24 @@ def averaged_target(
         found += [_probs(logits, unlabelled.valid) for logits in predict(seen)]
         if mirror:
             found += [_probs(logits, unlabelled.valid).flip(-1) for logits in predict(seen.flip(-1))]
-    return SoftTarget(sum(found[1:], found[0]) / len(found), unlabelled.valid, unlabelled.pixels)
+    return target_of(sum(found[1:], found[0]) / len(found), unlabelled)
+
+
+def target_of(probs: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
+    """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them.
+
+    Every target is made here: one that is put together by hand is neither watched nor replaced.
+    """
+    if not isinstance(images, Unlabelled):
+        return SoftTarget(probs, images.valid, images.pixels)
+    if images.truth is not None:
+        probs = torch.zeros_like(probs).scatter_(1, images.truth[:, None], 1.0)
+    return SoftTarget(probs, images.valid, images.pixels, images.watch)
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
 
 
 def _probs(logits: Tensor, valid: Tensor) -> Tensor:
     return upsample(logits.float(), _size(valid)).softmax(1)
-
-
-def _size(valid: Tensor) -> tuple[int, int]:
-    return valid.shape[-2], valid.shape[-1]

@@ -5,5 +5,15 @@ from des4.models.memory.class_centres import ClassCentres
 from des4.models.memory.feature_queue import FeatureQueue
 from des4.models.memory.histogram import Histogram
 from des4.models.memory.prototype_feed import PrototypeFeed, Sampling
+from des4.models.memory.target_tally import TargetFigures, TargetTally
 
-__all__ = ["ClassCentres", "FeatureQueue", "Histogram", "Memory", "PrototypeFeed", "Sampling"]
+__all__ = [
+    "ClassCentres",
+    "FeatureQueue",
+    "Histogram",
+    "Memory",
+    "PrototypeFeed",
+    "Sampling",
+    "TargetFigures",
+    "TargetTally",
+]

@@ -362,3 +362,28 @@ def test_the_table_builds_what_a_config_names():
         config = TypeAdapter(DataConfig).validate_python({"name": name} | ({"root": "x"} if name in FORMATS else {}))
         assert type(config) is cls.Config
         assert config.name == name
+
+
+def test_an_oracle_gives_the_masks_of_the_same_crops():
+    plain, told = make()[1].unlabelled, make(oracle=True)[1].unlabelled
+    assert plain.truth is None
+    assert torch.equal(plain.weak, told.weak) and plain.ids == told.ids
+    assert torch.equal(plain.valid, told.valid)  # the scenes have no ignored pixel
+    assert told.truth.dtype == torch.int64 and told.truth.shape == told.valid.shape
+    assert (told.truth[~told.valid] == 0).all() and told.truth.max() < len(DATA.classes)
+    whole = ViewsConfig(crop_size=48, scale=(1.0, 1.0), flip=0.0)
+    told = make(oracle=True, views=whole)[0].unlabelled
+    assert torch.equal(told.truth, torch.stack([DATA.label(i).long() for i in told.ids]))
+
+
+def test_pixels_that_an_oracle_does_not_know_are_no_valid_ones():
+    class Ignoring(Scenes):
+        def label(self, sample_id):
+            label = super().label(sample_id)
+            label[:10] = 255
+            return label
+
+    data = Ignoring(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
+    told = make(data, oracle=True, views=ViewsConfig(crop_size=48, scale=(1.0, 1.0), flip=0.0))[0].unlabelled
+    assert not told.valid[:, :10].any() and told.valid[:, 10:].all()
+    assert (told.truth[:, :10] == 0).all()

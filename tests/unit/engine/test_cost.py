@@ -11,6 +11,7 @@ from des4.engine.cost import (
     OPTIMISER,
     PROTOTYPES,
     SAMPLING,
+    WATCHING,
     Flops,
     Memory,
     fewest_parts,
@@ -181,6 +182,7 @@ def test_shares_name_the_parts_of_any_method(name, make_method, make_batch):
         shares
     )
     assert ("teacher forward" in shares) == hasattr(method, "teacher")
+    assert (WATCHING in shares) == (name != "supervised")
     assert ("teacher backward" in shares) == ({SAMPLING, PROTOTYPES} <= set(shares)) == (name == "des4")
     assert {module: set(vars(module)) for module in method.modules()} == own
     step()

@@ -12,6 +12,7 @@ from torch import nn
 from des4.engine import (
     EvalConfig,
     Evaluator,
+    Guards,
     Interrupted,
     OptimConfig,
     PolySchedule,
@@ -20,7 +21,9 @@ from des4.engine import (
     build_optimiser,
     choose_device,
 )  # fmt: skip
+from des4.engine.drift import DriftGuard
 from des4.methods import Method
+from des4.models import TargetTally
 from des4.runlog import RunFolder
 from des4.types import STOP_SIGNALS, Batch, ConfigError, Labelled, RunError
 
@@ -28,7 +31,10 @@ CPU = torch.device("cpu")
 
 
 class Toy(nn.Module):
-    """A pointwise student, an EMA teacher, dropout from the global generator, and a step in the state."""
+    """A pointwise student, an EMA teacher, dropout from the global generator, and a step in the state.
+
+    Its labels pass for pseudo-labels, and its first channel for their confidence.
+    """
 
     threshold = 0.0
 
@@ -38,19 +44,23 @@ class Toy(nn.Module):
         self.student = nn.Conv2d(3, 2, 1)
         self.teacher = nn.Conv2d(3, 2, 1).requires_grad_(False)
         self.register_buffer("step", torch.tensor(0))
+        self.tally = TargetTally(2)
 
     def forward(self, batch):
         logits = self.student(nn.functional.dropout(batch.labelled.image, 0.3))
         loss = nn.functional.cross_entropy(logits, batch.labelled.label)
+        confidence = batch.labelled.image[:, 0]
+        self.tally.collect(logits, batch.labelled.label, confidence, confidence > 0.2, confidence > 0.1)
         return {"labelled": loss, "weights": 0.1 * self.student.weight.square().sum()}
 
     def after_step(self):
         with torch.no_grad():
             self.teacher.weight.lerp_(self.student.weight, 0.1)
+        self.tally.commit()
         self.step += 1
 
     def discard(self):
-        pass
+        self.tally.discard()
 
     def predictors(self):
         return {"teacher": self.teacher, "student": self.student}
@@ -88,13 +98,13 @@ def save_weights(path, network, state):
     save_file(state, path)
 
 
-def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, **config):
+def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guards=None, **config):
     method, optim = method or Toy(), optim or OptimConfig(lr=0.1)
     config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
     return Trainer(
         method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
         device=CPU, save_weights=save_weights, clip=optim.clip, parts=config.accumulate,
-        about={"method": "toy", "tail_classes": ["dark"]},
+        about={"method": "toy", "tail_classes": ["dark"]}, guards=guards,
         evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
     )  # fmt: skip
 
@@ -178,6 +188,70 @@ def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
     assert comparable(whole) == comparable(halves)
     results = [{**run.results(), "seconds": 0} for run in (whole, halves)]
     assert results[0] == results[1]
+
+
+def test_what_targets_say_is_logged_alike_by_a_run_that_was_stopped_between_two_lines(new_run):
+    class Killed(BaseException):
+        pass
+
+    def kill(m):
+        if m == 7:
+            raise Killed
+
+    def options():
+        drift = DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 10)
+        return {"steps": 10, "log_every": 4, "checkpoint_every": 3, "guards": Guards(drift)}
+
+    trainer(whole := new_run("whole"), **options()).fit()
+    with pytest.raises(Killed):
+        trainer(halves := new_run("halves"), loader=Numbered(on_batch=kill), **options()).fit()
+    trainer(halves, **options()).fit()
+    assert comparable(whole) == comparable(halves)
+    rows = [row for row in whole.metrics() if "loss" in row]
+    assert [row["step"] for row in rows] == [4, 8, 10]
+    batches = [batch.labelled for batch in itertools.islice(Numbered().batches(0, CPU), 10)]
+    for row, seen in zip(rows, (batches[:4], batches[4:8], batches[8:]), strict=True):
+        confidence = torch.cat([one.image[:, 0] for one in seen]).double()
+        light = torch.cat([one.label for one in seen])[confidence > 0.2].double().mean().item()
+        assert row["drift/shares"] == pytest.approx([1 - light, light])
+        assert row["drift/confidence"] == pytest.approx(confidence[confidence > 0.1].mean().item())
+        assert row["drift/kept"] == pytest.approx(((confidence > 0.2).sum() / (confidence > 0.1).sum()).item())
+        assert 0 <= row["drift/agreement"] <= 1
+    drift = whole.results()["drift"]
+    assert drift == halves.results()["drift"]
+    assert drift["ratio"]["dark"] == pytest.approx(rows[-1]["drift/shares"][0] / 0.25)
+
+
+def test_a_drifting_class_is_named_in_the_log(new_run):
+    class Drifting(Numbered):
+        def batches(self, start, device):
+            for m in itertools.count(start):
+                image = torch.full((1, 3, 4, 30), 0.5)
+                label = (torch.arange(120).view(1, 4, 30) >= 40 + m).long()  # ever more dark pixels
+                yield Batch(Labelled(image, label, torch.arange(1), (f"{m}",)))
+
+    guards = Guards(DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34))
+    results = trainer(run := new_run(), 34, loader=Drifting(), guards=guards).fit()
+    (warned,) = results["drift"]["warned"]
+    assert warned["name"] == "dark" and warned["ratio"] > 2
+    log = (run.path / "train.log").read_text()
+    assert log.count("warning: pseudo-labels drift: dark has 2") == 1
+
+
+def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
+    truth = Evaluator(DATASET, ["u", "v", "w"], EvalConfig(), CPU)
+    results = trainer(run := new_run(), guards=Guards(None, truth, truth), eval_every=5).fit()
+    rows = [row for row in run.metrics() if "truth/miou" in row]
+    assert [row["step"] for row in rows] == [5, 10]
+    assert rows[-1]["truth/precision/light"] == results["truth"]["precision"]["light"]
+    assert not any(key.startswith("truth/coverage") for row in rows for key in row)  # there is no threshold
+    assert (results["truth"]["images"], results["truth"]["model"]) == (3, "teacher")
+    assert results["truth"]["iou"] == results["models"]["teacher"]["iou"]  # its pictures are the val pictures
+    assert results["held_out"]["images"] == ["u", "v", "w"]
+    assert results["held_out"]["models"]["student"]["miou"] == results["models"]["student"]["miou"]
+    assert rows[-1]["held_out/teacher/miou"] == results["held_out"]["models"]["teacher"]["miou"]
+    plain = trainer(new_run("without")).fit()
+    assert (plain["truth"], plain["held_out"], plain["drift"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])

@@ -49,6 +49,49 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
     assert page.index("Samples of") < page.index("by hand")
 
 
+def test_coverage_is_shown_where_there_is_a_threshold(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "<th>coverage</th>" not in write_report(run).read_text(encoding="utf-8")
+    results = run.results()
+    results["pseudo_labels"]["threshold"] = 0.95
+    run.write_results(results)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "<th>coverage</th>" in page and "confidence of at least 0.95" in page
+
+
+def test_what_became_of_the_pseudo_labels_is_shown(make_run: MakeRun) -> None:
+    run = make_run()
+    names = ["road", "<b>sign</b>", "$5 [bold]|note"]
+    for step in (20, 30):
+        run.log(step, {"loss": 1.0, "drift/shares": [0.5, 0.1, 0.4], "drift/confidence": 0.9, "drift/agreement": 0.8,
+                       "drift/kept": 1.0})  # fmt: skip
+        run.log(step, {f"truth/precision/{name}": 0.5 for name in names} | {"truth/miou": 0.4})
+    quality = {"threshold": 0.9, "precision": dict.fromkeys(names, 0.5), "coverage": dict.fromkeys(names, 0.7)}
+    run.write_results(
+        run.results()
+        | {
+            "drift": {
+                "factor": 2.0,
+                "ratio": dict.fromkeys(names, 3.0),
+                "warned": [{"name": "<b>sign</b>", "step": 20, "ratio": 2.5}],
+            },
+            "truth": {"images": 7, "model": "teacher", "miou": 0.4321, "iou": {}, **quality},
+            "held_out": {"images": ["a", "b"], "models": {"student": {"miou": 0.3456, "tail_miou": None, "iou": {}}}},
+            "oracle": True,
+        }
+    )
+    page = write_report(run).read_text(encoding="utf-8")
+    assert {"drift.png", "truth.png", "truth_over_time.png"} <= {path.name for path in run.plots.iterdir()}
+    for text in ("&lt;b&gt;sign&lt;/b&gt;: from step 20 on it had drifted to 2.5 times its labelled share.",
+                 "was 3 times", "7 unlabelled images whose masks", "43.21", "On 2 labelled images that", "34.56",
+                 "ORACLE RUN. NO RESULT.",
+                 "<title>ORACLE"):  # fmt: skip
+        assert text in page, text
+    parser = Balanced()
+    parser.feed(page)
+    assert not parser.open
+
+
 def test_what_the_user_named_is_escaped(make_run: MakeRun) -> None:
     run = make_run("a <em>name")
     page = write_report(run).read_text(encoding="utf-8")

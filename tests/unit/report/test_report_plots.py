@@ -61,6 +61,21 @@ def test_stats_are_what_no_other_panel_shows() -> None:
     assert not plots.has_stats(bare + VALIDATION)
 
 
+def test_drift_and_truth_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    rows = [
+        {"step": i, "drift/shares": [0.5, 0.0, 0.5], "drift/confidence": 0.5, "drift/agreement": None,
+         "drift/kept": 1.0, "truth/precision/a": 0.5, "truth/precision/b": None, "truth/coverage/a": 0.1}
+        for i in range(1, 50)
+    ]  # fmt: skip
+    assert not plots.has_stats(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.drift(rows, {"a": 0.4, "$x$": 0.6, "never": 0.0}, 2.0, tmp_path / "drift.png")
+        plots.drift(rows[:2], {"a": 0.4, "$x$": 0.6, "never": 0.0}, None, tmp_path / "few.png")
+        plots.truth(rows, tmp_path / "truth.png")
+    assert all(is_picture(tmp_path / f"{name}.png") for name in ("drift", "few", "truth"))
+
+
 def test_curves_without_a_value_say_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no values"):
         plots.curves([{"step": 1}], tmp_path / "curves.png")

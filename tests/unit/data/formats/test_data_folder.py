@@ -259,3 +259,19 @@ def test_camvid_with_its_lists():
     assert 0 < counts.sum() <= 8 * 360 * 480
     alone = load(CAMVID / "camvid", labeled=lists / "1_8" / "labeled.txt")
     assert (set(alone.unlabelled), set(alone.val)) == (set(data.unlabelled), set(data.val))
+
+
+def test_masks_of_unlabelled_images_are_opened_only_when_they_are_revealed(root):
+    put(root, "train/g", 1)
+    put(root, "train/h")
+    Image.fromarray(np.full((6, 8), 2, np.uint8)).save(root / "elsewhere.png")
+    write(root / "unlabeled.txt", "train/c", "train/g", "images/train/h.png elsewhere.png")
+    data = load(root)
+    with pytest.raises(DataError, match="its mask is not read"):
+        data.label("train/g")
+    assert data.reveal() == ("train/g", "train/h")
+    assert data.label("train/g").unique().tolist() == [1]
+    assert data.label("train/h").unique().tolist() == [2]
+    with pytest.raises(DataError, match="its mask is not read"):
+        data.label("train/c")
+    assert data.labelled == ("train/a", "train/b")

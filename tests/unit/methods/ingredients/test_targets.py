@@ -146,3 +146,78 @@ def test_an_average_over_views_by_hand(unlabelled: Unlabelled) -> None:
     assert scaled.pixels is unlabelled.pixels
     two = averaged_target(lambda image: [predict(image), -predict(image)], unlabelled, (1.0,), mirror=False)
     torch.testing.assert_close(two.probs, (plain + (-predict(weak)).softmax(1)) / 2)
+
+
+# ── who watches, and what is true ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Seen:
+    """Remembers what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[Tensor, ...]] = []
+
+    def collect(self, *tensors: Tensor) -> None:
+        self.shown.append(tensors)
+
+
+def test_a_watched_target_is_shown_on_the_grid_each_time_a_loss_is_taken(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    (view,), watch = unlabelled.strong, Seen()
+    watched = replace(unlabelled, watch=watch)
+    target, student = hard_target(logits, watched, 0.6, SUPERVISION).mixed(view), torch.randn(2, 3, 3, 3)
+    assert not watch.shown
+    assert torch.equal(
+        target.cross_entropy(student),
+        hard_target(logits, unlabelled, 0.6, SUPERVISION).mixed(view).cross_entropy(student),
+    )
+    ((shown, label, confidence, keep, valid),) = watch.shown
+    assert shown is student
+    assert torch.equal(label, target.label[:, ::4, ::4])  # 9 pixels on a grid of 3: corners lie on corners
+    assert torch.equal(confidence, target.confidence[:, ::4, ::4])
+    assert torch.equal(keep, target.keep[:, ::4, ::4])
+    assert torch.equal(valid, target.valid[:, ::4, ::4])
+
+
+def test_a_watched_distribution_is_shown_by_its_best_class_wherever_it_counts(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    watch, student = Seen(), torch.randn(2, 3, 3, 3)
+    target = soft_target(logits, replace(unlabelled, watch=watch)).mixed(unlabelled.strong[0])
+    target.cross_entropy(student)
+    target.squared_gap(student)
+    target.adjusted(torch.tensor([0.5, 0.3, 0.2]), 1.0).cross_entropy(student)
+    first, second, third = watch.shown
+    for one in (first, second):
+        _, label, confidence, keep, valid = one
+        assert torch.equal(label, target.probs.argmax(1)[:, ::4, ::4])
+        assert torch.equal(confidence, target.probs.amax(1)[:, ::4, ::4])
+        assert torch.equal(keep, valid) and torch.equal(valid, target.valid[:, ::4, ::4])
+    assert not torch.equal(third[2], first[2])  # as it is learnt from
+
+
+def test_of_a_target_over_both_kinds_of_images_the_unlabelled_part_is_shown(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    watch, student = Seen(), torch.randn(4, 3, 3, 3)
+    known = soft_target(logits, Labelled(torch.rand(2, 3, 9, 9), torch.randint(3, (2, 9, 9)), KEYS))
+    weak = soft_target(-logits, replace(unlabelled, watch=watch))
+    known.and_also(weak).squared_gap(student)
+    ((shown, label, *_),) = watch.shown
+    assert torch.equal(shown, student[2:])
+    assert torch.equal(label, weak.probs.argmax(1)[:, ::4, ::4])
+
+
+def test_an_oracle_says_what_is_true_instead(unlabelled: Unlabelled, logits: Tensor) -> None:
+    truth = torch.randint(3, (2, 9, 9), generator=torch.Generator().manual_seed(2))
+    told = replace(unlabelled, truth=truth)
+    hard = hard_target(logits, told, 0.95, SUPERVISION)
+    assert torch.equal(hard.label, truth)
+    assert torch.equal(hard.keep, unlabelled.valid) and (hard.confidence == 1).all()
+    averaged = averaged_target(lambda image: [logits, -logits], told, (1.0, 0.5), mirror=True)
+    prior = torch.tensor([0.7, 0.2, 0.1])
+    for soft in (soft_target(logits, told), averaged, averaged.adjusted(prior, 0.5)):
+        assert torch.equal(soft.probs, F.one_hot(truth, 3).movedim(-1, 1).float())
+    labelled = Labelled(torch.rand(2, 3, 9, 9), truth, KEYS)
+    assert torch.equal(soft_target(logits, labelled).probs, soft_target(logits, unlabelled).probs)
