@@ -67,8 +67,9 @@ class Loader:
     """Batches of labelled and unlabelled samples; `loader[m]` is batch m, `batches(m)` streams from there.
 
     spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
-    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: RGB in
-    [0, 1], the colour of padding. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None =
+    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: the
+    colour of padding in [0, 1], a number a band. colour: whether the images are RGB, of which strong views change the
+    colours. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None =
     as many. rank, ranks: this process among those that share a step. Raises DataError if a needed list is empty.
     """
 
@@ -82,7 +83,8 @@ class Loader:
         unlabelled_batch: int,
         seed: int,
         workers: int,
-        fill: tuple[float, float, float],
+        fill: tuple[float, ...],
+        colour: bool = True,
         mix_group: int | None = None,
         rank: int = 0,
         ranks: int = 1,
@@ -95,7 +97,7 @@ class Loader:
             )
         self.dataset, self.config, self.spec = dataset, views_config, spec
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.seed, self.workers, self.fill = seed, workers, fill
+        self.seed, self.workers, self.fill, self.colour = seed, workers, fill, colour
         self.mix_group = unlabelled_batch if mix_group is None else mix_group
         self.rank, self.ranks = rank, ranks
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
@@ -214,13 +216,13 @@ class Loader:
         """Make the views, on the device where the crops are."""
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        image = strong_view(padded_views(lab.image, lab.boxes, self.fill)[0], lab.colours[0])
+        image = strong_view(padded_views(lab.image, lab.boxes, self.fill)[0], lab.colours[0], self.colour)
         labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids)
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
         views = zip(un.colours, un.mix, strict=True)
-        strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
+        strong = tuple(StrongView(strong_view(weak, colours, self.colour), boxes) for colours, boxes in views)
         return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids), cut.skipped)
 
 
@@ -228,8 +230,8 @@ class Loader:
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples. colours: one entry a view
-    that is recoloured. mix: one entry a strong view.
+    image: (B, H, W, bands) uint8 or float32. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples.
+    colours: one entry a view that is recoloured. mix: one entry a strong view.
     """
 
     image: Tensor
