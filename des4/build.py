@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 import des4
 from des4.config import RunConfig
 from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
+from des4.data.bands import Chosen
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
 from des4.data.formats.files import FilesConfig
@@ -227,8 +228,12 @@ def _opened_dataset(config: RunConfig, bands: Known) -> Dataset:
 def _open(config: RunConfig, bands: Known) -> Dataset:
     cls: Any = DATASETS[config.data.name]
     data: Dataset = cls(config.data)
-    if isinstance(data, FileDataset) and bands != MEASURED:
+    if bands == MEASURED:
+        return data
+    if isinstance(data, FileDataset):
         data.read_as(bands)
+    elif bands is not None:
+        raise DataError(f"{config.data.name}: are pictures in RGB, and the network was trained on {Chosen.of(bands)}")
     return data
 
 

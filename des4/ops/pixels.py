@@ -31,7 +31,7 @@ def scaled(values: Tensor, ranges: Sequence[tuple[float, float]]) -> Tensor:
 
 def scaled_by(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Scale float32 values (…, bands), as `scaled` does, by tensors (bands)."""
-    return ((values - low) / (high - low)).clamp(0, 1).nan_to_num(0.0)
+    return (values - low).div_(high - low).clamp_(0, 1).nan_to_num_(0.0)
 
 
 SHOWN_SPREAD = 2.5

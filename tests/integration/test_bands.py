@@ -176,6 +176,10 @@ def test_an_evaluation_scales_as_the_training_did(run: Path, satellite: Path, tm
     assert des4.evaluate(run, other, overrides=["data.bands=4,3,2,1"]).miou == pytest.approx(results["miou"])
     with pytest.raises(DataError, match="names 2 bands, and the network was trained on 4"):
         des4.evaluate(run, other, overrides=["data.bands=4,3"])
+    with pytest.raises(
+        DataError, match=r"scenes: are pictures in RGB, and the network was trained on bands 1, 2, 3, 4"
+    ):
+        des4.evaluate(run, "scenes")
 
 
 def test_a_run_goes_on_with_the_ranges_it_began_with(satellite: Path, tmp_path: Path) -> None:
