@@ -218,13 +218,13 @@ def parity(segmenter: Segmenter, run: Run, bands: Bands | None = None, *, strict
         coarse = torch.rand(size[0], len(bands.numbers) if bands else 3, 5, 7)  # smooth, as pictures are
         smooth = torch.nn.functional.interpolate(coarse, size[1:], mode="bilinear").movedim(1, -1)
         if bands is None or bands.are_bytes:
-            image = (smooth * 255).byte()
-            seen = unit(image)
+            given = (smooth * 255).byte()
+            seen = unit(given)
         else:
             low, high = torch.tensor(bands.ranges).unbind(1)
-            image = low + smooth * (high - low)
-            seen = scaled(image, bands.ranges)
-        seen, image = seen.movedim(-1, 1), image.numpy()
+            given = low + smooth * (high - low)
+            seen = scaled(given, bands.ranges)
+        seen, image = seen.movedim(-1, 1), given.numpy()
         probs = segment_batch(segmenter, seen, EvalConfig()).numpy()
         labels = probs.argmax(1)
         their_labels, their_probs = run(image)
