@@ -251,7 +251,7 @@ class FileDataset(ABC):
         if self._cache is None:
             return decode()
         if self.chosen is not None:
-            member = f"{member}\0{self.chosen.numbers}"
+            member = f"{member}\0{self.chosen}"
         return self._cache.get(source, decode, member)
 
     def decode(self, path: Path, data: bytes) -> Tensor:
@@ -281,8 +281,10 @@ class FileDataset(ABC):
         """Read images as another data set's, which a network was trained on.
 
         Where `data.bands` is given it says which of these files' bands those are. Raises DataError if they are not as
-        many.
+        many, or 8-bit pictures are expected.
         """
+        if bands is None and self._numbers is not None:
+            raise DataError("data.bands: the network was trained on 8-bit pictures in RGB; leave it out")
         if bands is not None and self._numbers is not None and self._numbers != bands.numbers:
             if len(self._numbers) != len(bands.numbers):
                 raise DataError(
@@ -296,7 +298,8 @@ class FileDataset(ABC):
     def chosen(self) -> Chosen | None:
         """Which bands are read of each file; None: the images are 8-bit pictures.
 
-        It is seen from labelled and val images. Raises DataError if they do not hold the bands that the config names.
+        It is seen from labelled and val images. Raises DataError if they do not hold the bands that the config names,
+        or cannot be read without an extra.
         """
         ids = [*self.labelled, *self.val]
         found: Chosen | None = None
@@ -305,18 +308,26 @@ class FileDataset(ABC):
             path = self.image_file(ids[place])
             try:
                 data = self.image_bytes(ids[place])
-                if self._numbers is None and is_picture(path, data):
-                    return None
-                found = found or choose(path, data, self._numbers)
-            except (MissingExtraError, UnlikeOthersError):
-                raise
-            except DataError as error:  # whoever reads all files will say so
-                failure = error
-        if found is None and self._numbers is not None and failure:
-            raise failure
+                pictures = self._numbers is None and is_picture(path, data)
+                found = found or (None if pictures else choose(path, data, self._numbers))
+            except DataError as error:
+                failure = failure or error
+                continue
+            if pictures:
+                self._refuse_range()
+                return None
         if found is not None:
             self.notes += (f"images: {found}",)
-        return found
+        elif self._numbers is not None or isinstance(failure, MissingExtraError | UnlikeOthersError):
+            raise failure or DataError(f"{self.root}: no labelled image says what its bands are; add some")
+        return found  # if nothing could be read, whoever reads all files will say why
+
+    def _refuse_range(self) -> None:
+        if self._value_range is not None:
+            raise DataError(
+                f"{self.root}: data.value_range is for images of bands, and these are 8-bit pictures, read as RGB; "
+                "leave it out, or say which bands with data.bands"
+            )
 
     def label(self, sample_id: str) -> Tensor:
         """Read the mask of a labelled or val image, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""

@@ -349,6 +349,31 @@ def test_bands_in_shards(tmp_path: Path) -> None:
     assert np.array_equal(data.stored_image(sample_id).permute(1, 2, 0).numpy(), values(7))
 
 
+def test_settings_of_bands_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    def write(images: Path, number: int) -> None:
+        images.mkdir(exist_ok=True)
+        Image.fromarray(values(number, 3).astype(np.uint8)).save(images / f"{number}.png")
+
+    root = folder(tmp_path, write)
+    with pytest.raises(DataError, match=r"data\.value_range is for images of bands"):
+        Folder(FolderConfig(root=root, value_range=((0, 100),))).image("0")
+    chosen = Folder(FolderConfig(root=root, value_range=((0, 100),), bands=(2,)))
+    assert torch.allclose(
+        chosen.image("0")[0], torch.from_numpy(values(0, 3).astype(np.uint8)[..., 1] / 100).clamp(max=1).float()
+    )
+    with pytest.raises(DataError, match="trained on 8-bit pictures"):
+        chosen.read_as(None)
+
+
+def test_without_the_extra_a_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FolderConfig(root=folder(tmp_path))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(DataError, match=r'needs tifffile; pip install "des4\[bands\]"'):
+        Folder(config).image("0")
+    with pytest.raises(DataError, match=r'needs tifffile; pip install "des4\[bands\]"'):
+        check(config)
+
+
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
