@@ -203,7 +203,7 @@ def test_chosen_bands_in_8_bits_and_one_band(satellite: Path, tmp_path: Path) ->
         for number in range(9):
             values, _ = scene(number)
             write(data / "images" / f"{number}.tif", (values / 20).clip(0, 255).astype(kind))
-        tree = settings(data, steps=2)
+        tree = settings(data, steps=2, workers=1)
         tree["data"]["bands"] = bands
         done = des4.train(tree, out=tmp_path / f"run-{kind}").dir
         assert des4.load(done).predict(data / "images" / "4.tif").shape == (48, 48)
