@@ -81,7 +81,7 @@ def choose(path: Path, data: bytes, numbers: Sequence[int] | None) -> Chosen:
     if numbers is None and layout.unnamed:
         raise UnlikeOthersError(
             f"{path}: holds {layout.num_bands} pages, and does not say what they are; if they are bands, say "
-            f"data.bands={','.join(map(str, range(1, layout.num_bands + 1)))}"
+            f"data.bands=1-{layout.num_bands}"
         )
     chosen = Chosen(tuple(numbers or range(1, layout.num_bands - layout.num_alpha + 1)), layout.type)
     refuse_unlike(path, layout, chosen)

@@ -90,10 +90,17 @@ class FilesConfig(Config):
     @field_validator("bands", mode="before")
     @classmethod
     def _with_commas(cls, given: Any) -> Any:
-        """Take `4,3,2` apart, which a shell passes on without quotes."""
+        """Take `4,3,2` and `1-13` apart, which a shell passes on without quotes."""
         if isinstance(given, int) and not isinstance(given, bool):
             return (given,)
-        return tuple(part.strip() for part in given.split(",")) if isinstance(given, str) else given
+        if not isinstance(given, str):
+            return given
+        spread: list[int | str] = []
+        for part in filter(None, (part.strip() for part in given.split(","))):
+            first, dash, last = (end.strip() for end in part.partition("-"))
+            spans = dash and first.isdecimal() and last.isdecimal()
+            spread += range(int(first), int(last) + 1) if spans else [part]
+        return tuple(spread)
 
     @field_validator("bands")
     @classmethod

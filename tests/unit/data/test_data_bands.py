@@ -131,7 +131,7 @@ def test_other_bands_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnlikeOthersError, match="holds complex64 values"):
         choose(tmp_path / "b.tif", (tmp_path / "b.tif").read_bytes(), None)
     tifffile.imwrite(tmp_path / "c.tif", values().transpose(2, 0, 1), photometric="minisblack", metadata=None)
-    with pytest.raises(UnlikeOthersError, match=r"holds 4 pages.* data\.bands=1,2,3,4"):
+    with pytest.raises(UnlikeOthersError, match=r"holds 4 pages.* data\.bands=1-4"):
         choose(tmp_path / "c.tif", (tmp_path / "c.tif").read_bytes(), None)
     assert choose(tmp_path / "c.tif", (tmp_path / "c.tif").read_bytes(), (2,)).numbers == (2,)
 
@@ -241,12 +241,23 @@ def test_bands_are_chosen_in_an_order(tmp_path: Path) -> None:
     assert (data.bands.numbers, data.bands.ranges) == ((4, 2), ((0, 5000), (0, 5000)))
     expected = torch.from_numpy(values(0)[..., [3, 1]].astype(np.float32) / 5000).permute(2, 0, 1)
     assert torch.allclose(data.image("0"), expected)
+    assert FolderConfig.model_validate({"root": root, "bands": "7, 1-3"}).bands == (7, 1, 2, 3)
     with pytest.raises(DataError, match="has 4 bands, and number 5"):
         Folder(FolderConfig(root=root, bands=(5,))).bands  # noqa: B018
 
 
-@pytest.mark.parametrize("given", [{"bands": "0"}, {"bands": []}, {"value_range": [5, 5]}, {"value_range": []},
-                                   {"value_range": [[0, float("inf")]]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"bands": "0"},
+        {"bands": "4-2"},
+        {"bands": "a"},
+        {"bands": []},
+        {"value_range": [5, 5]},
+        {"value_range": []},
+        {"value_range": [[0, float("inf")]]},
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         FolderConfig.model_validate({"root": "r", **given})
