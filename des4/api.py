@@ -15,12 +15,14 @@ from torch import Tensor
 
 from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
-from des4.continuation import check_checkpoints, check_data, check_settings, check_state, describe
+from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
+from des4.data.bands import describe as describe_bands
 from des4.engine import Evaluator, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
 from des4.metrics import Results
 from des4.models import Segmenter
+from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks
 from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor, weights_file
@@ -93,7 +95,7 @@ def resume(
         wanted = load_config(config or own, overrides).model_copy(update={"out": own.out})
         changed = differences(own, wanted)
         check_settings(run, changed, force)
-        training = build.training(wanted)
+        training = build.training(wanted, bands=bands_of(run))
         changed += check_data(run, training.dataset, force)
         check_checkpoints(run, own)
         if changed:
@@ -138,7 +140,7 @@ def data_of(
 ) -> tuple[Dataset, RunConfig]:
     """Open the data a model is to be scored on; parameters and errors as of `evaluate`."""
     config = _evaluation_config(predictor, source, data, overrides)
-    dataset = build.dataset(config, ("val",))
+    dataset = build.dataset(config, ("val",), predictor.info.bands)
     if tuple(dataset.classes) != predictor.classes:
         theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
         raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")
@@ -201,6 +203,8 @@ def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) 
         run.say(f"planned: {line}")
     for note in data.notes:
         run.say(note)
+    if data.bands is not None:
+        run.say(describe_bands(data.bands))
     for warning in training.warnings:
         run.say(f"warning: {warning}")
     trainer = training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
@@ -243,14 +247,15 @@ def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str,
     names = training.dataset.classes
 
     def predict(model: Segmenter, image: Tensor) -> Tensor:
-        return segment(model, image.to(training.device).float() / 255, training.config.eval).argmax(0).cpu()
+        return segment(model, unit(image.to(training.device)), training.config.eval).argmax(0).cpu()
 
     def draw(name: str, ids: Sequence[str], captions: Sequence[str]) -> None:
         rows: list[list[NDArray[Any]]] = []
         for sample_id in ids:
             image = training.dataset.image(sample_id)
             predictions = [predict(model, image).numpy() for model in models.values()]
-            rows.append([image.permute(1, 2, 0).numpy(), training.dataset.label(sample_id).numpy(), *predictions])
+            shown = picture(image.permute(1, 2, 0).numpy(), training.dataset.bands)
+            rows.append([shown, training.dataset.label(sample_id).numpy(), *predictions])
         grid(rows, ["image", "truth", *models], training.dataset.palette, names, run.plots / f"{name}.png", captions)
 
     spacing = max(1, -(-len(scores) // NUM_SAMPLES))  # neighbours in a list are often frames of one street

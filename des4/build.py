@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 import des4
 from des4.config import RunConfig
 from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
+from des4.data.bands import Chosen
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
 from des4.data.formats.files import FilesConfig
@@ -62,7 +63,7 @@ from des4.models import (
 from des4.ops.reduce import gather_over_ranks, num_ranks, this_rank
 from des4.ops.tail import few_images
 from des4.runlog import RunFolder, replacing
-from des4.types import Config, ConfigError, DataError, Dataset, WeightsError
+from des4.types import Bands, Config, ConfigError, DataError, Dataset, WeightsError
 
 ORACLE = (
     "ORACLE RUN: it learns from the true labels of its unlabelled images, so its figures are what perfect "
@@ -124,6 +125,7 @@ class Training:
             method=self.config.method.name,
             image_size=typical_size(self.dataset),
             oracle=self.config.train.oracle,
+            bands=self.dataset.bands,
         )
         save_weights(path, state, info)
 
@@ -158,13 +160,23 @@ def _pixel_share(data: Dataset, counts: Tensor) -> dict[str, float]:
     return dict(zip(data.classes, share.tolist(), strict=True))
 
 
-def training(config: RunConfig, *, checked: bool = True) -> Training:
+MEASURED: Literal["measured"] = "measured"
+"""What images are made of is seen from them; else it is known already."""
+
+Known = Bands | None | Literal["measured"]
+
+
+def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED) -> Training:
     """Build everything a run needs. Raises ConfigError, DataError or WeightsError.
 
-    checked: open all labelled and val files, as `des4 data check` does; else read their headers alone.
+    checked: open all labelled and val files, as `des4 data check` does; else read their headers alone. bands: of a run
+    that goes on, those that it began with.
     """
     device = choose_device(config.train.device)
-    data, seen = _checked_dataset(config, ("labelled", "val")) if checked else (_opened_dataset(config), None)
+    if checked:
+        data, seen = _checked_dataset(config, ("labelled", "val"), bands)
+    else:
+        data, seen = _opened_dataset(config, bands), None
     num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
     steps = config.train.total_steps(len(data.labelled), num_unlabelled)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
@@ -248,9 +260,12 @@ def _parts(config: RunConfig, method: Method, source: Loader, device: torch.devi
     return fewest_parts(method.train(), batch, free_memory(device), precision, config.optim.num_moments, shards)
 
 
-def dataset(config: RunConfig, roles: Sequence[Role] = ("labelled", "val")) -> Dataset:
-    """Build the data set and check its samples of some roles. Raises DataError at what `des4 data check` calls one."""
-    return _checked_dataset(config, roles)[0]
+def dataset(config: RunConfig, roles: Sequence[Role] = ("labelled", "val"), bands: Known = MEASURED) -> Dataset:
+    """Build the data set and check its samples of some roles. Raises DataError at what `des4 data check` calls one.
+
+    bands: what a network was trained on.
+    """
+    return _checked_dataset(config, roles, bands)[0]
 
 
 @dataclass(frozen=True)
@@ -261,33 +276,45 @@ class _Seen:
     warnings: tuple[str, ...]
 
 
-def _checked_dataset(config: RunConfig, roles: Sequence[Role]) -> tuple[Dataset, _Seen | None]:
+def _checked_dataset(config: RunConfig, roles: Sequence[Role], bands: Known) -> tuple[Dataset, _Seen | None]:
     """Build the data set, let the first process check it, and say what it found; None for data not in files."""
-    data = _new_dataset(config, hold_out="labelled" in roles)
+    data = _open(config, bands, hold_out="labelled" in roles)
     if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
         return data, None
     done = on_first(lambda: refuse_errors(data, config.data, roles))
+    _share_bands(data)
     counts = [count.pixels["labelled"] for count in done.classes] if done else None
     return data, _Seen(gather_over_ranks(counts)[0] or [], warnings_by_kind(done) if done else ())
 
 
-def _opened_dataset(config: RunConfig) -> Dataset:
+def _opened_dataset(config: RunConfig, bands: Known) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
-    data = _new_dataset(config, hold_out=True)
+    data = _open(config, bands, hold_out=True)
     data.check_labelled()
+    if isinstance(data, FileDataset):
+        _share_bands(data)
     return data
 
 
-def _new_dataset(config: RunConfig, hold_out: bool) -> Dataset:
-    """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError.
+def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
+    """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError."""
+    cls: Any = DATASETS[config.data.name]
+    data: Dataset = cls(config.data)
+    if isinstance(data, FileDataset) and bands != MEASURED:
+        data.read_as(bands)
+    elif bands is not None and bands != MEASURED:
+        raise DataError(f"{config.data.name}: are pictures in RGB, and the network was trained on {Chosen.of(bands)}")
+    if hold_out and config.guard.held_out:
+        _hold_out(data, config.guard.held_out)
+    return data
+
+
+def _hold_out(data: Dataset, wanted: float) -> None:
+    """Keep a number or a share of the labelled images from training.
 
     They are drawn without regard to the seed of the training, so that several seeds share them.
     """
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
-    wanted, ids = config.guard.held_out, sorted(data.labelled)
-    if not wanted or not hold_out:
-        return data
+    ids = sorted(data.labelled)
     count = max(1, round(wanted * len(ids))) if wanted < 1 else int(wanted)
     if count >= len(ids):
         raise DataError(
@@ -297,7 +324,6 @@ def _new_dataset(config: RunConfig, hold_out: bool) -> Dataset:
     data.labelled = tuple(sample_id for sample_id in data.labelled if sample_id not in held_out)
     data.held_out = _readable(data, sorted(held_out))
     data.notes += (f"held out: {count} of the {len(ids)} labelled images, which are scored and not learnt from",)
-    return data
 
 
 def _readable(data: Dataset, ids: Iterable[str]) -> tuple[str, ...]:
@@ -308,12 +334,19 @@ def _readable(data: Dataset, ids: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
+def _share_bands(data: FileDataset) -> None:
+    """Let the first process measure what the images are made of, where that is not known, and tell the others."""
+    found = on_first(lambda: data.bands.model_dump() if data.bands else None)
+    shared = gather_over_ranks(found)[0]
+    data.read_as(Bands.model_validate(shared) if shared else None)
+
+
 def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int) -> Method:
     """Build the method and its networks, from the seed. Raises ConfigError and WeightsError."""
     torch.manual_seed(config.train.seed)
 
     def make_segmenter(head: HeadName) -> Segmenter:
-        return build_segmenter(config.model, len(dataset.classes), head)
+        return build_segmenter(config.model, len(dataset.classes), head, dataset.bands)
 
     setting = Setting(
         classes=dataset.classes,
@@ -332,7 +365,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     """Build the source of micro-batches; padding has the mean colour of the encoder's training images."""
     labelled, unlabelled = config.train.shares(num_ranks())
     parts = config.train.accumulate
-    red, green, blue = next(iter(method.predictors().values())).mean.tolist()
+    fill = next(iter(method.predictors().values())).mean.tolist()
     return Loader(
         dataset,
         config.views,
@@ -342,7 +375,8 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         mix_group=mix_group(config.views.mix_group, unlabelled // (1 if parts == "auto" else parts)),
         seed=config.train.seed,
         workers=config.train.workers,
-        fill=(red, green, blue),
+        fill=tuple(fill),
+        colour=dataset.bands is None,
         rank=this_rank(),
         ranks=num_ranks(),
         oracle=config.train.oracle,
@@ -371,6 +405,7 @@ class WeightsInfo(Config):
     image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
     were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
+    bands: what an image is made of; None: 8-bit RGB.
     """
 
     version: Literal[1] = 1
@@ -383,6 +418,7 @@ class WeightsInfo(Config):
     method: str
     image_size: tuple[int, int] | None = None
     oracle: bool = False
+    bands: Bands | None = None
 
 
 def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:
@@ -429,7 +465,7 @@ def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     try:
-        segmenter = build_segmenter(info.model, len(info.classes), info.head, pretrained=False)
+        segmenter = build_segmenter(info.model, len(info.classes), info.head, info.bands, pretrained=False)
         segmenter.load_state_dict(tensors)
     except (ConfigError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()

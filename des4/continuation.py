@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from des4.build import Training
+from des4.build import MEASURED, Known, Training
 from des4.config import RunConfig
 from des4.data import content_hash
 from des4.engine import Checkpoints
 from des4.runlog import RunFolder
-from des4.types import Dataset, RunError
+from des4.types import Bands, Dataset, RunError
 
 HARMLESS = frozenset({
     "train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped_steps",
@@ -29,7 +29,7 @@ HARMLESS = frozenset({
 PLACES = frozenset({"data.root", "data.labeled", "data.unlabeled", "data.val", "data.lists", "data.shards"})
 """Where the data lie. They change nothing if the lists found there are the ones the run began with."""
 
-FIXED = ("method.name", "model.", "optim.name", "train.seed", "train.oracle")
+FIXED = ("method.name", "model.", "optim.name", "train.seed", "train.oracle", "data.bands", "data.value_range")
 """Settings, and beginnings of their names, without which the state of a run, or its name, means nothing."""
 
 
@@ -58,7 +58,7 @@ def check_data(run: RunFolder, dataset: Dataset, force: bool) -> list[str]:
                        f"{', '.join(now['classes'])}: train into a new folder, or bring those back")  # fmt: skip
     changed = [
         f"list of {name} images: {before[name]['images']} -> {now[name]['images']}, of other ids"
-        for name in sorted(now.keys() - {"classes"})
+        for name in sorted(now.keys() - {"classes", "bands"})
         if before[name] != now[name]
     ]
     _refuse_unless(force, run, changed)
@@ -98,10 +98,19 @@ def check_state(run: RunFolder, training: Training) -> None:
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Return what a run is trained on: its class names, and of each list the length and the hash."""
+    """Return what a run is trained on: its class names, of each list the length and the hash, and bands, if any."""
     lists = {"labelled": dataset.labelled, "unlabelled": dataset.unlabelled, "val": dataset.val}
     described = {name: {"images": len(ids), "hash": content_hash(ids)} for name, ids in lists.items()}
-    return {"classes": list(dataset.classes), **described}
+    bands = {"bands": dataset.bands.model_dump(mode="json")} if dataset.bands else {}
+    return {"classes": list(dataset.classes), **described, **bands}
+
+
+def bands_of(run: RunFolder) -> Known:
+    """Return what the images of a run are made of, as it has noted; if it has not yet, that is to be measured."""
+    data = run.data()
+    if not data:
+        return MEASURED
+    return Bands.model_validate(data["bands"]) if data.get("bands") else None
 
 
 def _refuse_unless(force: bool, run: RunFolder, changed: Sequence[str]) -> None:

@@ -22,7 +22,6 @@ from des4.data import FORMATS, open_files
 from des4.data.checks.advice import EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
 from des4.data.checks.survey import DataCheck
 from des4.data.formats.files import FileDataset, FilesConfig
-from des4.data.images import read_header
 from des4.engine import Evaluator, TrainStep, choose_precision
 from des4.engine.cost import wait_for
 from des4.engine.process import prepare_process
@@ -119,7 +118,7 @@ def _sizes(dataset: FileDataset) -> dict[tuple[int, int], int]:
     ids: Sequence[str] = [*dataset.labelled, *dataset.unlabelled_files]
     for sample_id in ids[:: max(1, len(ids) // PROBED)]:
         try:
-            sizes[read_header(dataset.image_file(sample_id)).upright] += 1
+            sizes[dataset.header(dataset.image_file(sample_id)).upright] += 1
         except DataError:
             continue
     return dict(sizes)

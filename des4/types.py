@@ -72,14 +72,37 @@ class ViewSpec:
     photometric: StrongPreset = "none"
 
 
+class Bands(Config):
+    """How the values of image files that are no 8-bit pictures become an image: numbers in [0, 1].
+
+    numbers: of the bands in the file, from 1, in the order in which the network sees them. type: of the stored values,
+    as numpy names integers, or `float`. ranges: (low, high) a band; low becomes 0, high 1, and what lies outside is
+    clipped. mean, std: a band, of an image's numbers in [0, 1], which the network normalises with.
+    """
+
+    numbers: tuple[int, ...]
+    type: str
+    ranges: tuple[tuple[float, float], ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def are_bytes(self) -> bool:
+        """Whether stored values are an image as they are: bytes, of which 255 stands for 1."""
+        return self.type == "uint8" and set(self.ranges) == {(0.0, 255.0)}
+
+
 class Dataset(Protocol):
     """A source of images and masks, whatever their format. It owns the class names, and knows no method.
+
+    An image is bytes, of which v stands for v / 255, or float32 in [0, 1]: see `ops/pixels.py`.
 
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
     skip_broken: whether a labelled sample that cannot be read is skipped in training, or stops it. One that is
     unlabelled is always skipped.
     held_out: labelled samples that are no longer in `labelled`, since nothing is to be learnt from them.
     notes: what the data set decided beyond what its files say, one sentence each.
+    bands: None where images are 8-bit pictures, read as RGB.
     """
 
     notes: tuple[str, ...]
@@ -91,8 +114,15 @@ class Dataset(Protocol):
     held_out: Sequence[str]
     skip_broken: bool
 
+    @property
+    def bands(self) -> Bands | None:
+        """What the images are made of. Raises DataError where that is to be measured and no image can be read."""
+
     def image(self, sample_id: str) -> Tensor:
-        """Read an image, (3, H, W) uint8 RGB. Raises DataError."""
+        """Read an image: (3, H, W) uint8 RGB, or (bands, H, W) uint8 or float32 in [0, 1]. Raises DataError."""
+
+    def stored_image(self, sample_id: str) -> Tensor:
+        """Read an image as its file holds it: as `image`, before values of bands are scaled. Raises DataError."""
 
     def label(self, sample_id: str) -> Tensor:
         """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
@@ -127,7 +157,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled samples. image: (B, 3, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too.
+    """Labelled samples. image: (B, bands, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too.
 
     pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
@@ -150,7 +180,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class StrongView:
-    """One strong view of unlabelled samples. image: (B, 3, H, W), as `Unlabelled.weak`, not yet mixed.
+    """One strong view of unlabelled samples. image: (B, bands, H, W), as `Unlabelled.weak`, not yet mixed.
 
     mix: mixes it, and alike whatever belongs to its pixels: pseudo-labels, confidence, `Unlabelled.valid`.
     pixels: as of `Labelled`, of the valid pixels once they are mixed.
@@ -181,7 +211,7 @@ class TargetWatch(Protocol):
 class Unlabelled:
     """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
 
-    weak: (B, 3, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
+    weak: (B, bands, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
     valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
     keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
     truth: (B, H, W) int64 in [0, C), true labels that stand in for every target of these images, which then have none

@@ -17,6 +17,8 @@ def main(model: str, pictures: list[str]) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     classes, palette = json.loads(about["classes"]), json.loads(about["palette"])
+    if "bands" in about:
+        sys.exit(f"{model}: takes bands, not pictures in RGB: {about['input']}")
     factor = json.loads(about["eval"])["resize"]  # by which pictures are resized before the network sees them
     for name in pictures:
         picture = ImageOps.exif_transpose(Image.open(name)).convert("RGB")

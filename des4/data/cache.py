@@ -35,8 +35,8 @@ from des4.types import DataError
 GIB = 1 << 30
 ABANDONED = 3600
 """Seconds after which an entry that is still being written is one whose writer has died."""
-_HEADER = struct.Struct("<8sqqIII28x")
-_MAGIC = b"des4px01"
+_HEADER = struct.Struct("<8sqqIIIII20x")
+_MAGIC = b"des4px02"
 """Begins every entry. Another decoder, or another layout, takes another number, and old entries count as missing."""
 
 
@@ -50,6 +50,10 @@ def cache_folder(chosen: Path | None, root: Path) -> Path:
         raise DataError(f"{folder}: the cache would lie in the data folder {root}, where nothing is written; "
                         "name another place with data.cache_dir")  # fmt: skip
     return folder
+
+
+_TYPES = (torch.uint8, torch.uint16, torch.int16, torch.float32)
+"""Of pixels, by the number that stands for them in an entry."""
 
 
 class PixelCache:
@@ -86,8 +90,8 @@ class PixelCache:
     def get(self, source: Path, decode: Callable[[], Tensor], member: str = "") -> Tensor:
         """Return what `decode` returns, from the cache if it is there, else by calling it.
 
-        source: the file it is decoded from. member: which part of it. decode: gives (3, H, W) uint8; what it raises
-        passes through. The memory of what is returned is that of (H, W, 3).
+        source: the file it is decoded from. member: which part of it. decode: gives (bands, H, W) of one of `_TYPES`;
+        what it raises passes through. The memory of what is returned is that of (H, W, bands).
         """
         try:
             stat = source.stat()
@@ -108,22 +112,27 @@ class PixelCache:
         try:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writable, but never written back
-            magic, size, changed, height, width, checksum = _HEADER.unpack_from(mapped)
+            magic, size, changed, height, width, bands, number, checksum = _HEADER.unpack_from(mapped)
         except (OSError, ValueError, struct.error):  # no file, an empty one, one shorter than a header
             return None
-        if (magic, size, changed, len(mapped)) != (_MAGIC, *stamp, _HEADER.size + height * width * 3):
+        if (magic, size, changed) != (_MAGIC, *stamp) or number >= len(_TYPES):
+            return None
+        dtype = _TYPES[number]
+        if len(mapped) != _HEADER.size + height * width * bands * dtype.itemsize:
             return None
         key = path.name.encode()
         if key not in self._sound:
             if zlib.crc32(memoryview(mapped)[_HEADER.size :]) != checksum:
                 return None
             self._sound.add(key)
-        return torch.frombuffer(mapped, dtype=torch.uint8, offset=_HEADER.size).view(height, width, 3).permute(2, 0, 1)
+        pixels = torch.frombuffer(mapped, dtype=dtype, offset=_HEADER.size)
+        return pixels.view(height, width, bands).permute(2, 0, 1)
 
     def _add(self, path: Path, stamp: tuple[int, int], pixels: Tensor) -> None:
         """Write an entry, if there is room. A disk that takes no more is a bound like the other."""
         content = pixels.permute(1, 2, 0).contiguous().numpy().tobytes()
-        entry = _HEADER.pack(_MAGIC, *stamp, *pixels.shape[1:], zlib.crc32(content)) + content
+        shape = (*pixels.shape[1:], pixels.shape[0], _TYPES.index(pixels.dtype))
+        entry = _HEADER.pack(_MAGIC, *stamp, *shape, zlib.crc32(content)) + content
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(exist_ok=True)

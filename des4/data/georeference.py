@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from des4.data.tiff import read_tags
 
 _SCALE, _TIEPOINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072
@@ -47,7 +46,8 @@ def read_georeference(path: Path) -> Georeference | None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
-        tags = _tags(path)
+        with path.open("rb") as file:
+            tags = read_tags(file)
     except Exception:  # whoever reads the pixels will say what is wrong
         return None
     keys = _keys(tags.get(_KEYS, ()))
@@ -63,18 +63,6 @@ def read_georeference(path: Path) -> Georeference | None:
         x0, y0 = x0 - (a + b) / 2, y0 - (d + e) / 2
     epsg = keys.get(_PROJECTED) or keys.get(_GEOGRAPHIC)
     return Georeference(x0, a, b, y0, d, e, None if epsg == _NO_CODE else epsg)
-
-
-def _tags(path: Path) -> dict[int, Any]:
-    """Read the tags of the first picture of a TIFF, of any size: nothing else is read."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        if 43 in head[2:4]:  # BigTIFF, of either byte order
-            head += file.read(8)
-        directory = ImageFileDirectory_v2(head)
-        file.seek(directory.next)
-        directory.load(file)
-        return dict(directory)
 
 
 def _keys(directory: tuple[int, ...]) -> dict[int, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from des4.data.tiff import bits_of, broken, is_picture, tags_of
 from des4.types import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding: at 3 bytes a pixel this is 300 MB."""
 
-_FAILURES = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+FAILURES = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
 """What decoders raise on damaged files."""
 
 
@@ -69,9 +71,14 @@ def read_header(path: Path) -> Header:
 
 
 def decode_header(path: Path, data: bytes) -> Header:
-    """Read the header of an image file, whose path is for messages. Raises DataError as `read_header` does."""
-    with _opened(path, data) as image:
-        return _header(path, image, data)
+    """Read the header of an image file, whose path is for messages. Raises DataError as `read_header` does.
+
+    That of a TIFF of bands, which Pillow may not know, has the mode `bands`.
+    """
+    if (tags := tags_of(data)) and not is_picture(tags):
+        return _header_of_bands(path, tags)
+    with opened(path, data) as image:
+        return header_of(path, image, data)
 
 
 def read_image(path: Path) -> Tensor:
@@ -85,15 +92,19 @@ def decode_image(path: Path, data: bytes) -> Tensor:
     path: names the file in messages. The memory is that of (H, W, 3), as it was decoded: crops are cut and resized
     fastest so, and a copy is saved.
     """
-    with _opened(path, data) as image:
-        header = _header(path, image, data)
+    with opened(path, data) as image:
+        header = header_of(path, image, data)
         if header.bits > 8:
-            raise DataError(f"{path}: holds more than 8 bits a channel ({header.bits}); convert it to 8 bits")
+            raise _too_deep(path, header.bits)
         try:
             pixels = _decode_jpeg(image, data) if header.format in ("JPEG", "MPO") else _decode(image)
-        except _FAILURES as error:
-            raise _broken(path, error) from error
+        except FAILURES as error:
+            raise broken(path, error) from error
     return torch.from_numpy(turned_upright(pixels, header.orientation)).permute(2, 0, 1)
+
+
+def _too_deep(path: Path, bits: int) -> DataError:
+    return DataError(f"{path}: holds more than 8 bits a channel ({bits}); convert it to 8 bits")
 
 
 def _decode(image: Image.Image) -> NDArray[np.uint8]:
@@ -131,13 +142,13 @@ def decode_mask(path: Path, data: bytes) -> Tensor:
     path: names the file in messages. A mask with equal channels is one of indices, and so is one whose transparency
     hides nothing.
     """
-    with _opened(path, data) as image:
-        header = _header(path, image, data)
+    with opened(path, data) as image:
+        header = header_of(path, image, data)
         check_mask_format(path, header)
         try:
             array = np.array(image)
-        except _FAILURES as error:
-            raise _broken(path, error) from error
+        except FAILURES as error:
+            raise broken(path, error) from error
     if array.ndim == 3:
         array = _only_channel(path, array, header.mode)
     if step := _STRETCHED.get(header.bits) if header.mode == "L" else None:
@@ -169,14 +180,14 @@ def _only_channel(path: Path, array: NDArray[np.uint8], mode: str) -> NDArray[np
 def read_colours(path: Path) -> NDArray[np.uint32]:
     """Read a mask of colours, (H, W) with red + 256·green + 256²·blue. Raises DataError if it is broken or grey."""
     data = read_bytes(path)
-    with _opened(path, data) as image:
-        header = _header(path, image, data)
+    with opened(path, data) as image:
+        header = header_of(path, image, data)
         check_colour_mask_format(path, header)
         try:
             pixels = (image.convert("RGB") if header.mode != "RGB" else image).tobytes("raw", "RGBX")
             clear = header.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
-        except _FAILURES as error:
-            raise _broken(path, error) from error
+        except FAILURES as error:
+            raise broken(path, error) from error
     if clear:
         raise DataError(f"{path}: the mask has transparent pixels; export it as an RGB or palette PNG")
     return np.frombuffer(pixels, "<u4").reshape(header.size) & np.uint32(0xFFFFFF)
@@ -216,23 +227,41 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; restore it or take it off the list") from error
     except OSError as error:
-        raise _broken(path, error) from error
+        raise broken(path, error) from error
 
 
-def _opened(path: Path, data: bytes) -> Image.Image:
+def opened(path: Path, data: bytes) -> Image.Image:
+    """Open an image file with Pillow; nothing is decoded yet. Raises DataError."""
     try:
         return Image.open(io.BytesIO(data))
-    except _FAILURES as error:
-        raise _broken(path, error) from error
+    except FAILURES as error:
+        if (tags := tags_of(data)) and bits_of(tags) > 8:  # of a kind that Pillow does not know
+            raise _too_deep(path, bits_of(tags)) from None
+        if tags and not is_picture(tags):
+            raise DataError(f"{path}: holds bands, and is no picture in RGB; save three of them as RGB") from None
+        raise broken(path, error) from error
 
 
-def _header(path: Path, image: Image.Image, data: bytes) -> Header:
+def header_of(path: Path, image: Image.Image, data: bytes) -> Header:
+    """Describe an open image. Raises DataError if it is too large or animated."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path}: {width}×{height} pixels exceed the limit of {MAX_PIXELS}; cut it into tiles")
+    _refuse_large(path, (height, width))
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise DataError(f"{path}: holds several frames; save the one you want as a picture of its own")
     return Header((height, width), str(image.format), image.mode, _orientation(image), _bits(image, data))
+
+
+def _header_of_bands(path: Path, tags: Mapping[int, Any]) -> Header:
+    size = int(tags.get(257, 0)), int(tags.get(256, 0))  # ImageLength, ImageWidth
+    _refuse_large(path, size)
+    orientation = tags.get(274, 1)
+    return Header(size, "TIFF", "bands", orientation if orientation in range(1, 9) else 1, bits_of(tags))
+
+
+def _refuse_large(path: Path, size: tuple[int, int]) -> None:
+    height, width = size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{path}: {width}×{height} pixels exceed the limit of {MAX_PIXELS}; cut it into tiles")
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
@@ -240,8 +269,7 @@ def _bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]  # of the header, which a PNG begins with
     if image.format == "TIFF":
-        bits: Any = getattr(image, "tag_v2", {}).get(258, 1)  # BitsPerSample
-        return int(max(bits) if isinstance(bits, tuple) else bits)
+        return bits_of(getattr(image, "tag_v2", {}))
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
@@ -252,9 +280,3 @@ def _orientation(image: Image.Image) -> int:
         return 1
     orientation = exif.get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1  # some cameras write 0, "unknown"
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    reason = reason.split("<_io.BytesIO")[0].strip()  # pillow names the buffer's address; the path is said already
-    return DataError(f"{path}: cannot be read as an image ({reason}); replace the file or take it off the list")

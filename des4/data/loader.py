@@ -45,6 +45,7 @@ from des4.types import (
     IGNORE,
     STOP_SIGNALS,
     Batch,
+    ConfigError,
     DataError,
     Dataset,
     Labelled,
@@ -68,10 +69,11 @@ class Loader:
     """Batches of labelled and unlabelled samples; `loader[m]` is batch m, `batches(m)` streams from there.
 
     spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
-    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: RGB in
-    [0, 1], the colour of padding. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None =
-    as many. rank, ranks: this process among those that share a step. oracle: read the masks of unlabelled images too,
-    which the data set has revealed. Raises DataError if a needed list is empty.
+    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: the
+    colour of padding in [0, 1], a number a band. colour: whether the images are RGB, of which strong views change the
+    colours. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None = as many. rank, ranks:
+    this process among those that share a step. oracle: read the masks of unlabelled images too, which the data set has
+    revealed. Raises DataError if a needed list is empty, ConfigError for `augseg` without colours.
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class Loader:
         unlabelled_batch: int,
         seed: int,
         workers: int,
-        fill: tuple[float, float, float],
+        fill: tuple[float, ...],
+        colour: bool = True,
         mix_group: int | None = None,
         rank: int = 0,
         ranks: int = 1,
@@ -98,11 +101,13 @@ class Loader:
             )
         self.dataset, self.config, self.spec = dataset, views_config, spec
         self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
-        self.seed, self.workers, self.fill = seed, workers, fill
+        self.seed, self.workers, self.fill, self.colour = seed, workers, fill, colour
         self.mix_group = unlabelled_batch if mix_group is None else mix_group
         self.rank, self.ranks, self.oracle = rank, ranks, oracle
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
+        if not colour and "augseg" in (self.photometric, views_config.labelled_photometric, *spec.recoloured):
+            raise ConfigError("views.photometric: augseg changes the colours of 8-bit RGB; set it to french or none")
         self._labelled_order = Order(dataset.labelled, f"{seed}/labelled")
         self._unlabelled_order = Order(dataset.unlabelled, f"{seed}/unlabelled")
 
@@ -228,7 +233,7 @@ class Loader:
         lab, un = cut.labelled, cut.unlabelled
         assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
         plain = padded_views(lab.image, lab.boxes, self.fill)[0]
-        image, *recoloured = (strong_view(plain, colours) for colours in lab.colours)
+        image, *recoloured = (strong_view(plain, colours, self.colour) for colours in lab.colours)
         labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids, recoloured=tuple(recoloured))
         if un is None:
             return Batch(labelled, None, cut.skipped)
@@ -238,7 +243,7 @@ class Loader:
             valid &= un.label != IGNORE
             truth = un.label.long().masked_fill(~valid, 0)
         views = zip(un.colours, un.mix, strict=True)
-        strong = tuple(StrongView(strong_view(weak, colours), boxes) for colours, boxes in views)
+        strong = tuple(StrongView(strong_view(weak, colours, self.colour), boxes) for colours, boxes in views)
         return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
 
 
@@ -246,8 +251,8 @@ class Loader:
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, 3) uint8. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an oracle of the
-    others. colours: one entry a view that is recoloured. mix: one entry a strong view.
+    image: (B, H, W, bands) uint8 or float32. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an
+    oracle of the others. colours: one entry a view that is recoloured. mix: one entry a strong view.
     """
 
     image: Tensor

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from des4.types import Config, DataError
+from des4.types import Bands, Config, DataError
 
 Floats = NDArray[np.float32]
 Colour = Floats
@@ -47,6 +47,7 @@ class Scenes:
     Config = ScenesConfig
     notes: tuple[str, ...] = ()
     skip_broken = False
+    bands: Bands | None = None
     classes: tuple[str, ...] = ("sky", "mountain", "meadow", "water", "tree", "house", "boat", "sheep")
     palette: tuple[tuple[int, int, int], ...] = (
         (135, 190, 235),
@@ -71,6 +72,8 @@ class Scenes:
     def image(self, sample_id: str) -> Tensor:
         """Draw an image, (3, size, size) uint8 RGB. Raises DataError for an unknown id."""
         return self._scene(sample_id)[0].clone()
+
+    stored_image = image
 
     def label(self, sample_id: str) -> Tensor:
         """Draw the mask of any scene, (size, size) uint8. Raises DataError for an unknown id."""

@@ -13,10 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from torch import Tensor
-
 from des4.data.ids import SortedIds
-from des4.data.images import decode_image
 from des4.data.tar_index import index_of
 from des4.types import DataError
 
@@ -67,10 +64,6 @@ class Shards(SortedIds):
     def tar(self, sample_id: str) -> Path:
         """Return the tar file that holds an image. Raises DataError."""
         return self._located(sample_id)[0]
-
-    def image(self, sample_id: str) -> Tensor:
-        """Read an image upright, (3, H, W) uint8 RGB. Raises DataError."""
-        return decode_image(self.tar(sample_id) / sample_id.partition("/")[2], self.read(sample_id))
 
     def read(self, sample_id: str) -> bytes:
         """Read an image file. Raises DataError."""

@@ -7,7 +7,8 @@ Everything drawn comes from a `random.Random` that the loader keys by (seed, epo
 Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et
 al., BMVC 2020); `augseg` is in `operations`. Differs: the colour operations of the former come in one fixed order and
 are clamped once, at the end, which lets them be one affine map of RGB per image; hue is a rotation of the YIQ colour
-plane, which keeps the luma, not HSV's.
+plane, which keeps the luma, not HSV's. Bands that are no 8-bit RGB have no colours to speak of: they get the same
+brightness, contrast, about the mean of each band, and blur.
 """
 
 from __future__ import annotations
@@ -120,9 +121,9 @@ def _draw_span(length: int, crop: int, scale: float, rng: random.Random) -> tupl
 
 
 def crop_image(image: Tensor, box: CropBox, config: ViewsConfig) -> Tensor:
-    """Crop an image (3, H, W) uint8 to (*crop, 3) uint8, resized bilinearly with antialias; padding is 0.
+    """Crop an image (bands, H, W) to (*crop, bands) of its type, resized bilinearly with antialias; padding is 0.
 
-    An image in the memory of (H, W, 3), as files are decoded, needs no copy of the whole for it.
+    An image in the memory of (H, W, bands), as files are decoded, needs no copy of the whole for it.
     """
     part = box.part(image)[None].contiguous(memory_format=torch.channels_last)  # the fast layout; 1×1 needs it
     if part.shape[2:] != (size := (box.out_height, box.out_width)):
@@ -149,12 +150,16 @@ def _placed(part: Tensor, box: CropBox, crop: tuple[int, int], padding: int) -> 
     return canvas
 
 
-def padded_views(crops: Tensor, boxes: Sequence[CropBox], fill: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
-    """Turn crops (B, H, W, 3) uint8 into views (B, 3, H, W) float32 in [0, 1], padded with the colour `fill`.
+def padded_views(crops: Tensor, boxes: Sequence[CropBox], fill: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Turn crops (B, H, W, bands), uint8 or float32 in [0, 1], into views (B, bands, H, W) float32 in [0, 1].
+
+    fill: the colour of padding, one number a band.
 
     Also returns where the views show their images: (B, H, W) bool, False on padding.
     """
-    views = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    views = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    if crops.dtype == torch.uint8:
+        views.div_(255)
     valid = torch.ones(crops.shape[:3], dtype=torch.bool, device=crops.device)
     colour = _send(torch.tensor(fill)[:, None, None], crops.device)
     for view, inside, box in zip(views, valid, boxes, strict=True):
@@ -210,10 +215,11 @@ def draw_photometric(preset: StrongPreset, rng: random.Random) -> Strong:
     return Photometric(brightness, contrast, saturation, hue, float(grey), sigma if blur else 0.0)
 
 
-def strong_view(images: Tensor, draws: Sequence[Strong]) -> Tensor:
-    """Recolour and blur images (B, 3, H, W) in [0, 1], each by its own draw; without a change return `images`.
+def strong_view(images: Tensor, draws: Sequence[Strong], colour: bool = True) -> Tensor:
+    """Recolour and blur images (B, bands, H, W) in [0, 1], each by its own draw; without a change return `images`.
 
-    Works on the images' device, and never waits for it. draws: all of one preset.
+    draws: all of one preset. colour: whether the images are RGB; else of the draws brightness, contrast and blur are
+    made use of. Works on the images' device, and never waits for it.
     """
     operations = [draw for draw in draws if isinstance(draw, Operations)]
     if operations:
@@ -221,9 +227,12 @@ def strong_view(images: Tensor, draws: Sequence[Strong]) -> Tensor:
     photometric = [draw for draw in draws if isinstance(draw, Photometric)]
     if all(draw == Photometric() for draw in photometric):
         return images
-    *colour, sigma = torch.tensor([astuple(draw) for draw in photometric]).unbind(1)
-    matrix, offset = _colour_map(images, *colour)
-    out = torch.baddbmm(offset[..., None], matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
+    *factors, sigma = torch.tensor([astuple(draw) for draw in photometric]).unbind(1)
+    if colour:
+        matrix, offset = _colour_map(images, *factors)
+        out = torch.baddbmm(offset[..., None], matrix, images.flatten(2)).clamp_(0, 1).view_as(images)
+    else:
+        out = _brightened(images, *factors[:2])
     if len(blurred := sigma.nonzero()[:, 0]):
         place = _send(blurred, images.device)
         out[place] = _blur(out[place], sigma[blurred])
@@ -233,6 +242,15 @@ def strong_view(images: Tensor, draws: Sequence[Strong]) -> Tensor:
 def _send(values: Tensor, device: torch.device) -> Tensor:
     """Copy a few numbers to the device without waiting for it, which takes pinned memory."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def _brightened(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Change brightness, then contrast about the mean of each band: (B, bands, H, W), by factors (B,) on the CPU."""
+    gain, lost = (
+        _send(factors, images.device)[:, None, None, None]
+        for factors in (brightness * contrast, brightness * (1 - contrast))
+    )
+    return torch.addcmul(lost * images.mean((2, 3), keepdim=True), gain, images).clamp_(0, 1)
 
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -268,7 +286,7 @@ _BLUR_RADIUS = 6
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (B, 3, H, W) with sigma (B,) pixels, edges repeated. sigma: on the CPU.
+    """Gaussian blur of (B, bands, H, W) with sigma (B,) pixels, edges repeated. sigma: on the CPU.
 
     Shifted sums along each axis: twice as fast as a grouped convolution on a CPU, and the same with any thread count.
     """

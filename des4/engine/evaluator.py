@@ -10,6 +10,7 @@ from torch import nn
 
 from des4.engine.inference import EvalConfig, segment
 from des4.metrics import PseudoLabelQuality, Results, confusion_matrix
+from des4.ops.pixels import unit
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, Dataset
 
@@ -74,7 +75,7 @@ class Evaluator:
             for model in predictors.values():
                 model.eval()
             for sample_id in progress(self.ids[this_rank() :: num_ranks()]):
-                image = self.dataset.image(sample_id).to(self.device).float() / 255
+                image = unit(self.dataset.image(sample_id).to(self.device))
                 label = self.dataset.label(sample_id).to(self.device)
                 for name, model in predictors.items():
                     confidence, prediction = segment(model, image, self.config).max(0)

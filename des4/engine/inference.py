@@ -45,17 +45,17 @@ class EvalConfig(Config):
 
 @torch.inference_mode()
 def segment(model: nn.Module, image: Tensor, config: EvalConfig) -> Tensor:
-    """Segment one image: (3, H, W) float in [0, 1] → (C, H, W) class probabilities.
+    """Segment one image: (bands, H, W) float in [0, 1] → (C, H, W) class probabilities.
 
-    model: maps (B, 3, H, W) to logits (B, C, h, w) of any resolution, and is in eval mode. It is on the image's device.
-    One that was compiled runs uncompiled here: it would be compiled again for each size of image.
+    model: maps (B, bands, H, W) to logits (B, C, h, w) of any resolution, and is in eval mode. It is on the image's
+    device. One that was compiled runs uncompiled here: it would be compiled again for each size of image.
     """
     return segment_batch(model, image[None], config)[0]
 
 
 @torch.inference_mode()
 def segment_batch(model: nn.Module, images: Tensor, config: EvalConfig) -> Tensor:
-    """Segment images of one size, as `segment` does one: (B, 3, H, W) → (B, C, H, W)."""
+    """Segment images of one size, as `segment` does one: (B, bands, H, W) → (B, C, H, W)."""
     with torch.compiler.set_stance("force_eager"):
         size = (images.shape[2], images.shape[3])
         if config.mode == "whole":
@@ -68,7 +68,7 @@ def segment_batch(model: nn.Module, images: Tensor, config: EvalConfig) -> Tenso
 def view_scores(
     model: nn.Module, images: Tensor, size: tuple[int, int], config: EvalConfig, factor: float = 1.0
 ) -> Tensor:
-    """Mean over the views of a config, of probabilities or of logits: (B, 3, H, W) → (B, C, *size) float32.
+    """Mean over the views of a config, of probabilities or of logits: (B, bands, H, W) → (B, C, *size) float32.
 
     factor: by which the images are resized, besides the scales.
     """
@@ -88,7 +88,7 @@ def view_scores(
 
 
 def resized(images: Tensor, factor: float) -> Tensor:
-    """Resize images (B, 3, H, W) bilinearly, averaging where they shrink; at least one pixel stays of each side."""
+    """Resize images (B, bands, H, W) bilinearly, averaging where they shrink; at least one pixel stays of each side."""
     if factor == 1:
         return images
     return F.interpolate(images, size=scaled_size(images.shape[2:], factor), mode="bilinear", antialias=True)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from des4.engine.inference import EvalConfig, scaled_size, starts, view_scores, window_stride
+from des4.ops.pixels import unit
 from des4.ops.resize import upsample_area
 from des4.types import RunError
 
-ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
-"""Reads (height, width, 3) RGB of an image, from top, left, height and width."""
+ReadWindow = Callable[[int, int, int, int], NDArray[Any]]
+"""Reads (height, width, bands) of an image, bytes or floats (`ops/pixels.py`), from top, left, height and width."""
 
 SCRATCH_FROM = 256 * 2**20
 """Bytes; larger arrays of scores are kept in a file without a name, in the system's folder for temporary files."""
@@ -147,12 +148,12 @@ def _weight(tile: tuple[int, int], tiling: Tiling, device: torch.device) -> Tens
 
 
 def _scores(
-    model: nn.Module, windows: Iterable[NDArray[np.uint8]], config: EvalConfig, device: torch.device, batch: int
+    model: nn.Module, windows: Iterable[NDArray[Any]], config: EvalConfig, device: torch.device, batch: int
 ) -> Iterator[Tensor]:
-    """Yield the scores (C, h, w) of windows (h, w, 3) of one size, `batch` of them computed at a time."""
+    """Yield the scores (C, h, w) of windows (h, w, bands) of one size, `batch` of them computed at a time."""
     pending = iter(windows)
     while group := list(islice(pending, batch)):
-        images = torch.from_numpy(np.stack(group)).to(device).permute(0, 3, 1, 2).float() / 255
+        images = unit(torch.from_numpy(np.stack(group)).to(device).permute(0, 3, 1, 2))
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             scores = view_scores(model, images, (images.shape[2], images.shape[3]), config)
         yield from scores
@@ -163,7 +164,7 @@ def _reader_of_resized(read: ReadWindow, size: tuple[int, int], seen: tuple[int,
     """Return what reads windows of an image resized from `size` to `seen`, as if it had been resized whole."""
     factors = size[0] / seen[0], size[1] / seen[1]
 
-    def read_resized(top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    def read_resized(top: int, left: int, height: int, width: int) -> NDArray[Any]:
         box, places = [], []
         for start, length, factor, side in zip((top, left), (height, width), factors, size, strict=True):
             first, last = start * factor, min((start + length) * factor, side)
@@ -173,8 +174,17 @@ def _reader_of_resized(read: ReadWindow, size: tuple[int, int], seen: tuple[int,
             box.append((first - place.start, last - place.start))
         (rows, columns), ((y0, y1), (x0, x1)) = places, box
         pixels = read(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, (x0, y0, x1, y1)))
+        is_rgb = pixels.dtype == np.uint8 and pixels.shape[2] == 3
+        pictures = [pixels] if is_rgb else [pixels[..., band] for band in range(pixels.shape[2])]
+        smaller = [
+            np.asarray(
+                Image.fromarray(np.ascontiguousarray(one)).resize(
+                    (width, height), Image.Resampling.BILINEAR, (x0, y0, x1, y1)
+                )
+            )
+            for one in pictures
+        ]
+        return smaller[0] if is_rgb else np.stack(smaller, -1)
 
     return read_resized
 

@@ -9,6 +9,7 @@ import yaml
 
 from des4.build import WeightsInfo
 from des4.runlog import RunFolder
+from des4.types import Bands
 
 
 def model_card(weights: Path, info: WeightsInfo) -> str:
@@ -27,10 +28,11 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     lines += [f"A network for semantic segmentation with {len(info.classes)} classes, trained with des4.", ""]
     if info.oracle:
         lines += ["**ORACLE.** It learnt from the true labels of its unlabelled images: its figures are no result.", ""]
+    picture = "photo.jpg" if info.bands is None else "scene.tif"
     lines += ["## Use", "", "```python", "import des4", "", 'predictor = des4.load("model.safetensors")']
-    lines += ['labels = predictor.predict("photo.jpg")  # (H, W) class indices', "```", ""]
+    lines += [f'labels = predictor.predict("{picture}")  # (H, W) class indices', "```", ""]
     lines += [
-        "Pictures are 8-bit RGB of any size; the normalisation is part of the network. Nothing in the file is code.",
+        f"Pictures are {_pictures(info.bands)}; the normalisation is part of the network. Nothing in the file is code.",
         "",
     ]
     lines += ["## Classes", "", "| index | name | colour | rare |", "| --- | --- | --- | --- |"]
@@ -50,6 +52,12 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     lines += ["## Licence", "", "To be stated by whoever publishes it: that of the training data and of the encoder's"]
     lines += ["weights may bind it.", ""]
     return "\n".join(lines)
+
+
+def _pictures(bands: Bands | None) -> str:
+    if bands is None:
+        return "8-bit RGB of any size"
+    return f"files of any size, of which it reads the bands {', '.join(map(str, bands.numbers))} of {bands.type} values"
 
 
 def _figures(results: dict[str, Any]) -> list[str]:

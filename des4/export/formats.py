@@ -28,11 +28,13 @@ from des4.engine import EvalConfig, segment_batch
 from des4.export.card import model_card
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
-from des4.types import ConfigError, RunError
+from des4.ops.pixels import scaled, unit
+from des4.types import Bands, ConfigError, RunError
 
-Images = NDArray[np.uint8]
+Images = NDArray[Any]
+"""(N, H, W, 3) uint8 RGB, or stored values of bands, uint8 or float32, as `Deployed` takes them."""
 Run = Callable[[Images], tuple[NDArray[Any], NDArray[np.float32]]]
-"""(N, H, W, 3) to labels (N, H, W) and probabilities (N, C, H, W)."""
+"""Images to labels (N, H, W) and probabilities (N, C, H, W)."""
 
 CHECKED_SIZES = ((1, 97, 160), (3, 144, 75))
 """Images, height and width, different from the example that was followed."""
@@ -51,6 +53,16 @@ class Model:
     path: Path
     images: Callable[[], Iterator[Images]]
 
+    def deployed(self) -> Deployed:
+        """The network as other programs get it."""
+        return Deployed(self.segmenter, self.num_classes, self.info.bands)
+
+    def example(self) -> torch.Tensor:
+        """Images of no particular content, for exporters to follow."""
+        bands = self.info.bands
+        dtype = torch.uint8 if bands is None or bands.are_bytes else torch.float32
+        return torch.zeros(*TRACED, len(bands.numbers) if bands else 3, dtype=dtype)
+
     @property
     def num_classes(self) -> int:
         """C."""
@@ -65,7 +77,8 @@ class Model:
             "classes": list(self.info.classes),
             "palette": [list(colour) for colour in self.info.palette],
             "eval": self.info.eval.model_dump(mode="json"),
-            "input": "image: (N, H, W, 3) uint8 RGB, any N, H and W; the normalisation is part of the network",
+            "input": _input(self.info.bands),
+            **({"bands": self.info.bands.model_dump(mode="json")} if self.info.bands else {}),
             "output": "labels: (N, H, W) class indices; probs: (N, C, H, W)",
             "mean": self.segmenter.mean.tolist(),
             "std": self.segmenter.std.tolist(),
@@ -126,6 +139,16 @@ def export_model(
     return paths
 
 
+def _input(bands: Bands | None) -> str:
+    if bands is None:
+        return "image: (N, H, W, 3) uint8 RGB, any N, H and W; the normalisation is part of the network"
+    dtype = "uint8" if bands.are_bytes else "float32"
+    return (
+        f"image: (N, H, W, {len(bands.numbers)}) {dtype}, the values of bands {', '.join(map(str, bands.numbers))} as "
+        "files hold them, any N, H and W; scale and normalisation are part of the network"
+    )
+
+
 def _with_their_sources(formats: Sequence[str], is_there: Callable[[str], bool]) -> list[str]:
     """List formats in the order in which they are made, with those that they are made from and that are not there.
 
@@ -183,7 +206,7 @@ def _quiet() -> Iterator[None]:
 # ── parity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def parity(segmenter: Segmenter, run: Run, *, strict: bool = True) -> list[dict[str, Any]]:
+def parity(segmenter: Segmenter, run: Run, bands: Bands | None = None, *, strict: bool = True) -> list[dict[str, Any]]:
     """Compare what an exported file says with what the network says, on random pictures of two further sizes.
 
     Returns for each size the largest difference of probabilities and the share of equal labels. strict: raise RunError
@@ -192,9 +215,16 @@ def parity(segmenter: Segmenter, run: Run, *, strict: bool = True) -> list[dict[
     torch.manual_seed(0)
     found = []
     for size in CHECKED_SIZES:
-        coarse = torch.rand(size[0], 3, 5, 7)  # smooth, as pictures are
-        image = (torch.nn.functional.interpolate(coarse, size[1:], mode="bilinear") * 255).byte().movedim(1, -1).numpy()
-        seen = torch.from_numpy(image).movedim(-1, 1).float() / 255
+        coarse = torch.rand(size[0], len(bands.numbers) if bands else 3, 5, 7)  # smooth, as pictures are
+        smooth = torch.nn.functional.interpolate(coarse, size[1:], mode="bilinear").movedim(1, -1)
+        if bands is None or bands.are_bytes:
+            given = (smooth * 255).byte()
+            seen = unit(given)
+        else:
+            low, high = torch.tensor(bands.ranges).unbind(1)
+            given = low + smooth * (high - low)
+            seen = scaled(given, bands.ranges)
+        seen, image = seen.movedim(-1, 1), given.numpy()
         probs = segment_batch(segmenter, seen, EvalConfig()).numpy()
         labels = probs.argmax(1)
         their_labels, their_probs = run(image)
@@ -228,10 +258,9 @@ def onnx_session(path: Path, threads: int = 0) -> Run:
 
 
 def _write_onnx(model: Model, path: Path) -> None:
-    example = torch.zeros(*TRACED, 3, dtype=torch.uint8)
     program = torch.onnx.export(
-        Deployed(model.segmenter, model.num_classes),
-        (example,),
+        model.deployed(),
+        (model.example(),),
         dynamo=True,
         input_names=["image"],
         output_names=["labels", "probs"],
@@ -240,7 +269,7 @@ def _write_onnx(model: Model, path: Path) -> None:
     )
     assert program is not None  # noqa: S101  # as with dynamo=True
     program.save(str(path), external_data=False)
-    _describe_onnx(path, {**model.about(), "parity": parity(model.segmenter, onnx_session(path))})
+    _describe_onnx(path, {**model.about(), "parity": parity(model.segmenter, onnx_session(path), model.info.bands)})
 
 
 def _write_int8(model: Model, path: Path) -> None:
@@ -266,7 +295,7 @@ def _write_int8(model: Model, path: Path) -> None:
         op_types_to_quantize=["Conv"],
         per_channel=True,
     )
-    found = parity(model.segmenter, onnx_session(path), strict=False)
+    found = parity(model.segmenter, onnx_session(path), model.info.bands, strict=False)
     _describe_onnx(path, {**model.about(), "parity": found, "quantised": "int8, convolutions, one scale a channel"})
 
 
@@ -284,11 +313,10 @@ def _describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def _write_torch(model: Model, path: Path) -> None:
-    example = torch.zeros(*TRACED, 3, dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
-        Deployed(model.segmenter, model.num_classes),
-        (example,),
+        model.deployed(),
+        (model.example(),),
         dynamic_shapes={"image": {0: dynamic, 1: dynamic, 2: dynamic}},
     )
     network = program.module()
@@ -298,7 +326,7 @@ def _write_torch(model: Model, path: Path) -> None:
             labels, probs = network(torch.from_numpy(images))
         return labels.numpy(), probs.numpy()
 
-    about = {**model.about(), "parity": parity(model.segmenter, run)}
+    about = {**model.about(), "parity": parity(model.segmenter, run, model.info.bands)}
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"des4.json": json.dumps(about)})
 
@@ -325,7 +353,7 @@ def _write_openvino(model: Model, path: Path) -> None:
     network = openvino.convert_model(str(path.with_name(FORMATS["onnx"].name)))
     file = path / "model.xml"
     openvino.save_model(network, str(file), compress_to_fp16=False)
-    found = parity(model.segmenter, openvino_session(file))
+    found = parity(model.segmenter, openvino_session(file), model.info.bands)
     about = {**model.about(), "parity": found}
     (path / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """The network as other programs get it: 8-bit pictures in, labels and probabilities out, of any number and size.
 
-Prototypes, normalised and divided by the temperature, become the weights of a convolution; the normalisation of the
-input is part of the network anyway.
+A network of bands takes the values that files hold, and scales them itself. Prototypes, normalised and divided by the
+temperature, become the weights of a convolution; the normalisation of the input is part of the network anyway.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from des4.models import PrototypeClassifier, Segmenter
+from des4.ops.pixels import scaled_by
 from des4.ops.resize import upsample
-from des4.types import IGNORE
+from des4.types import IGNORE, Bands
 
 TRACED = (2, 101, 131)
 """Images, height and width of the example that exporters follow. Its sides are no multiple of any stride or patch: at
@@ -25,12 +26,19 @@ such a size a network may leave out a resizing, and what is exported would leave
 class Deployed(nn.Module):
     """A trained segmenter in one piece. It is copied; the original stays as it is.
 
-    forward: (N, H, W, 3) uint8 RGB → labels (N, H, W), uint8, or int32 above 255 classes, and probs (N, C, H, W)
+    bands: what an image is made of; None: 8-bit RGB.
+    forward: (N, H, W, 3) uint8 RGB, or (N, H, W, bands) of stored values, uint8 or float32 → labels (N, H, W), uint8,
+    or int32 above 255 classes, and probs (N, C, H, W)
     float32: what `des4.engine.segment` gives with `eval.mode=whole` and `eval.resize=1`.
     """
 
-    def __init__(self, segmenter: Segmenter, num_classes: int) -> None:
+    ranges: Tensor
+
+    def __init__(self, segmenter: Segmenter, num_classes: int, bands: Bands | None = None) -> None:
         super().__init__()
+        self.scales = bands is not None and not bands.are_bytes
+        if bands is not None and self.scales:
+            self.register_buffer("ranges", torch.tensor(bands.ranges), persistent=False)
         self.network = copy.deepcopy(segmenter).cpu().eval().requires_grad_(False)
         self.label_type = torch.uint8 if num_classes <= IGNORE else torch.int32
         if isinstance(self.network.head, PrototypeClassifier):
@@ -38,8 +46,9 @@ class Deployed(nn.Module):
         _replace_padding(self.network)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment (N, H, W, 3)."""
-        logits = self.network(image.permute(0, 3, 1, 2).float() / 255)
+        """Segment (N, H, W, bands)."""
+        seen = scaled_by(image, *self.ranges.unbind(1)) if self.scales else image.float() / 255
+        logits = self.network(seen.permute(0, 3, 1, 2))
         logits = upsample(logits, (image.shape[1], image.shape[2]))
         return logits.argmax(1).to(self.label_type), logits.softmax(1)
 

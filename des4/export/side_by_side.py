@@ -52,7 +52,7 @@ def measure(
     segmenter, info = load_weights(weights)
     ids = list(dataset.val[:images])
     candidates: dict[str, tuple[Path, Callable[[], Run]]] = {
-        "torch": (weights, lambda: _torch_run(Deployed(segmenter, len(info.classes)))),
+        "torch": (weights, lambda: _torch_run(Deployed(segmenter, len(info.classes), info.bands))),
     }
     for name, session in (("onnx", onnx_session), ("int8", onnx_session), ("openvino", openvino_session)):
         path = folder / FORMATS[name].name
@@ -98,14 +98,20 @@ def _measure(
 
 
 def training_images(dataset: Dataset, most: int) -> Iterator[Images]:
-    """Yield (H, W, 3) of labelled images, evenly spaced in their list, at most so many."""
+    """Yield (H, W, bands) of labelled images, as an exported network takes them, at most so many.
+
+    They are evenly spaced in their list.
+    """
     spacing = max(1, -(-len(dataset.labelled) // most))
     for sample_id in dataset.labelled[::spacing]:
-        yield np.ascontiguousarray(dataset.image(sample_id).permute(1, 2, 0).numpy())
+        yield _picture(dataset, sample_id)[0]
 
 
 def _picture(dataset: Dataset, sample_id: str) -> Images:
-    return np.ascontiguousarray(dataset.image(sample_id).permute(1, 2, 0).numpy())[None]
+    """Return (1, H, W, bands) of an image, as an exported network takes it."""
+    stored = dataset.stored_image(sample_id)
+    values = stored if dataset.bands is None or dataset.bands.are_bytes else stored.float()
+    return np.ascontiguousarray(values.permute(1, 2, 0).numpy())[None]
 
 
 def _torch_run(network: Deployed) -> Run:

@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from des4.models.depthwise import speed_up
@@ -22,7 +23,8 @@ LOW_STRIDE = 4
 class Encoder(nn.Module):
     """A timm network, and the channels of the maps that it yields, in the order in which it yields them.
 
-    Attributes: `name`, timm's; `mean`, `std`: the RGB statistics its weights expect, in [0, 1].
+    Attributes: `name`, timm's; `mean`, `std`: of its input in [0, 1], a number a band; at first the RGB statistics that
+    its weights expect.
     """
 
     network: Any
@@ -30,17 +32,20 @@ class Encoder(nn.Module):
     def __init__(self, name: str, network: nn.Module, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.name, self.network, self.channels = name, network, channels
-        self.mean: tuple[float, float, float] = tuple(self.network.default_cfg["mean"])
-        self.std: tuple[float, float, float] = tuple(self.network.default_cfg["std"])
+        self.mean: tuple[float, ...] = tuple(self.network.default_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.network.default_cfg["std"])
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> list[str]:
         """Load weights under timm's names and return the names of the encoder's tensors that the state lacks.
 
+        A convolution of RGB that meets another number of bands is adapted as timm does: repeated and made weaker by as
+        much, or summed for one band.
         Raises WeightsError for a state that cannot be fitted to the network.
         """
         own, named = self.network.state_dict(), self.own_names(state)
-        fitting = {key: named[key] for key in own if key in named and named[key].shape == own[key].shape}
+        fitted = {key: _of_bands(named[key], own[key]) for key in own if key in named}
+        fitting = {key: value for key, value in fitted.items() if value.shape == own[key].shape}
         self.network.load_state_dict(fitting, strict=False)
         return [key for key in own if key not in fitting and not key.endswith("num_batches_tracked")]
 
@@ -49,17 +54,25 @@ class Encoder(nn.Module):
         return dict(state)
 
 
+def _of_bands(weight: Tensor, own: Tensor) -> Tensor:
+    """Adapt a weight (out, 3, h, w) to an own one that reads another number of bands; return any other as it is."""
+    if weight.ndim == own.ndim == 4 and weight.shape[1] == 3 != own.shape[1]:
+        adapted: Tensor = adapt_input_conv(own.shape[1], weight)
+        return adapted
+    return weight
+
+
 class PyramidEncoder(Encoder):
     """A network cut down to the two maps that DeepLabV3+ reads: at stride 4 and at the output stride.
 
     name: of a timm model with `features_only`. output_stride: 8, 16 or 32 (32 = as the network was built).
-    Raises ConfigError if the network does not exist or yields no such maps.
+    num_bands: of images. Raises ConfigError if the network does not exist or yields no such maps.
     """
 
-    def __init__(self, name: str, output_stride: int) -> None:
-        stride = {} if output_stride == 32 else {"output_stride": output_stride}
+    def __init__(self, name: str, output_stride: int, num_bands: int = 3) -> None:
+        settings = {"in_chans": num_bands} | ({} if output_stride == 32 else {"output_stride": output_stride})
         try:
-            probe = timm.create_model(name, features_only=True, **stride)
+            probe = timm.create_model(name, features_only=True, **settings)
         except Exception as error:
             raise ConfigError(
                 f"model.encoder: timm cannot build `{name}` as a feature pyramid at output stride {output_stride} "
@@ -72,15 +85,15 @@ class PyramidEncoder(Encoder):
                 f"model.encoder: `{name}` yields maps at strides {reduction}, but a map at stride {LOW_STRIDE} "
                 f"and a last one at {output_stride} (model.output_stride) are needed; choose another encoder or stride"
             )
-        _try(probe, name, channels)
+        _try(probe, name, channels, num_bands)
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1
         # Built again, so that blocks behind the maps in use are not there at all.
-        network = timm.create_model(name, features_only=True, out_indices=(low, deep), **stride)
+        network = timm.create_model(name, features_only=True, out_indices=(low, deep), **settings)
         speed_up(network)
         super().__init__(name, network, (channels[low], channels[deep]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Encode a normalised image (B, 3, H, W) to its maps at stride 4 and at the output stride."""
+        """Encode a normalised image (B, bands, H, W) to its maps at stride 4 and at the output stride."""
         return tuple(self.network(image))
 
     def own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,10 +107,10 @@ def first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _try(network: nn.Module, name: str, channels: list[int]) -> None:
+def _try(network: nn.Module, name: str, channels: list[int], num_bands: int) -> None:
     """Refuse networks bound to one image size or with channels last, before a training meets them."""
     try:
-        found = [feature.shape[1] for feature in network.eval()(torch.zeros(1, 3, 65, 97))]
+        found = [feature.shape[1] for feature in network.eval()(torch.zeros(1, num_bands, 65, 97))]
     except Exception as error:
         raise ConfigError(
             f"model.encoder: `{name}` cannot read an image of 65 × 97 pixels ({first_line(error)}); choose one that "

@@ -16,7 +16,7 @@ from des4.models.prototypes import PrototypeClassifier, Start
 from des4.models.recompute import recompute_activations
 from des4.models.vit import TransformerEncoder, is_transformer
 from des4.models.weights import load_pretrained
-from des4.types import Config
+from des4.types import Bands, Config
 
 HeadName = Literal["linear", "prototype"]
 Head = nn.Module
@@ -70,7 +70,7 @@ class LinearClassifier(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Encoder, decoder and classifier. RGB in [0, 1] goes in, logits (B, C, h, w) come out: at stride 4 with
+    """Encoder, decoder and classifier. RGB, or bands, in [0, 1] goes in, logits (B, C, h, w) come out: at stride 4 with
     DeepLabV3+, at a quarter of the patches' stride with DPT.
 
     The network normalises its input itself, so whoever feeds it needs to know nothing about its weights.
@@ -86,22 +86,25 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(encoder.std), persistent=False)
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The encoder's maps of an image (B, 3, H, W) in [0, 1], as its decoder reads them."""
+        """The encoder's maps of an image (B, bands, H, W) in [0, 1], as its decoder reads them."""
         maps: tuple[Tensor, ...] = self.encoder((image - self.mean[:, None, None]) / self.std[:, None, None])
         return maps
 
     def features(self, image: Tensor) -> Tensor:
-        """Embeddings (B, D, h, w) of an image (B, 3, H, W) in [0, 1]."""
+        """Embeddings (B, D, h, w) of an image (B, bands, H, W) in [0, 1]."""
         return self.decoder(self.encode(image))  # type: ignore[no-any-return]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, h, w) of an image (B, 3, H, W) in [0, 1]."""
+        """Logits (B, C, h, w) of an image (B, bands, H, W) in [0, 1]."""
         return self.head(self.features(image))  # type: ignore[no-any-return]
 
 
-def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pretrained: bool = True) -> Segmenter:
+def build_segmenter(
+    config: ModelConfig, num_classes: int, head: HeadName, bands: Bands | None = None, *, pretrained: bool = True
+) -> Segmenter:
     """Build a segmenter with the classifier `head`, unless the config names another one.
 
+    bands: what images are made of, whose statistics the network normalises with; None: RGB, with those of the encoder.
     pretrained: load the encoder's weights as configured; False where a trained state is loaded over them anyway.
     Raises ConfigError for an encoder that does not fit and WeightsError for weights that do not.
     """
@@ -109,7 +112,9 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     embedding: EmbeddingKind = (
         config.embedding if config.embedding != "auto" else ("none" if name == "linear" else "norm")
     )
-    encoder, decoder = _networks(config, embedding)
+    encoder, decoder = _networks(config, embedding, len(bands.numbers) if bands else 3)
+    if bands:
+        encoder.mean, encoder.std = bands.mean, bands.std
     classifier: Head
     if name == "linear":
         classifier = LinearClassifier(num_classes, decoder.dim)
@@ -130,17 +135,17 @@ def build_segmenter(config: ModelConfig, num_classes: int, head: HeadName, *, pr
     return segmenter.to(memory_format=torch.channels_last)
 
 
-def _networks(config: ModelConfig, embedding: EmbeddingKind) -> tuple[Encoder, Decoder]:
+def _networks(config: ModelConfig, embedding: EmbeddingKind, num_bands: int) -> tuple[Encoder, Decoder]:
     """Build the encoder, and the decoder that reads its maps."""
     if is_transformer(config.encoder):
-        transformer = TransformerEncoder(config.encoder, config.output_stride)
+        transformer = TransformerEncoder(config.encoder, config.output_stride, num_bands)
         return transformer, DPT(
             transformer.channels[0],
             channels=config.channels,
             embedding=embedding,
             embedding_dim=config.embedding_dim,
         )
-    pyramid = PyramidEncoder(config.encoder, config.output_stride)
+    pyramid = PyramidEncoder(config.encoder, config.output_stride, num_bands)
     low_inputs, deep_inputs = pyramid.channels
     return pyramid, DeepLabV3Plus(
         deep_inputs,

@@ -43,11 +43,11 @@ class TransformerEncoder(Encoder):
     """A vision transformer cut down to the four maps that DPT reads, all of the stride of its patches.
 
     name: of a timm model of `FAMILIES` that takes images of any size. output_stride: that of pyramids; a transformer
-    has none to choose, so any but the default is refused. Raises ConfigError.
+    has none to choose, so any but the default is refused. num_bands: of images. Raises ConfigError.
     """
 
-    def __init__(self, name: str, output_stride: int = DEFAULT_STRIDE) -> None:
-        network = _build(name)
+    def __init__(self, name: str, output_stride: int = DEFAULT_STRIDE, num_bands: int = 3) -> None:
+        network = _build(name, num_bands)
         patch = network.patch_embed.feat_ratio(as_scalar=False)
         if output_stride != DEFAULT_STRIDE:
             raise ConfigError(
@@ -65,7 +65,7 @@ class TransformerEncoder(Encoder):
         self.indices, self.patch = indices, patch
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Encode a normalised image (B, 3, H, W) to four maps (B, D, h, w), shallow ones first.
+        """Encode a normalised image (B, bands, H, W) to four maps (B, D, h, w), shallow ones first.
 
         h·w patches come nearest to the image's size, at least one of them. The image is resized to theirs, corners
         aligned, so that they cover all of it and nothing else.
@@ -103,9 +103,9 @@ def nearest_count(side: int, patch: int) -> int:
     return max(1, (2 * side + patch) // (2 * patch))
 
 
-def _build(name: str) -> Any:
+def _build(name: str, num_bands: int) -> Any:
     try:
-        network = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+        network = timm.create_model(name, num_classes=0, dynamic_img_size=True, in_chans=num_bands)
     except Exception as error:
         raise ConfigError(
             f"model.encoder: timm cannot build `{name}` for images of any size ({first_line(error)}); choose another "

@@ -29,7 +29,7 @@ from PIL import Image
 import des4
 from des4.data.georeference import read_georeference
 from des4.data.video import is_video, read_frames
-from des4.data.windows import Decoded, Windows, open_windows
+from des4.data.windows import Decoded, Windows, open_windows, show
 from des4.predict.pieces import Piece, label_type
 from des4.predict.png import PngWriter
 from des4.predict.prediction import OVERLAY_PIXELS, grey_of_entropy, png_of_labels, reduction
@@ -37,7 +37,7 @@ from des4.predict.predictor import NO_PROGRESS, Predictor
 from des4.predict.sources import Job, find_images
 from des4.report.pictures import overlay
 from des4.runlog import read_json, write_json
-from des4.types import RunError, UserError
+from des4.types import Bands, DataError, RunError, UserError
 
 TABLE, SUMMARY = "predictions.csv", "predictions.json"
 FOLDERS = ("masks", "overlays", "entropy", "probs")
@@ -146,13 +146,15 @@ def _read_ahead(
     places: dict[int, Job] = {}
 
     def images() -> Iterator[Windows]:
-        for job, opened in _opened(jobs):
+        for job, opened in _opened(jobs, predictor.info.bands):
             try:
                 if not is_video(job.source):
                     image = opened.result()
                     places[id(image)] = job
                     yield image
                     continue
+                if predictor.info.bands is not None:
+                    raise DataError(f"{job.source}: is a video, and the network was trained on images of bands")
                 for frame, image in _frames(job):
                     if str(frame.source) in done:
                         progress(image.share)
@@ -167,12 +169,12 @@ def _read_ahead(
         yield places.pop(id(image)), image, pieces
 
 
-def _opened(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Windows]]]:
+def _opened(jobs: Sequence[Job], bands: Bands | None) -> Iterator[tuple[Job, Future[Windows]]]:
     """Open image files one after the other, a few ahead; a video is opened by whoever reads its frames."""
     with ThreadPoolExecutor(1, "read") as reader:
         ahead: deque[tuple[Job, Future[Windows]]] = deque()
         for job in jobs:
-            ahead.append((job, Future() if is_video(job.source) else reader.submit(open_windows, job.source)))
+            ahead.append((job, Future() if is_video(job.source) else reader.submit(open_windows, job.source, bands)))
             if len(ahead) > READ_AHEAD:
                 yield ahead.popleft()
         yield from ahead
@@ -290,7 +292,7 @@ class _Overlay:
         first = -band.top % self._step  # the rows of the picture are those of the whole image
         labels = band.labels[first :: self._step, :: self._step]
         if len(labels):
-            pixels = self._image.read(band.top, 0, len(band.labels), self._image.size[1])
+            pixels = show(self._image, band.top, 0, len(band.labels), self._image.size[1])
             self._rows.append(overlay(pixels[first :: self._step, :: self._step], labels, self._palette))
 
     def save(self, path: Path) -> None:

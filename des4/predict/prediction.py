@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data.windows import Windows
+from des4.data.windows import Windows, show
 from des4.predict.png import PngWriter
 from des4.report import pictures
 from des4.types import DataError, RunError
@@ -111,7 +111,7 @@ class Prediction:
         """Return the image and its labels with at most so many pixels."""
         step = reduction(self._image.size, pixels)
         height, width = self._image.size
-        rows = [self._image.read(top, 0, 1, width)[:, ::step] for top in range(0, height, step)]
+        rows = [show(self._image, top, 0, 1, width)[:, ::step] for top in range(0, height, step)]
         return np.concatenate(rows), self.labels[::step, ::step]
 
 

@@ -16,14 +16,16 @@ from torch import Tensor
 
 from des4.build import load_weights
 from des4.config import Overrides, differences, load_config
-from des4.data.windows import Decoded, Windows, open_windows
+from des4.data.bands import type_of, without_gaps
+from des4.data.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.engine import choose_device, segment_batch
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
+from des4.ops.pixels import unit
 from des4.predict.pieces import Piece, label_type
 from des4.predict.prediction import Prediction
-from des4.types import ConfigError, DataError, RunError, WeightsError
+from des4.types import Bands, ConfigError, DataError, RunError, WeightsError
 
 SMALLEST_WINDOW = 65
 """Pixels; a window below it shows too little to segment it."""
@@ -36,7 +38,7 @@ T = TypeVar("T")
 UNUSUAL = 0.5
 """The network was trained on images of so many times the size; smaller figures are told of."""
 
-Source = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+Source = str | Path | Image.Image | NDArray[Any] | Tensor
 NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
 
 
@@ -70,10 +72,11 @@ class Predictor:
     def predict(self, image: Source) -> NDArray[Any]:
         """Segment an image: (H, W) class indices. Files and PIL images are turned upright, as their EXIF data asks.
 
-        image: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a (3, H, W) tensor, uint8 or float in [0, 1].
+        image: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a (3, H, W) tensor, uint8 or float in [0, 1]. Of a
+        network of bands: a file, or an (H, W, bands) array or (bands, H, W) tensor of the values that files hold.
         Raises DataError.
         """
-        return self._collect(windows_of(image), keep=False).labels
+        return self._collect(windows_of(image, bands=self.info.bands), keep=False).labels
 
     @overload
     def segment(self, images: Source, probs: bool | None = None) -> Prediction: ...
@@ -82,17 +85,17 @@ class Predictor:
     def segment(self, images: Any, probs: bool | None = None) -> Prediction | list[Prediction]:
         """Segment an image, or each of a list: labels, probabilities, entropy, and pictures of them.
 
-        images: as of `predict`; a list, or a tensor (B, 3, H, W), gives a list.
+        images: as of `predict`; a list, or a tensor (B, bands, H, W), gives a list.
         probs: whether probabilities (C, H, W) and entropy are kept; None = where they take up to 256 MiB.
         Raises DataError.
         """
         if isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4):
             return list(self.stream(images, probs))
-        return self._collect(windows_of(images), probs)
+        return self._collect(windows_of(images, bands=self.info.bands), probs)
 
     def stream(self, images: Iterable[Source], probs: bool | None = None) -> Iterator[Prediction]:
         """Segment images one after the other, as `segment` does: never more than `batch` of them are in memory."""
-        sources = (windows_of(image, str(number)) for number, image in enumerate(images))
+        sources = (windows_of(image, str(number), self.info.bands) for number, image in enumerate(images))
         for image, pieces in self.pieces(sources):
             yield self._put_together(image, pieces, probs)
 
@@ -144,10 +147,10 @@ class Predictor:
             yield image, [Piece.of(Area(rows, columns, probs))]
             progress(image.share)
 
-    def _probs(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Probabilities (B, C, H, W) of images (B, H, W, 3)."""
+    def _probs(self, pixels: NDArray[Any]) -> Tensor:
+        """Probabilities (B, C, H, W) of images (B, H, W, bands)."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return segment_batch(self.segmenter, images.to(self.device).float() / 255, self.eval)
+        return segment_batch(self.segmenter, unit(images.to(self.device)), self.eval)
 
     def _by_tiles(self, image: Windows, progress: Callable[[float], None]) -> Iterator[Piece]:
         """Yield the pieces of an image that is cut. What runs out of memory does so with its first tile."""
@@ -223,10 +226,15 @@ def weights_file(source: str | Path) -> Path:
     return last
 
 
-def windows_of(image: Source, name: str = "image") -> Windows:
-    """Return an image of any accepted kind as one that can be read by windows. Raises DataError."""
+def windows_of(image: Source, name: str = "image", bands: Bands | None = None) -> Windows:
+    """Return an image of any accepted kind as one that can be read by windows. Raises DataError.
+
+    bands: what the network was trained on; None: 8-bit RGB.
+    """
     if isinstance(image, str | Path):
-        return open_windows(Path(image))
+        return open_windows(Path(image), bands)
+    if bands is not None:
+        return _of_bands(image, name, bands)
     if isinstance(image, Image.Image):
         image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     elif isinstance(image, Tensor):
@@ -236,6 +244,20 @@ def windows_of(image: Source, name: str = "image") -> Windows:
         raise DataError(f"an image is a file, a PIL image, a (3, H, W) tensor or an (H, W, 3) uint8 RGB array, "
                         f"not {given}")  # fmt: skip
     return Decoded(np.ascontiguousarray(image), name)
+
+
+def _of_bands(image: Image.Image | NDArray[Any] | Tensor, name: str, bands: Bands) -> Windows:
+    """Take an array of stored values as what a file of them would be. Raises DataError."""
+    values = image.detach().cpu().movedim(0, -1).numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
+    count = len(bands.numbers)
+    if not isinstance(values, np.ndarray) or values.ndim != 3 or values.shape[2] != count:
+        given = type(image).__name__ if isinstance(image, Image.Image) else f"{image.dtype} {tuple(image.shape)}"
+        raise DataError(f"an image for this network is a file, an (H, W, {count}) array or a ({count}, H, W) tensor, "
+                        f"not {given}")  # fmt: skip
+    if type_of(values.dtype) != bands.type:
+        raise DataError(f"an image for this network holds {bands.type} values, as the files that it was trained on, "
+                        f"not {values.dtype}")  # fmt: skip
+    return decoded_bands(np.ascontiguousarray(without_gaps(values, None)), name, bands)
 
 
 def _array(image: Tensor) -> NDArray[np.uint8]:

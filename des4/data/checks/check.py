@@ -55,7 +55,11 @@ def check_open(
     faults: Sequence[Finding] = (),
     progress: Progress = lambda looks, _: looks,
 ) -> DataCheck:
-    """Check the samples of some roles in a data set that is open. faults: what its reader found."""
+    """Check the samples of some roles in a data set that is open. faults: what its reader found.
+
+    Raises DataError if the images are of bands that cannot be read.
+    """
+    dataset.chosen  # noqa: B018  # seen once, before threads ask for it
     survey = Survey(dataset, named=bool(dataset.catalogue.classes))
     survey.findings += judge_file_names(dataset, list(faults))
     survey.findings += unread_files(dataset)

@@ -38,6 +38,7 @@ KINDS: dict[str, str] = {
     "too-large": "More pixels than are decoded",
     "several-frames": "Several frames in one file",
     "deep-image": "More than 8 bits a channel",
+    "other-bands": "Other bands, or values of another type, than the other images",
     "wrong-extension": "The extension names another format",
     "exif-rotation": "A rotation in the EXIF data",
     "cmyk": "Colours for printing (CMYK)",

@@ -10,14 +10,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from des4.data.bands import UnlikeOthersError
 from des4.data.checks.findings import Finding, Severity, from_error
 from des4.data.formats.files import FileDataset, Mask
 from des4.data.formats.masks import IndexMask
-from des4.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_header, decode_image
+from des4.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_header
+from des4.data.tiff import bits_of, is_picture, tags_of
 from des4.types import DataError
 
 Role = Literal["labelled", "val", "unlabelled"]
@@ -89,7 +91,7 @@ def look(dataset: FileDataset, sample_id: str, role: Role) -> Look:
     # Pillow counts without a copy of eight bytes a pixel, which bincount would need.
     labels = tuple(Image.fromarray(label.contiguous().numpy()).histogram())
     colours = _colours(mask, labels)
-    return Look(sample_id, role, tuple(findings), size, digest, labels, _digest(label), colours)
+    return Look(sample_id, role, tuple(findings), size, digest, labels, _digest(label.contiguous().numpy()), colours)
 
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,20 +109,22 @@ def _look_at_image(
         findings.append(from_error(refused, "missing-file", error, path))
         return None, None, None
     try:
-        pixels, header = decode_image(path, data), decode_header(path, data)
+        pixels, header = dataset.decode(path, data), dataset.header(path, data)
     except DataError as error:
         findings.append(_image_failure(refused, path, data, error))
         return None, None, None
-    findings += _oddities(path, data, header)
+    if dataset.chosen is None:
+        findings += _oddities(path, data, header)
     height, width = pixels.shape[1:]
     if min(height, width) < TINY:
         remedy = "is it a thumbnail? use the original"
         findings.append(Finding("warning", "tiny-image", path, f"is {width}×{height} pixels", remedy))
-    if (pixels == pixels[:, :1, :1]).all():
+    values = pixels.permute(1, 2, 0).numpy()
+    if (values == values[:1, :1]).all():
         remedy = "replace the image or take it out"
         findings.append(Finding("warning", "blank-image", path, "all pixels have one colour", remedy))
         return header, (height, width), None
-    return header, (height, width), _digest(pixels.permute(1, 2, 0))
+    return header, (height, width), _digest(values)
 
 
 def _oddities(path: Path, data: bytes, header: Header) -> Iterator[Finding]:
@@ -144,7 +148,8 @@ def _oddities(path: Path, data: bytes, header: Header) -> Iterator[Finding]:
 
 def _image_failure(severity: Severity, path: Path, data: bytes, error: DataError) -> Finding:
     """Say of which kind the failure to decode an image is."""
-    finding = from_error(severity, _failure(path, data), error, path)
+    code = "other-bands" if isinstance(error, UnlikeOthersError) else _failure(path, data)
+    finding = from_error(severity, code, error, path)
     if finding.code == "empty-file":
         return Finding(severity, "empty-file", path, "is empty", finding.remedy)
     if finding.code == "too-large":
@@ -163,6 +168,8 @@ def _failure(path: Path, data: bytes) -> str:
     """Name the kind of damage of a file that cannot be decoded."""
     if not data:
         return "empty-file"
+    if (tags := tags_of(data)) and not is_picture(tags):
+        return "deep-image" if bits_of(tags) > 8 else "other-bands"
     try:
         picture = Image.open(io.BytesIO(data))
         frames = getattr(picture, "n_frames", 1)
@@ -269,9 +276,8 @@ def _colours(mask: Mask, labels: tuple[int, ...]) -> dict[int, tuple[int, int, i
     return {label: colour for label, colour in colours.items() if often[colour] == 1}
 
 
-def _digest(pixels: Tensor) -> bytes:
+def _digest(array: NDArray[Any]) -> bytes:
     """Hash an array with its shape."""
-    array: NDArray[Any] = pixels.contiguous().numpy()
     hashed = blake2b(repr(array.shape).encode(), digest_size=16)
-    hashed.update(array.data)
+    hashed.update(np.ascontiguousarray(array).data)
     return hashed.digest()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from des4.data.checks.advice import Setting
 from des4.data.checks.findings import KINDS, SEVERITIES
 from des4.data.checks.survey import DataCheck
+from des4.ops.pixels import picture
 from des4.types import DataError
 
 Pixels = NDArray[np.uint8]
@@ -73,7 +74,8 @@ def examples(check: DataCheck, most: int = 6) -> list[tuple[str, Pixels, Pixels]
             continue
         if image.shape[1:] == label.shape:
             caption = f"{sample_id}: of all the labelled images it has most {', '.join(names)}"
-            pictures.append((caption, image.permute(1, 2, 0).contiguous().numpy(), label.numpy()))
+            shown = picture(image.permute(1, 2, 0).contiguous().numpy(), check.dataset.bands)
+            pictures.append((caption, shown, label.numpy()))
     return pictures
 
 

@@ -17,6 +17,7 @@ come to those in files.
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import random
@@ -25,24 +26,28 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor
 
+from des4.data.bands import LOOKED_AT, Chosen, UnlikeOthersError, choose, decode_bands, is_picture, layout_of, measure
 from des4.data.cache import GIB, PixelCache, cache_folder
 from des4.data.faults import is_collecting, stepping_over
 from des4.data.formats.palettes import Palette, distinct_palette
 from des4.data.ids import MergedIds
-from des4.data.images import IMAGE_SUFFIXES, read_bytes, read_header, read_image, turned_upright
+from des4.data.images import IMAGE_SUFFIXES, Header, decode_header, decode_image, read_bytes, turned_upright
 from des4.data.lists import Entry, read_list, refuse_repeats, sample_name
 from des4.data.protocols import PROTOCOLS, describe_lists, find_lists, known_protocol, require_protocol
 from des4.data.shards import Shards
+from des4.data.tiff import MissingExtraError
 from des4.data.walk import walk
-from des4.types import IGNORE, Config, DataError
+from des4.ops.pixels import scaled
+from des4.types import IGNORE, Bands, Config, DataError
 
 VAL_FOLDERS = frozenset({"val", "valid", "validation"})
 TEST_FOLDERS = frozenset({"test", "testing"})
@@ -77,6 +82,50 @@ class FilesConfig(Config):
     exif: Literal["auto", "upright", "stored"] = "auto"
     """How the masks of images were drawn whose EXIF data ask for a rotation: over the upright picture, over the stored
     pixels, or as the sizes say where they do."""
+    bands: tuple[PositiveInt, ...] | None = None
+    """Bands of the image files that the network sees, counted from 1, in this order: `4,3,2`. Default: 8-bit pictures
+    as RGB, all bands of others."""
+    value_range: tuple[tuple[float, float], ...] | None = None
+    """(low, high) of the values of each band, or once for all, that become 0 and 1; default: measured on the images."""
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _with_commas(cls, given: Any) -> Any:
+        """Take `4,3,2` and `1-13` apart, which a shell passes on without quotes."""
+        if isinstance(given, int) and not isinstance(given, bool):
+            return (given,)
+        if not isinstance(given, str):
+            return given
+        spread: list[int | str] = []
+        for part in filter(None, (part.strip() for part in given.split(","))):
+            first, dash, last = (end.strip() for end in part.partition("-"))
+            spans = dash and first.isdecimal() and last.isdecimal()
+            spread += range(int(first), int(last) + 1) if spans else [part]
+        return tuple(spread)
+
+    @field_validator("bands")
+    @classmethod
+    def _has_bands(cls, bands: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if bands == ():
+            raise ValueError("write one band or more, such as 4,3,2")
+        return bands
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _one_for_all(cls, given: Any) -> Any:
+        """Take a single (low, high) for that of all bands."""
+        if isinstance(given, str):
+            given = [part.strip() for part in given.split(",")]
+        return (
+            (given,) if isinstance(given, list | tuple) and given and not isinstance(given[0], list | tuple) else given
+        )
+
+    @field_validator("value_range")
+    @classmethod
+    def _is_a_range(cls, ranges: tuple[tuple[float, float], ...] | None) -> tuple[tuple[float, float], ...] | None:
+        if ranges is not None and not (ranges and all(-math.inf < low < high < math.inf for low, high in ranges)):
+            raise ValueError("write (low, high) with low < high, such as [0, 10000]")
+        return ranges
 
     @field_validator("protocol")
     @classmethod
@@ -180,6 +229,9 @@ class FileDataset(ABC):
         self.skip_broken = config.skip_broken
         self.allow_leak = config.allow_leak
         self._exif = config.exif
+        self._numbers, self._value_range = config.bands, config.value_range
+        self._bands: Bands | None = None
+        self._bands_are_known = False
         self._turns: dict[str, int] = {}  # of the samples checked: the EXIF orientation that the mask is to be given
         self.classes = catalogue.classes or self._find_classes()
         self.palette = catalogue.palette or distinct_palette(self.classes)
@@ -190,15 +242,102 @@ class FileDataset(ABC):
         """Whether `root` is laid out as this format is."""
 
     def image(self, sample_id: str) -> Tensor:
-        """Read an image upright, (3, H, W) uint8 RGB. Raises DataError."""
+        """Read an image upright: (3, H, W) uint8 RGB, or (bands, H, W) uint8 or float32 in [0, 1]. Raises DataError."""
+        bands, stored = self.bands, self.stored_image(sample_id)
+        if bands is None or bands.are_bytes:
+            return stored
+        return scaled(stored.permute(1, 2, 0), bands.ranges).permute(2, 0, 1)
+
+    def stored_image(self, sample_id: str) -> Tensor:
+        """Read an image upright, as its file holds it: see `decode`. Raises DataError."""
         if path := self._images.get(sample_id):
-            return self._cached(path, lambda: read_image(path))
+            return self._cached(path, lambda: self.decode(path, read_bytes(path)))
         if (shards := self._shards) is not None and sample_id in shards:
-            return self._cached(shards.tar(sample_id), lambda: shards.image(sample_id), sample_id)
+            source = self.image_file(sample_id)
+            return self._cached(shards.tar(sample_id), lambda: self.decode(source, shards.read(sample_id)), sample_id)
         raise DataError(f"{self.root}: has no image '{sample_id}'")
 
     def _cached(self, source: Path, decode: Callable[[], Tensor], member: str = "") -> Tensor:
-        return self._cache.get(source, decode, member) if self._cache else decode()
+        if self._cache is None:
+            return decode()
+        if self.chosen is not None:
+            member = f"{member}\0{self.chosen}"
+        return self._cache.get(source, decode, member)
+
+    def decode(self, path: Path, data: bytes) -> Tensor:
+        """Decode an image file: (3, H, W) uint8 RGB; of bands their stored values, as `decode_bands` does.
+
+        Raises DataError.
+        """
+        return decode_image(path, data) if self.chosen is None else decode_bands(path, data, self.chosen)
+
+    def header(self, path: Path, data: bytes | None = None) -> Header:
+        """Read the header of an image file, whose content may be given. Raises DataError."""
+        data = read_bytes(path) if data is None else data
+        return decode_header(path, data) if self.chosen is None else layout_of(path, data).header
+
+    @property
+    def bands(self) -> Bands | None:
+        """What the images are made of; None: 8-bit pictures, read as RGB. It is measured when it is first asked for.
+
+        Raises DataError if no image can be read for that.
+        """
+        if not self._bands_are_known:
+            lists = (self.labelled, self.unlabelled)
+            self.read_as(measure(self.stored_image, lists, self.chosen, self._value_range) if self.chosen else None)
+        return self._bands
+
+    def read_as(self, bands: Bands | None) -> None:
+        """Read images as another data set's, which a network was trained on.
+
+        Where `data.bands` is given it says which of these files' bands those are. Raises DataError if they are not as
+        many, or 8-bit pictures are expected.
+        """
+        if bands is None and self._numbers is not None:
+            raise DataError("data.bands: the network was trained on 8-bit pictures in RGB; leave it out")
+        if bands is not None and self._numbers is not None and self._numbers != bands.numbers:
+            if len(self._numbers) != len(bands.numbers):
+                raise DataError(
+                    f"data.bands: names {len(self._numbers)} bands, and the network was trained on {len(bands.numbers)}"
+                )
+            bands = bands.model_copy(update={"numbers": self._numbers})
+        self._bands, self._bands_are_known = bands, True
+        self.chosen = None if bands is None else Chosen.of(bands)
+
+    @cached_property
+    def chosen(self) -> Chosen | None:
+        """Which bands are read of each file; None: the images are 8-bit pictures.
+
+        It is seen from labelled and val images. Raises DataError if they do not hold the bands that the config names,
+        or cannot be read without an extra.
+        """
+        ids = [*self.labelled, *self.val]
+        found: Chosen | None = None
+        failure: DataError | None = None
+        for place in range(0, len(ids), max(1, len(ids) // LOOKED_AT)):
+            path = self.image_file(ids[place])
+            try:
+                data = self.image_bytes(ids[place])
+                pictures = self._numbers is None and is_picture(path, data)
+                found = found or (None if pictures else choose(path, data, self._numbers))
+            except DataError as error:
+                failure = failure or error
+                continue
+            if pictures:
+                self._refuse_range()
+                return None
+        if found is not None:
+            self.notes += (f"images: {found}",)
+        elif self._numbers is not None or isinstance(failure, MissingExtraError | UnlikeOthersError):
+            raise failure or DataError(f"{self.root}: no labelled image says what its bands are; add some")
+        return found  # if nothing could be read, whoever reads all files will say why
+
+    def _refuse_range(self) -> None:
+        if self._value_range is not None:
+            raise DataError(
+                f"{self.root}: data.value_range is for images of bands, and these are 8-bit pictures, read as RGB; "
+                "leave it out, or say which bands with data.bands"
+            )
 
     def label(self, sample_id: str) -> Tensor:
         """Read the mask of a labelled, val or revealed image, (H, W) uint8 with classes 0..C-1 and IGNORE.
@@ -271,7 +410,7 @@ class FileDataset(ABC):
                 f"{self.root}: '{sample_id}' is neither a labelled nor a val image, so its mask is not read"
             )
         path, mask = self._images[sample_id], self._masks[sample_id]
-        image, size = read_header(path), mask.size()
+        image, size = self.header(path), mask.size()
         drawn = self._exif
         if drawn == "auto" and size == image.size == image.upright and image.rotated:
             raise DataError(

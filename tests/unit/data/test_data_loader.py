@@ -26,7 +26,7 @@ from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
 from des4.ops.noise import sample_key
-from des4.types import DataError, ViewSpec
+from des4.types import ConfigError, DataError, ViewSpec
 
 DATA = Scenes(ScenesConfig(labeled=5, unlabeled=7, val=1, size=48))
 SPEC = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
@@ -387,3 +387,8 @@ def test_pixels_that_an_oracle_does_not_know_are_no_valid_ones():
     told = make(data, oracle=True, views=ViewsConfig(crop_size=48, scale=(1.0, 1.0), flip=0.0))[0].unlabelled
     assert not told.valid[:, :10].any() and told.valid[:, 10:].all()
     assert (told.truth[:, :10] == 0).all()
+
+
+def test_the_operations_of_augseg_want_colours():
+    with pytest.raises(ConfigError, match="augseg changes the colours"):
+        make(spec=ViewSpec(strong=1, photometric="augseg"), colour=False)

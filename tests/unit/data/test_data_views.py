@@ -205,3 +205,27 @@ def test_a_box_can_be_written_by_hand():
         [2, 2, 3, 3, 255],
         [2, 2, 3, 3, 255],
     ]
+
+
+def test_images_of_bands_are_cut_padded_and_resized_as_bytes_are():
+    config = ViewsConfig(crop_size=(40, 30), scale=(0.7, 0.7))
+    box = draw_crop(config, 33, 29, rng(0))
+    image = torch.rand(33, 29, 5).permute(2, 0, 1)
+    fill = (0.1, 0.2, 0.3, 0.4, 0.5)
+    crop = crop_image(image, box, config)
+    views, valid = padded_views(crop[None].clone(), [box], fill)
+    assert (views.shape, views.dtype) == ((1, 5, 40, 30), torch.float32)
+    assert views[0][:, ~valid[0]].unique(dim=1).flatten().tolist() == pytest.approx(fill)
+    bands = crop_image((image[:3] * 255).round().to(torch.uint8), box, config)
+    assert (bands.float() / 255 - crop[..., :3]).abs().max() < 0.01
+
+
+def test_bands_have_brightness_contrast_and_blur_but_no_colour():
+    images = torch.rand(3, 5, 16, 16)
+    draws = [Photometric(0.8, 0.5, 0.3, 0.2, 1.0, 0.0), Photometric(saturation=0.1, hue=0.2, grey=1.0), Photometric()]
+    out = strong_view(images, draws, colour=False)
+    mean = images[0].mean((1, 2), keepdim=True)
+    assert torch.allclose(out[0], (0.8 * (mean + 0.5 * (images[0] - mean))).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(out[1:], images[1:], atol=1e-6)
+    blurred = strong_view(images, [Photometric(sigma=1.0)] * 3, colour=False)
+    assert blurred.std() < 0.5 * images.std()

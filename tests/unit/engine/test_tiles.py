@@ -126,3 +126,12 @@ def test_a_disk_without_room_is_named(monkeypatch):
 def test_tiles_are_counted():
     assert Tiling.of(EvalConfig(), 1024).count((20_000, 20_000)) == 23 * 23
     assert Tiling.of(EvalConfig(), 1024).count((10, 2000)) == 3
+
+
+def test_bands_are_resized_by_tiles_as_whole():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(5, 4, 1), nn.AvgPool2d(4))
+    image = torch.rand(120, 90, 5)
+    config = EvalConfig(resize=0.5)
+    found = put_together(model, image.numpy(), config, Tiling(32, 28, "ramp"))
+    torch.testing.assert_close(found, segment(model, image.permute(2, 0, 1), config), atol=0.02, rtol=0)

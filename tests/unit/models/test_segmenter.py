@@ -6,7 +6,7 @@ from torch import nn
 
 from des4.models import LinearClassifier, ModelConfig, PrototypeClassifier, build_segmenter
 from des4.models.encoders import PyramidEncoder
-from des4.types import ConfigError
+from des4.types import Bands, ConfigError
 
 
 @pytest.mark.parametrize("size", [(513, 513), (769, 769), (801, 801), (65, 161), (97, 50), (33, 33)])
@@ -130,6 +130,29 @@ def test_an_encoder_loads_its_own_state_and_names_what_is_missing() -> None:
     lost = state.pop("conv_stem.weight")
     assert encoder.load(state) == ["conv_stem.weight"]
     assert encoder.load({**state, "conv_stem.weight": lost[:1]}) == ["conv_stem.weight"]  # another shape is no match
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_resnet"])
+@pytest.mark.parametrize("num_bands", [1, 6])
+def test_weights_of_rgb_are_kept_for_other_bands(name: str, num_bands: int) -> None:
+    rgb, other = PyramidEncoder(name, 16).eval(), PyramidEncoder(name, 16, num_bands).eval()
+    assert other.load(rgb.network.state_dict()) == []
+    image = torch.rand(1, 3, 32, 32) if num_bands == 6 else torch.rand(1, 1, 32, 32).expand(1, 3, 32, 32)
+    bands = image.repeat(1, 2, 1, 1) if num_bands == 6 else image[:, :1]  # which say what the colours say
+    with torch.inference_mode():
+        for expected, found in zip(rgb(image), other(bands), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_bands_are_normalised_with_their_own_statistics(tiny_model: ModelConfig) -> None:
+    mean, std = (0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 0.8)
+    bands = Bands(numbers=(1, 2, 3, 4), type="uint16", ranges=((0, 1),) * 4, mean=mean, std=std)
+    segmenter = build_segmenter(tiny_model, 3, "linear", bands).eval()
+    image = torch.rand(2, 4, 32, 48)
+    seen = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    for found, expected in zip(segmenter.encode(image), segmenter.encoder(seen), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert segmenter(image).shape == (2, 3, 8, 12)
 
 
 def test_a_network_whose_pyramid_flattens_its_stages_loads_under_the_networks_own_names() -> None:

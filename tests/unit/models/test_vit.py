@@ -346,3 +346,12 @@ def test_of_all_transformers_in_timm_beit_alone_is_refused() -> None:
                 refused.append(name)
     assert refused
     assert all(name.startswith("beit") for name in refused)
+
+
+def test_weights_of_rgb_are_kept_for_other_bands() -> None:
+    rgb, other = TransformerEncoder("test_vit").eval(), TransformerEncoder("test_vit", num_bands=6).eval()
+    assert other.load(rgb.network.state_dict()) == []
+    image = torch.rand(1, 3, 32, 48)
+    with torch.inference_mode():
+        for expected, found in zip(rgb(image), other(image.repeat(1, 2, 1, 1)), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
