@@ -18,7 +18,7 @@ from torch import Tensor
 from des4.losses import judged
 from des4.methods.base import Network, Setting
 from des4.methods.bases import SingleNetwork
-from des4.methods.ingredients.targets import Target
+from des4.methods.ingredients.targets import target_of
 from des4.models.discriminator import Discriminator
 from des4.ops.resize import upsample
 from des4.types import Batch, Config, ViewSpec
@@ -78,7 +78,8 @@ class AdvSemSeg(SingleNetwork):
         fooled = config.adversarial_weight * judged(found[:count], True, valid[:count], labelled.pixels)
         fooled += config.unlabelled_adversarial_weight * judged(found[count:], True, valid[count:], view.pixels)
         belief = found[count:].detach().sigmoid()
-        target = Target(probs[count:].argmax(1), belief, valid[count:], config.threshold, self.supervision, view.pixels)
+        target = target_of(probs[count:].detach(), unlabelled, view).hardened(0.0, self.supervision)
+        target = target.only(belief >= config.threshold)
         begun = self.step >= config.semi_start * self.setting.total_steps
         semi = config.semi_weight * target.mean_over_kept(unknown) if begun else unknown.new_zeros(())
 

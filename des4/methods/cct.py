@@ -15,12 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.losses import squared_gap
 from des4.methods.base import Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
-from des4.ops.resize import shrink_label
+from des4.methods.ingredients.targets import target_of
 from des4.types import Batch, Config, ConfigError, ViewSpec
 
 Kind = Literal["drop", "active", "noise", "objects", "context"]
@@ -68,14 +67,11 @@ class CCT(SingleNetwork):
         features = self.student.features(torch.cat([labelled.image, view.mixed]))
         clean, logits = features[count:], self.labelled_logits(features[:count], labelled)
         with torch.no_grad():
-            target = self.student.head(clean).float().softmax(1)
-        valid, size, gaps = view.mix(unlabelled.valid), (clean.shape[-2], clean.shape[-1]), []
-        pixels = valid.sum().clamp_min(1) if view.pixels is None else view.pixels
-        pixels = pixels * (size[0] * size[1] / valid[0].numel())  # as many places of the grid
-        valid = shrink_label(valid, size)
+            target = target_of(self.student.head(clean).float().softmax(1), unlabelled, view)
+        gaps = []
         for number, (kind, classify) in enumerate(zip(self.kinds, self.auxiliary, strict=True)):
-            probs = classify(self.perturbed(kind, clean, target, unlabelled.keys, f"{kind}{number}")).float().softmax(1)
-            gaps.append(squared_gap(probs, target, valid, pixels) / probs.shape[1])
+            said = classify(self.perturbed(kind, clean, target.probs, unlabelled.keys, f"{kind}{number}"))
+            gaps.append(target.squared_gap(said) / said.shape[1])
         weight = self.config.consistency_weight * sigmoid_ramp(self.step, self.config.ramp * self.setting.total_steps)
         return {"labelled": self.supervise(logits, labelled), "consistency": weight * torch.stack(gaps).mean()}
 

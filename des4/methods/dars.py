@@ -10,7 +10,6 @@ thresholds are of the confidences that the round has seen so far; there, of thos
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -95,12 +94,12 @@ class DARS(SingleNetwork):
         soft = averaged_target(
             lambda image: [self.labeller(image)], unlabelled, (1.0,), self.config.pseudo_label_mirror
         )
-        target = soft.hardened(0.5, self.supervision)
+        target = soft.hardened(0.0, self.supervision)
         edge, rate = self.confidences.top(ratio * self.prior)
         noise = uniform(unlabelled.keys, target.label.shape[1:], "kept pixels")
         kept = (target.confidence >= edge[target.label]) & (noise < rate[target.label]) & (self.confidences.steps > 0)
         self.confidences.collect(target.confidence, target.valid, target.label)
-        return replace(target, confidence=kept.float())
+        return target.only(kept)
 
     def after_step(self) -> None:
         """Move the memory; where a round ends, the labeller becomes what the student is."""

@@ -8,7 +8,6 @@ quantiles and centres are those of past steps, and classes go by their numbers; 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -77,7 +76,7 @@ class U2PL(TeacherStudent):
             unsure = doubt(target.probs)  # which rises with the entropy
             low, high = self.entropies.quantile(alpha), self.entropies.quantile(1 - alpha)
             labels = target.hardened(0.0, self.supervision)
-            reliable = replace(labels, confidence=1 - unsure, threshold=1 - high).mixed(view)
+            reliable = labels.only(unsure <= high).mixed(view)
             sure = labels.label.masked_fill(~((unsure <= low) & unlabelled.valid), IGNORE)
             anchors = sure.masked_fill(labels.confidence <= config.anchor_threshold, IGNORE)
             known = self._remember(batch, seen, logits.softmax(1), sure, unsure >= high)

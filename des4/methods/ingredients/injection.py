@@ -23,7 +23,8 @@ def injected(image: Tensor, target: Target, labelled: Labelled, box: Tensor) -> 
     return torch.where(box[:, None], labelled.image[partner], image), replace(
         target,
         label=torch.where(box, label.masked_fill(~valid, 0), target.label),
-        confidence=target.confidence.masked_fill(box, 1.0),
+        confidence=target.confidence.masked_fill(box, torch.nan),  # of a label that is no guess
+        keep=torch.where(box, valid, target.keep),
         valid=torch.where(box, valid, target.valid),
     )
 

@@ -16,35 +16,34 @@ from torch import Tensor
 from des4.losses import divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
 from des4.ops.reduce import mean_over, share
-from des4.ops.resize import on_grid, upsample
+from des4.ops.resize import on_grid, shrink_label, upsample
 from des4.types import Labelled, StrongView, TargetWatch, Unlabelled
 
 
 @dataclass(frozen=True)
 class Target:
-    """Hard pseudo-labels. label: (B, H, W) int64. confidence: (B, H, W) in [0, 1]. valid: (B, H, W) bool.
+    """Hard pseudo-labels. label: (B, H, W) int64. confidence: (B, H, W), its probability, or NaN where it is given.
 
-    threshold: confidence that a label needs to count, a number or a scalar. supervision: the run's cross-entropies.
-    pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`.
+    keep: (B, H, W) bool, where a label counts: nowhere but on `valid` pixels. valid: (B, H, W) bool. supervision: the
+    run's cross-entropies. pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`; it counts no given label.
     """
 
     label: Tensor
     confidence: Tensor
+    keep: Tensor
     valid: Tensor
-    threshold: float | Tensor
     supervision: Supervision
     pixels: Tensor | None = None
     watch: TargetWatch | None = None
 
-    @property
-    def keep(self) -> Tensor:
-        """Where a label counts, (B, H, W) bool: on valid pixels of enough confidence."""
-        return (self.confidence >= self.threshold) & self.valid
-
     def mixed(self, view: StrongView) -> Target:
         """The target of a strong view once it is mixed."""
-        label, confidence, valid = (view.mix(tensor) for tensor in (self.label, self.confidence, self.valid))
-        return replace(self, label=label, confidence=confidence, valid=valid, pixels=view.pixels)
+        maps = {name: view.mix(getattr(self, name)) for name in ("label", "confidence", "keep", "valid")}
+        return replace(self, **maps, pixels=view.pixels)
+
+    def only(self, where: Tensor) -> Target:
+        """The target whose labels count in a mask (B, H, W) alone, if at all."""
+        return replace(self, keep=self.keep & where)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
@@ -93,9 +92,10 @@ class SoftTarget:
         return replace(self, probs=view.mix(self.probs), valid=view.mix(self.valid), pixels=view.pixels)
 
     def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
-        """The most probable class of each pixel, with its probability."""
+        """The most probable class of each pixel; it counts where its probability is at least the threshold."""
         confidence, label = self.probs.max(1)
-        return Target(label, confidence, self.valid, threshold, supervision, self.pixels, self.watch)
+        keep = (confidence >= threshold) & self.valid
+        return Target(label, confidence, keep, self.valid, supervision, self.pixels, self.watch)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) to the distributions, over valid pixels; a scalar.
@@ -125,6 +125,7 @@ class SoftTarget:
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
+        self._show(logits)
         return divergence(upsample(logits.float(), _size(self.valid)), self.probs, self.valid, self.pixels)
 
     def share_sure(self, threshold: float) -> Tensor:
@@ -166,16 +167,24 @@ def averaged_target(
     return target_of(sum(found[1:], found[0]) / len(found), unlabelled)
 
 
-def target_of(probs: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
+def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | None = None) -> SoftTarget:
     """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them.
 
     Every target is made here: one that is put together by hand is neither watched nor replaced.
+    Of unlabelled images `probs` may lie on a grid, (B, C, h, w), and so does the target then, each place of it being so
+    many pixels; and it may be of a strong view of theirs, once that is mixed, instead of the weak one.
     """
     if not isinstance(images, Unlabelled):
         return SoftTarget(probs, images.valid, images.pixels)
-    if images.truth is not None:
-        probs = torch.zeros_like(probs).scatter_(1, images.truth[:, None], 1.0)
-    return SoftTarget(probs, images.valid, images.pixels, images.watch)
+    size, valid, truth, pixels = _size(probs), images.valid, images.truth, images.pixels
+    if view is not None:
+        valid, truth, pixels = view.mix(valid), None if truth is None else view.mix(truth), view.pixels
+    if size != _size(valid):
+        pixels = valid.sum().clamp_min(1) if pixels is None else pixels
+        pixels = pixels * (size[0] * size[1] / valid[0].numel())
+    if truth is not None:
+        probs = torch.zeros_like(probs).scatter_(1, shrink_label(truth, size)[:, None], 1.0)
+    return SoftTarget(probs, shrink_label(valid, size), pixels, images.watch)
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

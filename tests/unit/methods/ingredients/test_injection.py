@@ -43,8 +43,8 @@ def test_pixels_and_labels_come_together_and_what_has_no_label_counts_nowhere() 
     target = Target(
         torch.zeros(4, 1, 2, dtype=torch.int64),
         torch.full((4, 1, 2), 0.5),
+        torch.zeros(4, 1, 2, dtype=torch.bool),
         torch.tensor([[[True, False]]]).expand(4, 1, 2),
-        0.9,
         Supervision(SupervisionConfig(), torch.tensor([1, 1, 1])),
     )
     box = torch.tensor([[[True, True]], [[False, True]], [[False, False]], [[False, True]]])
@@ -57,3 +57,5 @@ def test_pixels_and_labels_come_together_and_what_has_no_label_counts_nowhere() 
     assert found.label.tolist() == [[[2, 0]], [[0, 0]], [[0, 0]], [[0, 1]]]
     assert found.valid.tolist() == [[[True, False]], [[True, False]], [[True, False]], [[True, True]]]
     assert found.keep.tolist() == [[[True, False]], [[False, False]], [[False, False]], [[False, True]]]
+    assert torch.equal(found.confidence.isnan(), box)  # nobody counts them as pseudo-labels
+    assert (found.confidence[~box] == 0.5).all()

@@ -12,7 +12,7 @@ from torch import Tensor
 from des4.losses import kept_cross_entropy, soft_cross_entropy, squared_gap
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import Target, averaged_target, hard_target, soft_target
+from des4.methods.ingredients.targets import SoftTarget, averaged_target, hard_target, soft_target, target_of
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
 KEYS = torch.tensor([1, 2])
@@ -91,7 +91,7 @@ def test_nothing_is_kept_above_a_confidence_of_one(unlabelled: Unlabelled, logit
 def test_a_target_that_knows_nothing_is_kept_nowhere() -> None:
     nan = torch.full((1, 2, 2), torch.nan)
     everywhere = torch.ones(1, 2, 2, dtype=torch.bool)
-    assert not Target(torch.zeros(1, 2, 2, dtype=torch.int64), nan, everywhere, 0.0, SUPERVISION).keep.any()
+    assert not SoftTarget(nan[:, None].expand(1, 3, 2, 2), everywhere).hardened(0.0, SUPERVISION).keep.any()
 
 
 def test_a_soft_target_over_labelled_and_unlabelled_images(unlabelled: Unlabelled, logits: Tensor) -> None:
@@ -187,14 +187,12 @@ def test_a_watched_distribution_is_shown_by_its_best_class_wherever_it_counts(
     target = soft_target(logits, replace(unlabelled, watch=watch)).mixed(unlabelled.strong[0])
     target.cross_entropy(student)
     target.squared_gap(student)
-    target.adjusted(torch.tensor([0.5, 0.3, 0.2]), 1.0).cross_entropy(student)
-    first, second, third = watch.shown
-    for one in (first, second):
-        _, label, confidence, keep, valid = one
+    target.divergence(student)
+    assert len(watch.shown) == 3
+    for _, label, confidence, keep, valid in watch.shown:
         assert torch.equal(label, target.probs.argmax(1)[:, ::4, ::4])
         assert torch.equal(confidence, target.probs.amax(1)[:, ::4, ::4])
         assert torch.equal(keep, valid) and torch.equal(valid, target.valid[:, ::4, ::4])
-    assert not torch.equal(third[2], first[2])  # as it is learnt from
 
 
 def test_of_a_target_over_both_kinds_of_images_the_unlabelled_part_is_shown(
@@ -216,8 +214,45 @@ def test_an_oracle_says_what_is_true_instead(unlabelled: Unlabelled, logits: Ten
     assert torch.equal(hard.label, truth)
     assert torch.equal(hard.keep, unlabelled.valid) and (hard.confidence == 1).all()
     averaged = averaged_target(lambda image: [logits, -logits], told, (1.0, 0.5), mirror=True)
-    prior = torch.tensor([0.7, 0.2, 0.1])
-    for soft in (soft_target(logits, told), averaged, averaged.adjusted(prior, 0.5)):
+    for soft in (soft_target(logits, told), averaged):
         assert torch.equal(soft.probs, F.one_hot(truth, 3).movedim(-1, 1).float())
     labelled = Labelled(torch.rand(2, 3, 9, 9), truth, KEYS)
     assert torch.equal(soft_target(logits, labelled).probs, soft_target(logits, unlabelled).probs)
+
+
+def test_a_target_of_a_mixed_view_is_mixed_already(unlabelled: Unlabelled, logits: Tensor) -> None:
+    (view,), watch = unlabelled.strong, Seen()
+    truth = torch.randint(3, (2, 9, 9), generator=torch.Generator().manual_seed(2))
+    probs = upsampled(logits).softmax(1)
+    target = target_of(probs, replace(unlabelled, watch=watch), view)
+    assert target.probs is probs and target.watch is watch
+    assert torch.equal(target.valid, view.mix(unlabelled.valid))
+    assert target.pixels is view.pixels
+    assert torch.equal(target_of(probs, replace(unlabelled, truth=truth), view).probs.argmax(1), view.mix(truth))
+
+
+def test_a_target_on_a_grid_has_places_that_stand_for_many_pixels(unlabelled: Unlabelled, logits: Tensor) -> None:
+    truth = torch.randint(3, (2, 9, 9), generator=torch.Generator().manual_seed(2))
+    probs = logits.softmax(1)
+    target = target_of(probs, unlabelled)
+    assert target.probs is probs
+    assert torch.equal(target.valid, unlabelled.valid[:, ::4, ::4])
+    assert target.pixels.item() == pytest.approx(70 * 9 / 81)
+    student = torch.randn(2, 3, 3, 3)
+    expected = ((student.softmax(1) - probs).square().sum(1) * target.valid).sum() / (70 / 9)
+    torch.testing.assert_close(target.squared_gap(student), expected)
+    alone = target_of(probs, replace(unlabelled, pixels=None))
+    assert alone.pixels.item() == pytest.approx(unlabelled.valid.sum().item() / 9)
+    told = target_of(probs, replace(unlabelled, truth=truth))
+    assert torch.equal(told.probs.argmax(1), truth[:, ::4, ::4])
+    assert (told.probs.amax(1) == 1).all()
+
+
+def test_a_method_may_let_only_some_labels_count(unlabelled: Unlabelled, logits: Tensor) -> None:
+    target, where = hard_target(logits, unlabelled, 0.6, SUPERVISION), torch.rand(2, 9, 9) > 0.5
+    chosen = target.only(where)
+    assert torch.equal(chosen.keep, target.keep & where)
+    assert torch.equal(chosen.confidence, target.confidence)
+    (view,) = unlabelled.strong
+    assert torch.equal(chosen.mixed(view).keep, view.mix(chosen.keep))
+    torch.testing.assert_close(chosen.mean_over_kept(logits) * chosen.share_kept(), chosen.cross_entropy(logits))
