@@ -217,6 +217,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "cct",
         "vat",
         "prevmatch",
+        "gct",
         "des4",
     ]
     annotation = RunConfig.model_fields["method"].annotation

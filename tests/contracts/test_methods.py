@@ -36,6 +36,7 @@ PREDICTORS = {
     "cct": ["student"],
     "vat": ["teacher", "student"],
     "prevmatch": ["student"],
+    "gct": ["student", "peer"],
     "des4": ["teacher", "student"],
 }
 

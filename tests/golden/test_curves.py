@@ -50,6 +50,11 @@ KINDS = {
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
     ("cct", "consistency"): "squared gap",
+    ("gct", "student/correction"): "prototypes",
+    ("gct", "peer/correction"): "prototypes",
+    ("gct", "detector"): "flaws",
+    ("gct", "student/consistency"): "exchange",
+    ("gct", "peer/consistency"): "exchange",
 }
 """Kinds of terms that are no plain cross-entropies; all of DeS4 hang on its prototypes."""
 
