@@ -85,15 +85,26 @@ def build_optimiser(method: Method, config: OptimConfig, batch_size: int) -> Opt
 class Together(Optimizer):
     """Several fused optimisers of different parameters as one, with the groups and the states of all.
 
-    Groups are the members' own, so that a rate that is set here is theirs; states are restored entry by entry, as
-    `restore_optimiser` does.
+    Groups and state are the members' own, so that a rate or a moment that is set here is theirs.
     """
 
     def __init__(self, *members: Optimizer) -> None:
         super().__init__([group for member in members for group in member.param_groups], {})
-        self.members = members
         for member in members:
             self.state.update(member.state)
+        self.members = members
+        self._share()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over another state, as `load_state_dict` does, and give the members their part of it."""
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        start = 0
+        for member in self.members:
+            stop = start + len(member.param_groups)
+            member.param_groups, start = self.param_groups[start:stop], stop
             member.state = self.state  # each reads that of its own parameters
 
     @torch.no_grad()

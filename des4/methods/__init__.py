@@ -10,6 +10,7 @@ from des4.methods.dars import DARS
 from des4.methods.des4 import DeS4
 from des4.methods.des4_committee import DeS4Committee
 from des4.methods.fixmatch import FixMatch
+from des4.methods.gct import GCT
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.prevmatch import PrevMatch
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "cct": CCT,
     "vat": VAT,
     "prevmatch": PrevMatch,
+    "gct": GCT,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

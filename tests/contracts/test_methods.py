@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from eager import eager
+from eager import LATER, eager, optimiser_of
 from torch import Tensor, nn
 
 from des4.losses import cross_entropy
@@ -37,16 +37,13 @@ PREDICTORS = {
     "cct": ["student"],
     "vat": ["teacher", "student"],
     "prevmatch": ["student"],
+    "gct": ["student", "peer"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }
 
 Make = Callable[..., Any]
 Step = Callable[[Method, torch.optim.Optimizer, Batch], dict[str, Tensor]]
-
-
-def optimiser_of(method: Method) -> torch.optim.Optimizer:
-    return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
 
 
 def train_step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
@@ -90,7 +87,8 @@ def test_terms_are_finite_scalars_and_steps_keep_all_state_finite(
         terms = train_step(method, optimiser, make_batch(seed))
         assert terms
         assert all(t.shape == () and t.dtype == torch.float32 and t.isfinite() and t >= 0 for t in terms.values())
-    assert all(t > 0 for t in terms.values())  # in a first step a memory may be empty
+    # in a first step a memory may be empty
+    assert all(term > 0 for key, term in terms.items() if key not in LATER.get(name, ()))
     assert [key for key, value in method.state_dict().items() if not value.isfinite().all()] == []
     assert method.step == 2
 
@@ -105,7 +103,7 @@ def test_each_term_alone_moves_trained_networks_and_only_the_one_it_names(
     for term, value in method.losses(make_batch()).items():
         gradients = torch.autograd.grad(value, list(trainable.values()), retain_graph=True, allow_unused=True)
         moved = [key for key, g in zip(trainable, gradients, strict=True) if g is not None and g.any()]
-        assert moved, term
+        assert moved or term in LATER.get(name, ()), term
         trained = tuple(f"{key}." for key, network in method.networks().items() if network.role != "averaged")
         assert all(key.startswith(trained) for key in moved), term
         assert term.split("/")[0] not in method.networks() or all(key.startswith(term.split("/")[0]) for key in moved)
@@ -133,7 +131,7 @@ def test_a_vision_transformer_takes_steps(name: str, make_method: Make, make_bat
     for seed in range(2):
         terms = train_step(method, optimiser, make_batch(seed, size=49))
         assert all(term.isfinite() and term >= 0 for term in terms.values())
-    assert all(term > 0 for term in terms.values())
+    assert all(term > 0 for key, term in terms.items() if key not in LATER.get(name, ()))
     torch.stack(list(method.losses(make_batch(2, size=49)).values())).sum().backward()
     trainable = {key: p for key, p in method.named_parameters() if p.requires_grad}
     assert [key for key, p in trainable.items() if p.grad is None or not p.grad.any()] == []

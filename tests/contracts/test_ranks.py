@@ -39,6 +39,7 @@ MODEL = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, lo
                     temperature=0.5)  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, eager(name)) for name in METHODS},
+    "u2pl": ("u2pl", {**eager("u2pl"), "unreliable": 0.0}),  # or pixels of fresh, nearly even networks fall either way
     "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
     "des4, accumulated": ("des4", {"sampling": "all"}),
     "a committee, in both parts": ("des4_committee", {"labels_alone": 0.3}),

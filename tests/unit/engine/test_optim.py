@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -163,6 +164,16 @@ def test_a_step_that_is_skipped_moves_neither_weights_nor_moments_of_either():
     assert moved == {"network": [0, 0], "critic": [0, 0]}
     assert all(torch.equal(value, before[key]) for key, value in optimiser.state[method["critic"].weight].items())
     assert before["step"] == 1
+
+
+def test_a_state_that_is_loaded_reaches_both():
+    (method, first), (other, second) = judged(), judged()
+    take_step(method, first)
+    other.load_state_dict(method.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert take_step(method, first) == take_step(other, second)
+    second.param_groups[1]["lr"] = 0.0
+    assert take_step(other, second)["critic"] == [0, 0]
 
 
 def test_without_critics_there_is_one_optimiser():

@@ -1,0 +1,109 @@
+"""GCT: two networks, and a detector of their flaws that says which of them is to teach the other where.
+
+Ke et al., ECCV 2020, "Guided collaborative training for pixel-wise semi-supervised learning", ZHKKKe/PixelSSL on GitHub
+(Apache-2.0, not copied). For each network: CE(x_l) + λ_f mean(bad · F(x, p)²) + λ_c w(t) MSE(p, p*), p* its own
+distribution where the other's flaw is at least as large, else the other's; bad: where both flaws are at least ξ. These
+go through F and not into it. F learns 10 · MSE(F(x_l, p), flaws of p), on detached p, by an Adam of its own. Ours:
+images and distributions are 0 where there is no label or padding before F sees them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.losses import squared_gap
+from des4.methods.base import Network, Setting
+from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
+from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
+from des4.methods.ingredients.schedule import sigmoid_ramp
+from des4.models.flaw_detector import FlawDetector
+from des4.models.memory import PrototypeFeed
+from des4.models.segmenter import Segmenter
+from des4.ops.reduce import mean_over
+from des4.ops.resize import upsample
+from des4.types import Batch, Config, ViewSpec
+
+
+class GCTConfig(Config):
+    """Settings of guided collaborative training."""
+
+    name: Literal["gct"] = "gct"
+    correction_weight: float = Field(1.0, ge=0)
+    """λ_f, of the flaws that both networks have."""
+    consistency_weight: float = Field(100.0, ge=0)
+    """λ_c, of the squared gap averaged over classes, once it has risen."""
+    ramp: float = Field(0.1, ge=0, le=1)
+    """Share of the training in which it rises."""
+    flaw_threshold: float = Field(0.6, ge=0, le=1)
+    """ξ, from which a flaw is one."""
+    detector_lr: float = Field(1e-4, gt=0)
+    """Learning rate of the detector's Adam; it falls as that of the run does."""
+
+
+class GCT(SingleNetwork):
+    """Two networks of the same architecture, and a detector of their flaws."""
+
+    Config = GCTConfig
+    config: GCTConfig
+    VIEWS = ViewSpec(strong=1)
+
+    def build(self, setting: Setting) -> None:
+        """Make the student, its peer with other random weights, and the detector."""
+        super().build(setting)
+        self.peer = setting.make_segmenter("linear")
+        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+        self.detector = FlawDetector(len(setting.classes))
+
+    def networks(self) -> dict[str, Network]:
+        """Both networks, and the detector, which learns by an optimiser of its own."""
+        return {**super().networks(), "detector": Network(self.detector, "critic", self.config.detector_lr)}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """For each network its three terms, and that of the detector."""
+        labelled, unlabelled = batch.both
+        (view,), config, count, terms = unlabelled.strong, self.config, len(labelled.image), {}
+        images = torch.cat([labelled.image, view.mixed])
+        valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
+        pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
+        where, probs = valid[:, None], []
+        for name, network, feed in (("student", self.student, self.feed), ("peer", self.peer, self.peer_feed)):
+            features = network.features(images)
+            logits = labelled_logits(network, feed, features[:count], labelled)
+            terms[f"{name}/labelled"] = self.supervise(logits, labelled)
+            everywhere = torch.cat([logits, network.head(features[count:])]).float()
+            probs.append(upsample(everywhere, (valid.shape[-2], valid.shape[-1])).softmax(1) * where)
+
+        seen = images * where
+        flaws = [self.detector(seen, each, frozen=True) for each in probs]  # apart, or norms would join the networks
+        mine, other = (exchanged_flaws(each.detach(), config.flaw_threshold) for each in flaws)
+        bad = (mine >= config.flaw_threshold) & (other >= config.flaw_threshold) & valid
+        targets = {  # of each its own where the other has as large a flaw, else the other's
+            "student": torch.where((other >= mine)[:, None], probs[0], probs[1]),
+            "peer": torch.where((mine >= other)[:, None], probs[1], probs[0]),
+        }
+        weight = config.consistency_weight * sigmoid_ramp(self.step, config.ramp * self.setting.total_steps)
+        for (name, target), own, flaw in zip(targets.items(), probs, flaws, strict=True):
+            terms[f"{name}/correction"] = config.correction_weight * mean_over(flaw.square() * bad, valid, pixels)
+            gap = squared_gap(own, target, valid, pixels) / own.shape[1]
+            terms[f"{name}/consistency"] = weight * gap
+
+        known, has_label = torch.cat([each[:count] for each in probs]).detach(), labelled.valid.repeat(2, 1, 1)
+        found = self.detector(seen[:count].repeat(2, 1, 1, 1), known)
+        truth = true_flaws(known, labelled.label.repeat(2, 1, 1), has_label)
+        both = None if labelled.pixels is None else 2 * labelled.pixels
+        terms["detector"] = 10 * mean_over((found - truth).square() * has_label, has_label, both)
+        self.note(bad=mean_over(bad, valid))
+        return terms
+
+    def after_step(self) -> None:
+        """Move the prototypes of both, if any."""
+        move_prototypes(self.peer, self.peer_feed)
+        super().after_step()
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The student first."""
+        return {"student": self.student, "peer": self.peer}
