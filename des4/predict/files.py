@@ -154,7 +154,7 @@ def _read_ahead(
                     yield image
                     continue
                 if predictor.info.bands is not None:
-                    raise DataError(f"{job.source}: is a video, and the network was trained on images of bands")
+                    raise DataError(f"{job.source}: is a video, and the network reads images of bands; give such")
                 for frame, image in _frames(job):
                     if str(frame.source) in done:
                         progress(image.share)
