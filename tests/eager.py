@@ -22,3 +22,13 @@ def eager(name: str) -> dict[str, float]:
     return {
         key: 0.0 for key in NOUGHT if key in fields and not any(isinstance(rule, Gt) for rule in fields[key].metadata)
     }
+
+
+def optimiser_of(method: Method, lr: float = 0.05, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """SGD of all that is trained, with a momentum of 0.9, and beside it an Adam of each critic."""
+    critics = [network for network in method.networks().values() if network.role == "critic"]
+    judging = {id(parameter) for critic in critics for parameter in critic.module.parameters()}
+    rest = [p for p in method.parameters() if p.requires_grad and id(p) not in judging]
+    sgd = torch.optim.SGD(rest, lr=lr, momentum=0.9, weight_decay=weight_decay)
+    adams = [torch.optim.Adam(critic.module.parameters(), lr=critic.lr or 0, betas=(0.9, 0.99)) for critic in critics]
+    return Together(sgd, *adams) if critics else sgd
