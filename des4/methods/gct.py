@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import squared_gap
 from des4.methods.base import Network, Setting
 from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
+from des4.methods.ingredients.targets import target_of
 from des4.models.flaw_detector import FlawDetector
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
@@ -69,13 +69,13 @@ class GCT(SingleNetwork):
         images = torch.cat([labelled.image, view.mixed])
         valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
         pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
-        where, probs = valid[:, None], []
+        where, logits, probs = valid[:, None], [], []
         for name, network, feed in (("student", self.student, self.feed), ("peer", self.peer, self.peer_feed)):
             features = network.features(images)
-            logits = labelled_logits(network, feed, features[:count], labelled)
-            terms[f"{name}/labelled"] = self.supervise(logits, labelled)
-            everywhere = torch.cat([logits, network.head(features[count:])]).float()
-            probs.append(upsample(everywhere, (valid.shape[-2], valid.shape[-1])).softmax(1) * where)
+            known = labelled_logits(network, feed, features[:count], labelled)
+            terms[f"{name}/labelled"] = self.supervise(known, labelled)
+            logits.append(torch.cat([known, network.head(features[count:])]).float())
+            probs.append(upsample(logits[-1], (valid.shape[-2], valid.shape[-1])).softmax(1) * where)
 
         seen = images * where
         flaws = [self.detector(seen, each, frozen=True) for each in probs]  # apart, or norms would join the networks
@@ -86,10 +86,10 @@ class GCT(SingleNetwork):
             "peer": torch.where((mine >= other)[:, None], probs[1], probs[0]),
         }
         weight = config.consistency_weight * sigmoid_ramp(self.step, config.ramp * self.setting.total_steps)
-        for (name, target), own, flaw in zip(targets.items(), probs, flaws, strict=True):
+        for (name, each), own, flaw in zip(targets.items(), logits, flaws, strict=True):
             terms[f"{name}/correction"] = config.correction_weight * mean_over(flaw.square() * bad, valid, pixels)
-            gap = squared_gap(own, target, valid, pixels) / own.shape[1]
-            terms[f"{name}/consistency"] = weight * gap
+            parts = target_of(each[:count].detach(), labelled), target_of(each[count:].detach(), unlabelled, view)
+            terms[f"{name}/consistency"] = weight * parts[0].and_also(parts[1]).squared_gap(own) / own.shape[1]
 
         known, has_label = torch.cat([each[:count] for each in probs]).detach(), labelled.valid.repeat(2, 1, 1)
         found = self.detector(seen[:count].repeat(2, 1, 1, 1), known)
