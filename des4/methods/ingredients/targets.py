@@ -38,8 +38,8 @@ class Target:
 
     def mixed(self, view: StrongView) -> Target:
         """The target of a strong view once it is mixed."""
-        maps = {name: view.mix(getattr(self, name)) for name in ("label", "confidence", "keep", "valid")}
-        return replace(self, **maps, pixels=view.pixels)
+        label, confidence, keep, valid = map(view.mix, (self.label, self.confidence, self.keep, self.valid))
+        return replace(self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels)
 
     def only(self, where: Tensor) -> Target:
         """The target whose labels count in a mask (B, H, W) alone, if at all."""
