@@ -515,7 +515,7 @@ CHOOSE = {
 }
 """Methods some of whose labels count for nothing although no threshold refuses any, and why."""
 CHOOSE_TRUTH = {"dars"}
-"""Of these, those that choose among true labels as well: all of which are alike sure."""
+"""Methods that choose among true labels as well. So does AdvSemSeg, but a fresh discriminator believes everything."""
 
 
 def seen_twice(method: Method, batch: Batch) -> TargetFigures:
