@@ -35,7 +35,7 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     networks: int = Field(3, ge=1)
     """Of the committee: the student's average and others, each from a random start of its own. The first of the others
     sees labelled images in the colours of `french`, the next in those of `unimatch`, the next as the student does."""
-    labels_alone: float = Field(0.4, gt=0, lt=1)
+    labels_alone: float = Field(0.6, gt=0, lt=1)
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
     unlabelled_weight: float = Field(1.5, ge=0)
     """λ, of what the committee says of unlabelled images."""
