@@ -38,9 +38,9 @@ class FlawDetector(nn.Module):
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()
         widths = (3 + classes, *(each * width // 64 for each in _WIDTHS[:-1]), 1)
-        # Odd kernels where nothing is skipped, so that maps keep their size and places.
+        # Odd kernels where nothing is skipped, so that maps keep their size and places; no bias where a norm follows.
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 4 if stride == 2 else 3, stride=stride, padding=2 if stride == 2 else 1)
+            nn.Conv2d(a, b, 4 if stride == 2 else 3, stride=stride, padding=2 if stride == 2 else 1, bias=b == 1)
             for (a, b), stride in zip(pairwise(widths), _STRIDES, strict=True)
         )
         self.norms = nn.ModuleList(HalfNorm(each) for each in widths[1:-1])
@@ -54,6 +54,7 @@ class FlawDetector(nn.Module):
         for number, (layer, stride) in enumerate(zip(self.layers, _STRIDES, strict=True)):
             if number:
                 maps = F.leaky_relu(self.norms[number - 1](maps), 0.2)
-            weight, bias = (own.detach() if frozen else own for own in layer.parameters())
-            maps = F.conv2d(maps, weight, bias, stride=stride, padding=2 if stride == 2 else 1)
+            own = [parameter.detach() if frozen else parameter for parameter in layer.parameters()]
+            bias = own[1] if len(own) > 1 else None
+            maps = F.conv2d(maps, own[0], bias, stride=stride, padding=2 if stride == 2 else 1)
         return upsample(maps.float(), size).squeeze(1)

@@ -53,6 +53,10 @@ SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
 """Name → case, and how it is trained, with its parameters in shards and without."""
 
 
+QUEUE = ".queue."
+"""What U2PL queues are pixels chosen by the order of probabilities, which in fresh networks are nearly equal."""
+
+
 def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:
     torch.manual_seed(0)
     model = MODEL.model_copy(update={"encoder": encoder})
@@ -220,6 +224,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [{**rank, "checkpoint": checkpoint.tensors} for rank in found]
 
 
+def _but_queues(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if QUEUE not in name}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> None:
     one = train(*CASES[case])
@@ -231,7 +239,7 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
     else:  # later on, a pseudo-label that falls the other way may show
         assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5)
         assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=1e-4)
-        torch.testing.assert_close(first["state"], one["state"], atol=1e-3, rtol=1e-2)
+        torch.testing.assert_close(_but_queues(first["state"]), _but_queues(one["state"]), atol=1e-3, rtol=1e-2)
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
     for name, confusion in first["confusion"].items():
@@ -243,11 +251,12 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
 @pytest.mark.parametrize("name", SHARDED)
 def test_in_shards_all_is_as_it_is_whole(name: str, ranks: list[dict[str, Any]]) -> None:
     (whole, sharded), (_, other) = (rank["sharded"][name] for rank in ranks)
-    assert sharded["losses"] == pytest.approx(whole["losses"], abs=1e-5 if "16" not in name else 1e-2)
+    near = 1e-2 if "16" in name else 1e-3 if name == "u2pl" else 1e-5
+    assert sharded["losses"] == pytest.approx(whole["losses"], abs=near)
     assert sharded["losses"] == other["losses"]
     assert sharded["state"].keys() == whole["state"].keys()
     if "16" not in name:
-        torch.testing.assert_close(sharded["state"], whole["state"], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(_but_queues(sharded["state"]), _but_queues(whole["state"]), atol=1e-4, rtol=1e-3)
     assert sharded["trained"] + other["trained"] == whole["trained"]
     assert sharded["trained"] < 0.6 * whole["trained"]
     for model, confusion in whole["confusion"].items():
