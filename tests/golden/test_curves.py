@@ -50,8 +50,8 @@ KINDS = {
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
     ("cct", "consistency"): "squared gap",
-    ("gct", "student/correction"): "prototypes",
-    ("gct", "peer/correction"): "prototypes",
+    ("gct", "student/correction"): "flaws",
+    ("gct", "peer/correction"): "flaws",
     ("gct", "detector"): "flaws",
     ("gct", "student/consistency"): "exchange",
     ("gct", "peer/consistency"): "exchange",
@@ -102,7 +102,7 @@ def test_bfloat16_follows_the_curve(name: str, curve_of: Callable[..., Curve]) -
     sampled pixels fall otherwise, by 7.9 and 0.97 %. float16 differed by less in nearly all of them. Of one seed:
     labels that are chosen by a threshold on nearly equal confidences, by 1.4 and 0.12 %; divergences, which in fresh
     networks are some 1e-5 and hardly more than what low precision adds, by 42 and 4.3 %; the flaws that GCT's detector
-    is to find, by 19 and 2.3 %, and what its networks then exchange, by 95 and 12 %.
+    is to find and those it finds, by 19 and 2.3 %, and what its networks then exchange, by 95 and 12 %.
     """
     golden: Curve = json.loads((CURVES / f"{name}.json").read_text(encoding="utf-8"))
     curve = curve_of(name, "bf16")
