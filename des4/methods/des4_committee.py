@@ -12,7 +12,6 @@ end of part one.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -33,8 +32,9 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
 
     name: Literal["des4_committee"] = "des4_committee"
     networks: int = Field(3, ge=1)
-    """Of the committee: the student's average and others, each from a random start of its own. The first of the others
-    sees labelled images in the colours of `french`, the next in those of `unimatch`, the next as the student does."""
+    """Of the committee: the student's average and others, each with a decoder from a random start of its own. The first
+    of the others sees labelled images in the colours of `french`, the next in those of `unimatch`, the third as the
+    student does, and so round."""
     labels_alone: float = Field(0.6, gt=0, lt=1)
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
     unlabelled_weight: float = Field(1.5, ge=0)
@@ -65,8 +65,9 @@ class DeS4Committee(TeacherStudent):
 
     @property
     def restarts(self) -> tuple[int, ...]:
-        """Where the second part begins."""
-        return (math.ceil(self.config.labels_alone * self.setting.total_steps),)
+        """Where the second part begins; each of the two has a step at least, where there are two."""
+        total = self.setting.total_steps
+        return (max(1, min(round(self.config.labels_alone * total), total - 1)),)
 
     @property
     def on_labels_alone(self) -> bool:

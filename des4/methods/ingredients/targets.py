@@ -156,15 +156,17 @@ def averaged_target(
     predict: images (B, 3, H, W) to logits (B, C, h, w), one entry a network. scales: factors by which the view is
     resized for them, each with its mirror image if `mirror`.
     """
-    size, found = (unlabelled.valid.shape[-2], unlabelled.valid.shape[-1]), []
+    total, count = torch.zeros(()), 0  # a running sum: the maps of all networks and views are large together
     for scale in scales:
-        seen, scaled = unlabelled.weak, [max(1, round(side * scale)) for side in size]
+        seen, scaled = unlabelled.weak, [max(1, round(side * scale)) for side in _size(unlabelled.valid)]
         if scale != 1:
             seen = F.interpolate(seen, size=scaled, mode="bilinear", antialias=True)
-        found += [_probs(logits, unlabelled.valid) for logits in predict(seen)]
-        if mirror:
-            found += [_probs(logits, unlabelled.valid).flip(-1) for logits in predict(seen.flip(-1))]
-    return target_of(sum(found[1:], found[0]) / len(found), unlabelled)
+        for mirrored in (False, True) if mirror else (False,):
+            for logits in predict(seen.flip(-1) if mirrored else seen):
+                probs = _probs(logits, unlabelled.valid)
+                probs = probs.flip(-1) if mirrored else probs
+                total, count = total + probs if count else probs, count + 1
+    return target_of(total / count, unlabelled)
 
 
 def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | None = None) -> SoftTarget:
