@@ -57,6 +57,11 @@ QUEUE = ".queue."
 """What U2PL queues are pixels chosen by the order of probabilities, which in fresh networks are nearly equal."""
 
 
+TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3}
+"""Method → how far losses may differ, relatively, where sums are added in another order. U2PL and GCT choose pixels by
+what is nearly equal in fresh networks, and VAT looks for the direction in which they are most sensitive."""
+
+
 def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:
     torch.manual_seed(0)
     model = MODEL.model_copy(update={"encoder": encoder})
@@ -237,9 +242,11 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
     if "accumulated" in case:  # its norms see other batches; that it is the same loss is tested in test_steps.py
         assert first["losses"][0] == pytest.approx(one["losses"][0], rel=0.1)
     else:  # later on, a pseudo-label that falls the other way may show
-        assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5)
-        assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=1e-4)
-        torch.testing.assert_close(_but_queues(first["state"]), _but_queues(one["state"]), atol=1e-3, rtol=1e-2)
+        near = TOUCHY.get(case, 0)
+        assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5, rel=near)
+        assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=max(1e-4, near))
+        atol, rtol = (1e-2, 1e-2) if case == "gct" else (1e-3, 1e-2)
+        torch.testing.assert_close(_but_queues(first["state"]), _but_queues(one["state"]), atol=atol, rtol=rtol)
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
     for name, confusion in first["confusion"].items():
@@ -251,12 +258,13 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
 @pytest.mark.parametrize("name", SHARDED)
 def test_in_shards_all_is_as_it_is_whole(name: str, ranks: list[dict[str, Any]]) -> None:
     (whole, sharded), (_, other) = (rank["sharded"][name] for rank in ranks)
-    near = 1e-2 if "16" in name else 1e-3 if name == "u2pl" else 1e-5
-    assert sharded["losses"] == pytest.approx(whole["losses"], abs=near)
+    near = 1e-2 if "16" in name else 1e-5
+    assert sharded["losses"] == pytest.approx(whole["losses"], abs=near, rel=TOUCHY.get(name, 0))
     assert sharded["losses"] == other["losses"]
     assert sharded["state"].keys() == whole["state"].keys()
     if "16" not in name:
-        torch.testing.assert_close(_but_queues(sharded["state"]), _but_queues(whole["state"]), atol=1e-4, rtol=1e-3)
+        atol, rtol = (1e-3, 1e-2) if name in TOUCHY else (1e-4, 1e-3)
+        torch.testing.assert_close(_but_queues(sharded["state"]), _but_queues(whole["state"]), atol=atol, rtol=rtol)
     assert sharded["trained"] + other["trained"] == whole["trained"]
     assert sharded["trained"] < 0.6 * whole["trained"]
     for model, confusion in whole["confusion"].items():
