@@ -149,7 +149,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
-        """Networks to evaluate by name; the first is the headline and the source of pseudo-labels."""
+        """Networks to evaluate by name; the first is the headline, whose predictions are measured as pseudo-labels."""
 
     def networks(self) -> dict[str, Network]:
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.

@@ -1,4 +1,4 @@
-"""What many methods have in common: one trained network, or a student and a teacher that is its moving average."""
+"""What many methods have in common: one trained network, or two, or a student and its moving average."""
 
 from __future__ import annotations
 
@@ -47,6 +47,25 @@ class SingleNetwork(Method):
     def predictors(self) -> dict[str, Segmenter]:
         """The network itself."""
         return {"student": self.student}
+
+
+class TwoNetworks(SingleNetwork):
+    """A method around two trained networks, `student` and `peer`, whose decoders start from other random weights."""
+
+    def build(self, setting: Setting) -> None:
+        """Make the student and its peer, one after the other from the same row of random numbers."""
+        super().build(setting)
+        self.peer = setting.make_segmenter("linear")
+        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+
+    def after_step(self) -> None:
+        """Move the prototypes of both, if any."""
+        move_prototypes(self.peer, self.peer_feed)
+        super().after_step()
+
+    def predictors(self) -> dict[str, Segmenter]:
+        """The student first: published codes evaluate their first network."""
+        return {"student": self.student, "peer": self.peer}
 
 
 class TeacherStudentConfig(Config):

@@ -15,10 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
-from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
-from des4.models.memory import PrototypeFeed
-from des4.models.segmenter import Segmenter
+from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.types import Batch, Config, ViewSpec
 
 
@@ -30,18 +27,12 @@ class CPSConfig(Config):
     """λ, of both cross terms; with CutMix 1 on VOC and 5 on Cityscapes in the published code."""
 
 
-class CPS(SingleNetwork):
+class CPS(TwoNetworks):
     """Two networks of the same architecture, whose decoders start from different random weights."""
 
     Config = CPSConfig
     config: CPSConfig
     VIEWS = ViewSpec(strong=1, cutmix="cps")
-
-    def build(self, setting: Setting) -> None:
-        """Make the student and its peer, one after the other from the same row of random numbers."""
-        super().build(setting)
-        self.peer = setting.make_segmenter("linear")
-        self.peer_feed = PrototypeFeed(setting.pixel_counts)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each network, the cross-entropy on labels, and on the other's labels of the mixed images."""
@@ -63,12 +54,3 @@ class CPS(SingleNetwork):
         agreement = (by_student.label == by_peer.label) & by_peer.valid
         self.note(agreement=agreement.sum() / by_peer.valid.sum().clamp_min(1))
         return terms
-
-    def after_step(self) -> None:
-        """Move the prototypes of both, if any."""
-        move_prototypes(self.peer, self.peer_feed)
-        super().after_step()
-
-    def predictors(self) -> dict[str, Segmenter]:
-        """The student first: the published code evaluates its first network."""
-        return {"student": self.student, "peer": self.peer}

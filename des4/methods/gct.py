@@ -16,13 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.methods.base import Network, Setting
-from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
+from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.methods.ingredients.targets import target_of
 from des4.models.flaw_detector import FlawDetector
-from des4.models.memory import PrototypeFeed
-from des4.models.segmenter import Segmenter
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
 from des4.types import Batch, Config, ViewSpec
@@ -44,7 +42,7 @@ class GCTConfig(Config):
     """Learning rate of the detector's Adam; it falls as that of the run does."""
 
 
-class GCT(SingleNetwork):
+class GCT(TwoNetworks):
     """Two networks of the same architecture, and a detector of their flaws."""
 
     Config = GCTConfig
@@ -52,10 +50,8 @@ class GCT(SingleNetwork):
     VIEWS = ViewSpec(strong=1)
 
     def build(self, setting: Setting) -> None:
-        """Make the student, its peer with other random weights, and the detector."""
+        """Make the student, its peer and the detector."""
         super().build(setting)
-        self.peer = setting.make_segmenter("linear")
-        self.peer_feed = PrototypeFeed(setting.pixel_counts)
         self.detector = FlawDetector(len(setting.classes))
 
     def networks(self) -> dict[str, Network]:
@@ -98,12 +94,3 @@ class GCT(SingleNetwork):
         terms["detector"] = 10 * mean_over((found - truth).square() * has_label, has_label, both)
         self.note(bad=mean_over(bad, valid))
         return terms
-
-    def after_step(self) -> None:
-        """Move the prototypes of both, if any."""
-        move_prototypes(self.peer, self.peer_feed)
-        super().after_step()
-
-    def predictors(self) -> dict[str, Segmenter]:
-        """The student first."""
-        return {"student": self.student, "peer": self.peer}

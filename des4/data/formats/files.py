@@ -54,6 +54,22 @@ TEST_FOLDERS = frozenset({"test", "testing"})
 """Names, in lower case, of sub-folders that hold the images of a split."""
 
 
+def spread(given: Any) -> Any:
+    """Take numbers and names as a shell passes them on without quotes apart, `0,255` and `1-13`; leave all else."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return (given,)
+    if not isinstance(given, str):
+        return given
+    found: list[int | str] = []
+    for part in filter(None, (part.strip() for part in given.split(","))):
+        first, dash, last = (end.strip() for end in part.partition("-"))
+        if dash and first.isdecimal() and last.isdecimal():
+            found += range(int(first), int(last) + 1)
+        else:
+            found.append(int(part) if part.isdecimal() else part)
+    return tuple(found)
+
+
 class FilesConfig(Config):
     """What every data set in files can be told. Relative paths are relative to the working directory."""
 
@@ -91,17 +107,7 @@ class FilesConfig(Config):
     @field_validator("bands", mode="before")
     @classmethod
     def _with_commas(cls, given: Any) -> Any:
-        """Take `4,3,2` and `1-13` apart, which a shell passes on without quotes."""
-        if isinstance(given, int) and not isinstance(given, bool):
-            return (given,)
-        if not isinstance(given, str):
-            return given
-        spread: list[int | str] = []
-        for part in filter(None, (part.strip() for part in given.split(","))):
-            first, dash, last = (end.strip() for end in part.partition("-"))
-            spans = dash and first.isdecimal() and last.isdecimal()
-            spread += range(int(first), int(last) + 1) if spans else [part]
-        return tuple(spread)
+        return spread(given)
 
     @field_validator("bands")
     @classmethod

@@ -28,6 +28,7 @@ from des4.data.formats.files import (
     if_file,
     numbered_classes,
     scan,
+    spread,
     stem_of,
 )
 from des4.data.formats.masks import MAX_CLASSES, IndexMask, TableMask, table_of_colours, table_of_numbers
@@ -62,19 +63,7 @@ class FolderConfig(FilesConfig):
     @field_validator("values", "ignore", mode="before")
     @classmethod
     def _spread(cls, given: Any) -> Any:
-        """Take `0,255` and `1-3` apart, which a shell passes on without quotes."""
-        if isinstance(given, int) and not isinstance(given, bool):
-            return (given,)
-        if not isinstance(given, str):
-            return given
-        spread: list[int | str] = []
-        for part in filter(None, (part.strip() for part in given.split(","))):
-            first, dash, last = (end.strip() for end in part.partition("-"))
-            if dash and first.isdecimal() and last.isdecimal():
-                spread += range(int(first), int(last) + 1)
-            else:
-                spread.append(int(part) if part.isdecimal() else part)
-        return tuple(spread)
+        return spread(given)
 
     @field_validator("values")
     @classmethod
