@@ -91,7 +91,7 @@ def test_labelled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: 
     (held,) = run.results["held_out"]["images"]
     assert run.results["held_out"]["models"].keys() == {"teacher", "student"}
     assert "held_out/teacher/miou" in RunFolder.open(run.dir).metrics()[-1]
-    assert "On 1 labelled images" in (run.dir / "report.html").read_text()
+    assert "On 1 labelled image that was held out" in (run.dir / "report.html").read_text()
     assert probe(run.dir).labelled == 3
     for count, share in ((1, 0.01), (1, 1), (3, 3)):
         training = build.training(load_config(tiny, {"guard.held_out": share}))
