@@ -45,6 +45,15 @@ class CampaignConfig(Config):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     reference: str | None = None
     full: str | None = None
+    table: int | None = Field(None, ge=1, le=5)
+    """Of the paper: its figures are printed beside these runs."""
+    report: Path | None = None
+    """Folder of the tables and pictures; None = `out`. Campaigns that share runs have an `out` in common and not this."""
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the tables and pictures."""
+        return self.report or self.out
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from typer.core import TyperGroup
 
 import des4
 from des4 import cli_data, cli_export, cli_predict, cli_probe
+
+if TYPE_CHECKING:
+    from des4.report.paper import PaperReport
 
 
 class Verbs(TyperGroup):
@@ -189,10 +192,15 @@ app.command()(cli_probe.probe)
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUNS", help="Run folders, or a campaign file and settings of all its runs.")
+        list[str],
+        typer.Argument(
+            metavar="RUNS",
+            help="Run folders; or a campaign file and settings of all its runs; or `paper` and folders of runs.",
+        ),
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the comparison into this file.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Write the paper's tables as a page.")] = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of a campaign that train at a time.")] = 1,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of each; default: the cores, shared out.")
@@ -201,9 +209,17 @@ def compare(
 ) -> None:
     """Compare runs: mean ± standard deviation over seeds, and what makes the comparison unfair.
 
-    Given a campaign (a YAML file of methods × lists × seeds), train what is missing of it first.
+    Given a campaign (a YAML file of methods × lists × seeds), train what is missing of it first. `des4 compare paper`
+    prints the tables of the paper with the runs below ./runs, or below the folders given, that belong into them.
     """
     files, overrides = [run for run in runs if "=" not in run], [run for run in runs if "=" in run]
+    if runs[0] == "paper":
+        if plot is not None or overrides:
+            raise typer.BadParameter("paper: takes folders of runs, --markdown and --html; no settings, no --plot")
+        _paper_tables([Path(folder) for folder in files[1:]], markdown, html)
+        return
+    if html is not None:
+        raise typer.BadParameter("--html: is a page of the paper's tables: des4 compare paper --html PAGE")
     if any(file.endswith((".yaml", ".yml")) for file in files):
         if len(files) > 1:
             raise typer.BadParameter(f"one campaign file at a time, not {' and '.join(files)}")
@@ -289,16 +305,41 @@ def _campaign(
     for line in failures:
         _complain(f"failed: {line}", "red")
     found = campaign.report(settings, planned)
-    found.write(settings.out)
+    settings.reports.mkdir(parents=True, exist_ok=True)
+    found.write(settings.reports)
     if plot is not None:
         found.plot(plot)
     if markdown:
         print(found.markdown(), end="")
     else:
         Console().print(found)
-    print(f"written to {settings.out}: campaign.md, campaign.json and campaign.png")
+    if settings.table is not None:
+        from des4 import paper
+
+        _print_paper(paper.report(paper.find_runs([settings.out]), [settings.table]), markdown)
+    print(f"written to {settings.reports}: campaign.md, campaign.json and campaign.png")
     if failures:
         raise typer.Exit(1)
+
+
+def _paper_tables(folders: list[Path], markdown: bool, html: Path | None) -> None:
+    """Print the paper's tables beside the runs in some folders; without one, in ./runs if that is there."""
+    from des4 import paper
+    from des4.runlog import write_atomically
+
+    default = [Path("runs")] if Path("runs").is_dir() else []
+    found = paper.report(paper.find_runs(folders or default))
+    _print_paper(found, markdown)
+    if html is not None:
+        write_atomically(html, found.page())
+        print(f"page    {html}")
+
+
+def _print_paper(found: PaperReport, markdown: bool) -> None:
+    if markdown:
+        print(found.markdown(), end="")
+    else:
+        Console().print(found)
 
 
 def main() -> None:

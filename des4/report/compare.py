@@ -100,10 +100,10 @@ class Comparison:
         """Return the tables and warnings as Markdown."""
         blocks = []
         for title, *tables in self._sections():
-            blocks += [f"### {_markdown(title)}"] if title else []
+            blocks += [f"### {markdown_text(title)}"] if title else []
             blocks += ["\n".join(markdown_rows(rows)) for rows in tables]
         if self.warnings:
-            blocks.append("\n".join(f"- Warning: {_markdown(text)}" for text in self.warnings))
+            blocks.append("\n".join(f"- Warning: {markdown_text(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
 
     def plot(self, path: Path) -> None:
@@ -267,9 +267,9 @@ def as_table(rows: Sequence[Sequence[str]]) -> Table:
 def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
     """Write a heading and its rows as the lines of a Markdown table."""
     rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
-    lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
     return [lines[0], rule, *lines[1:]]
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     return html.escape(text, quote=False).replace("|", r"\|")
