@@ -48,7 +48,7 @@ class CampaignConfig(Config):
     table: int | None = Field(None, ge=1, le=5)
     """Of the paper: its figures are printed beside these runs."""
     report: Path | None = None
-    """Folder of the tables and pictures; None = `out`. Campaigns that share runs have an `out` in common and not this."""
+    """Folder of tables and pictures; None = `out`. Campaigns that share runs have an `out` in common and not this."""
 
     @property
     def reports(self) -> Path:

@@ -272,4 +272,5 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown_text(text: str) -> str:
+    """Write text so that Markdown shows it as it is, in a table too."""
     return html.escape(text, quote=False).replace("|", r"\|")

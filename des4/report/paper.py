@@ -1,4 +1,4 @@
-"""A published table with runs beside it: each row as it was printed and, where there are runs, a second row with theirs.
+"""A published table with runs beside it: each row as it was printed and, where there are runs, a second row of them.
 
 What counts as a run of a cell is decided elsewhere (`des4.paper`); here it is only laid out.
 """
@@ -48,7 +48,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper. unit: what its figures are. by_class: its columns are classes, which are laid out as rows."""
+    """A table of the paper. unit: of its figures. by_class: its columns are classes, which are laid out as rows."""
 
     number: int
     title: str
