@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
+from des4.data import DATASETS, Balance, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
 from des4.data.bands import Chosen
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
@@ -380,6 +380,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         rank=this_rank(),
         ranks=num_ranks(),
         oracle=config.train.oracle,
+        balance=Balance(config.balance, dataset) if config.balance.is_on else None,
     )
 
 

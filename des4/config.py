@@ -30,7 +30,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
+from des4.data import DATASETS, FORMATS, BalanceConfig, DataConfig, ViewsConfig, recognise
 from des4.engine import EvalConfig, GuardConfig, OptimConfig, TrainConfig
 from des4.methods import METHODS, SupervisionConfig
 from des4.models import ModelConfig
@@ -66,6 +66,7 @@ class RunConfig(Config):
     views: ViewsConfig = ViewsConfig()
     model: ModelConfig = ModelConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    balance: BalanceConfig = BalanceConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     guard: GuardConfig = GuardConfig()

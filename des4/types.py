@@ -207,6 +207,16 @@ class TargetWatch(Protocol):
         """
 
 
+class TargetAlignment(Protocol):
+    """Makes predictions on unlabelled images fit what is known of how frequent classes are, before targets are made."""
+
+    def aligned(self, probs: Tensor, valid: Tensor) -> Tensor:
+        """Return class distributions (B, C, h, w) aligned, of which those on `valid`, (B, h, w) bool, are predictions.
+
+        Each call takes note of them.
+        """
+
+
 @dataclass(frozen=True)
 class Unlabelled:
     """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
@@ -217,6 +227,7 @@ class Unlabelled:
     truth: (B, H, W) int64 in [0, C), true labels that stand in for every target of these images, which then have none
         but valid pixels; any number where `valid` is False. None, but for an oracle.
     watch: is shown the targets that are made of these images, when a loss is taken of them.
+    alignment: aligns the distributions that targets are made of; None, but for a user who asks for it.
     """
 
     weak: Tensor
@@ -227,6 +238,7 @@ class Unlabelled:
     pixels: Tensor | None = None
     truth: Tensor | None = None
     watch: TargetWatch | None = None
+    alignment: TargetAlignment | None = None
 
 
 @dataclass(frozen=True)

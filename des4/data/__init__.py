@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.data.balance import Balance, BalanceConfig
 from des4.data.formats.camvid import Camvid, CamvidConfig
 from des4.data.formats.cityscapes import Cityscapes, CityscapesConfig
 from des4.data.formats.coco import Coco, CocoConfig
@@ -85,6 +86,8 @@ def pixel_counts(dataset: Dataset, ids: Iterable[str]) -> Tensor:
 __all__ = [
     "DATASETS",
     "FORMATS",
+    "Balance",
+    "BalanceConfig",
     "Camvid",
     "CamvidConfig",
     "Cityscapes",

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from des4.data.balance import TRIES, Balance
 from des4.data.order import Order
 from des4.data.views import (
     CropBox,
@@ -73,7 +74,8 @@ class Loader:
     colour of padding in [0, 1], a number a band. colour: whether the images are RGB, of which strong views change the
     colours. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None = as many. rank, ranks:
     this process among those that share a step. oracle: read the masks of unlabelled images too, which the data set has
-    revealed. Raises DataError if a needed list is empty, ConfigError for `augseg` without colours.
+    revealed. balance: of the labelled list, so that rare classes are shown more often; None = as it is. Raises
+    DataError if a needed list is empty, ConfigError for `augseg` without colours.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         oracle: bool = False,
+        balance: Balance | None = None,
     ) -> None:
         if not dataset.labelled:
             raise DataError("The data set has no labelled images; training needs some masks")
@@ -108,7 +111,8 @@ class Loader:
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
         if not colour and "augseg" in (self.photometric, views_config.labelled_photometric, *spec.recoloured):
             raise ConfigError("views.photometric: augseg changes the colours of 8-bit RGB; set it to french or none")
-        self._labelled_order = Order(dataset.labelled, f"{seed}/labelled")
+        self.balance = balance
+        self._labelled_order = (balance.order if balance else Order)(dataset.labelled, f"{seed}/labelled")
         self._unlabelled_order = Order(dataset.unlabelled, f"{seed}/unlabelled")
 
     def batches(self, start: int = 0, device: torch.device = CPU) -> Iterator[Batch]:
@@ -147,7 +151,9 @@ class Loader:
         for epoch, place in drawn:
             sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
             box = self._draw_crop(image, epoch, place)
-            crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
+            crop, cut = crop_image(image, box, self.config), crop_label(label, box, self.config)
+            crop, cut = self._pasted(crop, cut, box, (epoch, place, sample_id), allowed)
+            crops.append((crop, box, sample_id, cut))
         images, boxes, ids, labels = zip(*crops, strict=True)
         presets = [(self.config.labelled_photometric, ()), *((one, (n,)) for n, one in enumerate(self.spec.recoloured))]
         colours = tuple(
@@ -155,6 +161,38 @@ class Loader:
             for preset, view in presets
         )
         return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=colours)
+
+    def _pasted(
+        self, crop: Tensor, label: Tensor, box: CropBox, drawn: tuple[int, str, str], skipped: dict[str, str] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Lay the rare classes of another labelled image over a crop, if that is drawn; padding stays as it is.
+
+        drawn: epoch, place in the list, and id of the crop's image. skipped: as of `_read`.
+        """
+        if self.balance is None or not self.balance.config.paste_rare:
+            return crop, label
+        epoch, place, sample_id = drawn
+        rng = self._rng("paste", epoch, place)
+        if (donor := self.balance.donor(sample_id, rng)) is None:
+            return crop, label
+        rare, other = donor
+        try:
+            their_image, their_label = self._pair(other)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped[other] = str(error)
+            return crop, label
+        for _ in range(TRIES):
+            theirs = self._crop_of(their_image, rng)
+            pasted = crop_label(their_label, theirs, self.config)
+            if (pasted == rare).any():
+                break
+        inside = torch.zeros(label.shape, dtype=torch.bool)
+        inside[box.inside] = True
+        where = self.balance.is_rare(pasted) & inside
+        new = torch.where(where[..., None], crop_image(their_image, theirs, self.config), crop)
+        return new, torch.where(where, pasted, label)
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops, truths = self._unlabelled_order, [], []
@@ -217,8 +255,11 @@ class Loader:
         raise DataError(f"{SUBSTITUTES + 1} images in a row cannot be used, so the run stops. The last: {reason}")
 
     def _draw_crop(self, image: Tensor, epoch: int, place: str) -> CropBox:
+        return self._crop_of(image, self._rng(epoch, place))
+
+    def _crop_of(self, image: Tensor, rng: random.Random) -> CropBox:
         _, height, width = image.shape
-        return draw_crop(self.config, height, width, self._rng(epoch, place))
+        return draw_crop(self.config, height, width, rng)
 
     def _keys(self, drawn: list[tuple[int, str]]) -> Tensor:
         """Return the keys of samples, given their epochs and ids."""

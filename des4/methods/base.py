@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.memory import Memory, TargetTally
+from des4.models.memory import Memory, ShareAlignment, TargetTally
 from des4.models.segmenter import HeadName, Segmenter
+from des4.ops.prior import class_prior
 from des4.types import Batch, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
 
@@ -94,6 +95,7 @@ class Method(nn.Module, ABC):
         self.config, self.setting = config, setting
         self.supervision = Supervision(setting.supervision, setting.pixel_counts)
         self.tally = TargetTally(len(setting.classes))
+        self.alignment = _alignment(setting)
         self.step = 0
         self._stats: dict[str, Tensor] = {}
         self.build(setting)
@@ -125,7 +127,8 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Call `losses`, so that the engine can wrap the method as one module; targets are counted in the tally."""
         if batch.unlabelled is not None:
-            batch = replace(batch, unlabelled=replace(batch.unlabelled, watch=self.tally))
+            watched = replace(batch.unlabelled, watch=self.tally, alignment=self.alignment)
+            batch = replace(batch, unlabelled=watched)
         return self.losses(batch)
 
     def supervise(self, logits: Tensor, labelled: Labelled) -> Tensor:
@@ -139,6 +142,8 @@ class Method(nn.Module, ABC):
     def after_step(self) -> None:
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""
         self.tally.commit()
+        if self.alignment is not None:
+            self.alignment.commit()
         self.step += 1
 
     def discard(self) -> None:
@@ -193,6 +198,14 @@ class Method(nn.Module, ABC):
     def note(self, **values: Tensor) -> None:
         """Remember numbers of this step for `stats`."""
         self._stats.update({name: value.detach() for name, value in values.items()})
+
+
+def _alignment(setting: Setting) -> ShareAlignment | None:
+    """Make what aligns targets, where the user asks for it."""
+    config = setting.supervision
+    if not config.distribution_alignment:
+        return None
+    return ShareAlignment(class_prior(setting.pixel_counts), config.distribution_alignment, config.alignment_momentum)
 
 
 def _with_members(method: nn.Module) -> Iterator[tuple[str, nn.Module]]:

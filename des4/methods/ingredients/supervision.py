@@ -2,7 +2,8 @@
 
 So what a user sets in the section `supervision` holds for any of them: logit adjustment (Menon et al., ICLR 2021,
 arxiv.org/abs/2007.07314), class weights, focal loss (Lin et al., ICCV 2017, arxiv.org/abs/1708.02002) and OHEM
-(Shrivastava et al., CVPR 2016, arxiv.org/abs/1604.03540). By default nothing is changed.
+(Shrivastava et al., CVPR 2016, arxiv.org/abs/1604.03540). By default nothing is changed. Distribution alignment, which
+is of targets and not of losses, is set in the same section.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class SupervisionConfig(Config):
     ohem_min_share: float = Field(0.085, gt=0, le=1)
     """Share of the labelled pixels that counts at least, the hardest [ours: published codes state a number, such as
     100,000 of two crops of 769, which is this share]."""
+    distribution_alignment: float = Field(0.0, ge=0, le=1)
+    """Power of the ratio, of labelled to predicted shares of the classes, by which predictions on unlabelled images are
+    multiplied before targets are made of them. 1 in the paper; 0: off."""
+    alignment_momentum: float = Field(0.99, ge=0, lt=1)
+    """Of the running mean of those predicted shares, per step; it starts warm [ours]."""
 
     @model_validator(mode="after")
     def _one_choice_of_pixels(self) -> Self:

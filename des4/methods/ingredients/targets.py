@@ -172,6 +172,7 @@ def averaged_target(
 def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | None = None) -> SoftTarget:
     """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them.
 
+    A user's distribution alignment comes first, so that thresholds and weights see what it says.
     Every target is made here: one that is put together by hand is neither watched nor replaced.
     Of unlabelled images `probs` may lie on a grid, (B, C, h, w), and so does the target then, each place of it being so
     many pixels; and it may be of a strong view of theirs, once that is mixed, instead of the weak one.
@@ -184,9 +185,12 @@ def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | N
     if size != _size(valid):
         pixels = valid.sum().clamp_min(1) if pixels is None else pixels
         pixels = pixels * (size[0] * size[1] / valid[0].numel())
+    valid = shrink_label(valid, size)
+    if images.alignment is not None:
+        probs = images.alignment.aligned(probs, valid)
     if truth is not None:
         probs = torch.zeros_like(probs).scatter_(1, shrink_label(truth, size)[:, None], 1.0)
-    return SoftTarget(probs, shrink_label(valid, size), pixels, images.watch)
+    return SoftTarget(probs, valid, pixels, images.watch)
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

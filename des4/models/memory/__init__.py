@@ -5,6 +5,7 @@ from des4.models.memory.class_centres import ClassCentres
 from des4.models.memory.feature_queue import FeatureQueue
 from des4.models.memory.histogram import Histogram
 from des4.models.memory.prototype_feed import PrototypeFeed, Sampling
+from des4.models.memory.share_alignment import ShareAlignment
 from des4.models.memory.target_tally import TargetFigures, TargetTally
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Memory",
     "PrototypeFeed",
     "Sampling",
+    "ShareAlignment",
     "TargetFigures",
     "TargetTally",
 ]
