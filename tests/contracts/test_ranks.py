@@ -29,6 +29,7 @@ from des4.engine.sharding import (
 )
 from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
+from des4.models.memory import ShareAlignment
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
 
@@ -188,7 +189,12 @@ def small_pieces(rank: int) -> dict[str, Any]:
     kept = tally.state()
     targets = tally.take()
     tally.restore(kept)
+    alignment = ShareAlignment(torch.tensor([0.5, 0.5]), 1.0, 0.99)
+    seen = torch.arange(4).view(1, 2, 2) < 1 + 2 * rank  # one pixel of class 0 here, three of class 1 there
+    alignment.aligned(torch.eye(2)[rank].view(1, 2, 1, 1).expand(1, 2, 2, 2), seen)
+    alignment.commit()
     return {
+        "alignment": alignment.shares.tolist(),
         "targets": [tuple(one) for one in (targets, tally.take()) if one],
         "agree": agree(143 if rank else 0),
         "first": on_first(lambda: "written"),
@@ -301,6 +307,7 @@ def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -
     assert first["gathered"] == second["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ééééé"}]
     assert first["mean"] == second["mean"] == [0.5, 0.5]
     assert (first["own"], second["own"]) == (0, 1)
+    assert first["alignment"] == second["alignment"] == [0.25, 0.75]
     assert first["targets"] == second["targets"]
     now, resumed = first["targets"]
     assert now == resumed
