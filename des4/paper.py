@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from des4.config import RunConfig, differences, load_config, read_yaml
-from des4.data.protocols import PROTOCOLS, VAL_LISTS
+from des4.datasets.protocols import PROTOCOLS, VAL_LISTS
 from des4.methods import METHODS
 from des4.report.compare import Score
 from des4.report.paper import PaperReport, PaperRow, PaperTable

@@ -11,7 +11,8 @@ import torch
 from eager import eager
 from torch import Tensor
 
-from des4.data import Balance, BalanceConfig, Loader, Scenes, ScenesConfig, ViewsConfig, pixel_counts
+from des4.data import Balance, BalanceConfig, Loader, ViewsConfig
+from des4.datasets import Scenes, ScenesConfig, pixel_counts
 from des4.engine import OptimConfig, TrainStep, build_optimiser
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.methods import METHODS, Method, SupervisionConfig

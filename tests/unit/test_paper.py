@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from des4 import campaign, paper
 from des4.cli import app
 from des4.config import dump, load_config
-from des4.data.lists import content_hash, read_list, sample_name
-from des4.data.protocols import PROTOCOLS, VAL_LISTS
+from des4.datasets.lists import content_hash, read_list, sample_name
+from des4.datasets.protocols import PROTOCOLS, VAL_LISTS
 from des4.methods import METHODS
 from des4.report.paper import PaperTable
 from des4.runlog import RunFolder

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from des4.data import Balance, BalanceConfig, Loader, Scenes, ScenesConfig, ViewsConfig
+from des4.data import Balance, BalanceConfig, Loader, ViewsConfig
 from des4.data.balance import COPY, RepeatedOrder, repeat_factors
 from des4.data.order import Order
+from des4.datasets import Scenes, ScenesConfig
 from des4.types import IGNORE, DataError, ViewSpec
 
 WHOLE = ViewsConfig(crop_size=8, scale=(1, 1), flip=0)
