@@ -112,6 +112,8 @@ class PaperReport:
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [Text(self.about)]
         for table in self.tables:
-            lines += [Text(f"\n{table.heading}", style="bold"), as_table(table.laid_out())]
+            laid_out = as_table(table.laid_out())
+            laid_out.columns[-1].overflow = "fold"  # settings are to be copied
+            lines += [Text(f"\n{table.heading}", style="bold"), laid_out]
             lines += [Text(text, style="dim") for text in table.said]
         return Lines(*lines, *(Text(f"! not counted: {text}", style="yellow") for text in self.left_out))

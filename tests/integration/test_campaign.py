@@ -43,8 +43,11 @@ def test_a_campaign_trains_what_is_missing_goes_on_and_reports(file: Path, tmp_p
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"campaign.md", "campaign.png", "curve.png"}
     stopped = tmp_path / "out" / "ours" / "few" / "seed-0"
     (stopped / "results.json").unlink()
+    content = {**yaml.safe_load(file.read_text()), "table": 3, "report": str(tmp_path / "tables")}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
     again = CliRunner().invoke(app, ["compare", str(file), "steps=3", "--markdown"])
     assert again.exit_code == 0 and "| minus plain |" in again.output
+    assert "### Table 3" in again.output and (tmp_path / "tables" / "campaign.md").exists()
     assert again.output.count("started") == 1 and "resumed" in (stopped / "train.log").read_text()
     other = CliRunner().invoke(app, ["compare", str(file), "steps=2"])
     assert other.exit_code == 2 and "trained with other settings (train.steps: 3 -> 2)" in " ".join(

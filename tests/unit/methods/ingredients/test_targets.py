@@ -13,6 +13,7 @@ from des4.losses import kept_cross_entropy, soft_cross_entropy, squared_gap
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import SoftTarget, averaged_target, hard_target, soft_target, target_of
+from des4.models.memory import ShareAlignment
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
 KEYS = torch.tensor([1, 2])
@@ -246,6 +247,21 @@ def test_a_target_on_a_grid_has_places_that_stand_for_many_pixels(unlabelled: Un
     told = target_of(probs, replace(unlabelled, truth=truth))
     assert torch.equal(told.probs.argmax(1), truth[:, ::4, ::4])
     assert (told.probs.amax(1) == 1).all()
+
+
+def test_alignment_sees_predictions_on_the_grid_and_comes_before_an_oracle(unlabelled: Unlabelled) -> None:
+    memory = ShareAlignment(torch.tensor([0.2, 0.3, 0.5]), 1.0, 0.99)
+    memory.shares.copy_(torch.tensor([0.4, 0.3, 0.3]))
+    memory.steps += 1
+    probs, aligned = torch.rand(2, 3, 3, 3).softmax(1), replace(unlabelled, alignment=memory)
+    found = target_of(probs, aligned)
+    raised = probs * torch.tensor([0.5, 1.0, 5 / 3])[:, None, None]
+    torch.testing.assert_close(found.probs, raised / raised.sum(1, keepdim=True))
+    ((sums,),) = memory._take()
+    torch.testing.assert_close(sums[:3].float(), (probs * found.valid[:, None]).sum((0, 2, 3)))
+    assert sums[3] == found.valid.sum()
+    truth = torch.randint(3, (2, 9, 9))
+    assert (target_of(probs, replace(aligned, truth=truth)).probs.amax(1) == 1).all()
 
 
 def test_a_method_may_let_only_some_labels_count(unlabelled: Unlabelled, logits: Tensor) -> None:
