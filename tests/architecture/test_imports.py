@@ -221,6 +221,9 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "prevmatch",
         "gct",
         "ael",
+        "corrmatch",
+        "usrn",
+        "pseudoseg",
         "des4",
         "des4_committee",
     ]
