@@ -24,6 +24,7 @@ class Subclasses(Memory):
     got; 0 until its class has occurred. momentum: by which counts fade, per step.
     """
 
+    sizes: Tensor
     parent: Tensor
     centres: Tensor
     pixels: Tensor
@@ -31,9 +32,8 @@ class Subclasses(Memory):
     def __init__(self, counts: Sequence[int], dim: int, momentum: float = 0.99) -> None:
         super().__init__()
         self.counts, self.momentum = tuple(counts), momentum
-        self.register_buffer(
-            "parent", torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), persistent=False
-        )
+        self.register_buffer("sizes", torch.tensor(self.counts), persistent=False)
+        self.register_buffer("parent", torch.arange(len(counts)).repeat_interleave(self.sizes), persistent=False)
         self.register_buffer("centres", torch.zeros(sum(counts), dim))
         self.register_buffer("pixels", torch.zeros(sum(counts), dtype=torch.float64))
 
@@ -81,7 +81,7 @@ class Subclasses(Memory):
         noise = torch.randn(self.centres.shape, generator=generator, device=self.centres.device)
         new = some[self.parent] & (self.pixels == 0)[:, None]
         drawn = mean[self.parent] + deviation[self.parent] * noise
-        share = (class_counts[:, 0] / torch.tensor(self.counts, device=mean.device))[self.parent]
+        share = (class_counts[:, 0] / self.sizes)[self.parent]
         moved = self.unless_skipped(counts[:, 0] > 0)
         pixels = torch.where(some[self.parent, 0], self.momentum * self.pixels + counts[:, 0], self.pixels)
         step = (sums - counts * self.centres) / pixels.clamp_min(1e-12)[:, None]
