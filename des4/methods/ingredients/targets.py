@@ -26,6 +26,7 @@ class Target:
 
     keep: (B, H, W) bool, where a label counts: nowhere but on `valid` pixels. valid: (B, H, W) bool. supervision: the
     run's cross-entropies. pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`; it counts no given label.
+    weight: (B, H, W) ≥ 0, of each label that counts; None = 1.
     """
 
     label: Tensor
@@ -35,11 +36,19 @@ class Target:
     supervision: Supervision
     pixels: Tensor | None = None
     watch: TargetWatch | None = None
+    weight: Tensor | None = None
 
     def mixed(self, view: StrongView) -> Target:
         """The target of a strong view once it is mixed."""
         label, confidence, keep, valid = map(view.mix, (self.label, self.confidence, self.keep, self.valid))
-        return replace(self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels)
+        weight = None if self.weight is None else view.mix(self.weight)
+        return replace(
+            self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels, weight=weight
+        )
+
+    def weighted(self, weight: Tensor) -> Target:
+        """The target whose labels weigh so much, (B, H, W) ≥ 0, where they count; means divide by what they did."""
+        return replace(self, weight=torch.where(self.keep, weight, 0.0))  # no confidence gives no number
 
     def only(self, where: Tensor) -> Target:
         """The target whose labels count in a mask (B, H, W) alone, if at all."""
@@ -49,7 +58,7 @@ class Target:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
         if self.watch is not None:
             self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
-        return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels)
+        return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels, self.weight)
 
     def mean_over_kept(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.

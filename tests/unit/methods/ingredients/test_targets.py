@@ -77,6 +77,23 @@ def test_the_loss_divides_by_the_pixels_it_is_told(unlabelled: Unlabelled, logit
     torch.testing.assert_close(own.cross_entropy(student), target.cross_entropy(student) * 70 / target.valid.sum())
 
 
+def test_labels_may_weigh_more_or_less_and_means_divide_by_all_valid_pixels(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    (view,), student, weight = unlabelled.strong, torch.randn(2, 3, 3, 3), torch.rand(2, 9, 9)
+    target = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    loss = F.cross_entropy(upsampled(student), target.label, reduction="none")
+    weighted = target.weighted(weight)
+    torch.testing.assert_close(weighted.cross_entropy(student), (loss * weight * target.keep).sum() / 70)
+    torch.testing.assert_close(target.weighted(3 * torch.ones(2, 9, 9)).cross_entropy(student),
+                               3 * target.cross_entropy(student))  # fmt: skip
+    mixed = F.cross_entropy(upsampled(student), view.mix(target.label), reduction="none")
+    expected = (mixed * view.mix(weight * target.keep)).sum() / 50
+    torch.testing.assert_close(weighted.mixed(view).cross_entropy(student), expected)
+    unknown = target.weighted(torch.where(target.keep, weight, torch.nan))
+    assert torch.equal(unknown.cross_entropy(student), weighted.cross_entropy(student))
+
+
 def test_no_gradient_reaches_what_a_target_is_made_of(unlabelled: Unlabelled, logits: Tensor) -> None:
     logits.requires_grad_()
     hard, soft = hard_target(logits, unlabelled, 0.0, SUPERVISION), soft_target(logits, unlabelled)
