@@ -2,8 +2,9 @@
 
 from des4.losses.adversarial import judged
 from des4.losses.consistency import divergence, squared_gap
-from des4.losses.contrast import info_nce
+from des4.losses.contrast import info_nce, mean_distance
 from des4.losses.cross_entropy import cross_entropy, kept_cross_entropy, reweighted_cross_entropy, soft_cross_entropy
+from des4.losses.entropy import mean_entropy
 from des4.losses.ohem import hard_cross_entropy
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "info_nce",
     "judged",
     "kept_cross_entropy",
+    "mean_distance",
+    "mean_entropy",
     "reweighted_cross_entropy",
     "soft_cross_entropy",
     "squared_gap",

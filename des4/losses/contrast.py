@@ -19,3 +19,19 @@ def info_nce(anchors: Tensor, positive: Tensor, negatives: Tensor, temperature: 
         others = torch.cat([positive.unsqueeze(-2), negatives], -2).detach().float()
         logits = unit @ F.normalize(others, dim=-1).transpose(-1, -2) / temperature
         return logits.logsumexp(-1) - logits[..., 0]
+
+
+def mean_distance(one: Tensor, two: Tensor, one_weight: Tensor, two_weight: Tensor) -> Tensor:
+    """Weighted mean of 1 - cosine over all pairs of one embedding of `one` and one of `two` (Alonso et al., ICCV 2021).
+
+    one: (..., k, D). two: (..., m, D), which no gradient reaches. one_weight: (..., k) ≥ 0, two_weight: (..., m) ≥ 0,
+    whose scale does not matter. Returns (...) float32 in [0, 2], whatever autocast says; 1 where all weights of one
+    side are 0. As cosines are products of unit vectors, it is 1 minus that of their weighted means: no pair is formed.
+    """
+    with torch.autocast(one.device.type, enabled=False):
+        means = [
+            (F.normalize(each.float(), dim=-1) * weight[..., None]).sum(-2)
+            / weight.sum(-1, keepdim=True).clamp_min(1e-12)
+            for each, weight in ((one, one_weight.float()), (two.detach(), two_weight.float()))
+        ]
+        return 1 - (means[0] * means[1]).sum(-1)

@@ -4,6 +4,7 @@ from des4.methods.advsemseg import AdvSemSeg
 from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cct import CCT
+from des4.methods.cmb import CMB
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.dars import DARS
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "vat": VAT,
     "prevmatch": PrevMatch,
     "gct": GCT,
+    "cmb": CMB,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

@@ -20,7 +20,7 @@ from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.models.memory import Memory, TargetTally
 from des4.models.segmenter import HeadName, Segmenter
-from des4.types import Batch, Labelled, Unlabelled, ViewSpec
+from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
@@ -68,6 +68,12 @@ class Setting:
     seed: int
     make_segmenter: MakeSegmenter
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+
+    def check_class(self, key: str, number: int | None) -> None:
+        """Raise ConfigError if a method's setting `key` names a class by a number that none has."""
+        if number is not None and number >= len(self.classes):
+            raise ConfigError(f"method.{key}={number}: there are {len(self.classes)} classes, numbered from 0; name "
+                              "one of them")  # fmt: skip
 
 
 class Method(nn.Module, ABC):

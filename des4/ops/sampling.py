@@ -107,6 +107,13 @@ def spread_draw(mask: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return places.clamp_max(mask.shape[-1] - 1), drawn
 
 
+def take_places(features: Tensor, places: Tensor) -> Tensor:
+    """Take pixels of maps (B, D, h, w) at places (B, ..., k), counted along rows: (B, ..., k, D)."""
+    flat = features.flatten(2)
+    index = places.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
+    return flat.gather(2, index).reshape(*flat.shape[:2], *places.shape[1:]).movedim(1, -1)
+
+
 def _group(labels: Tensor, num_classes: int) -> Tensor:
     """Class of each pixel, with every ignored pixel in one extra group C."""
     labels = labels.long()
