@@ -1,6 +1,7 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
 from des4.methods.advsemseg import AdvSemSeg
+from des4.methods.ael import AEL
 from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cct import CCT
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "vat": VAT,
     "prevmatch": PrevMatch,
     "gct": GCT,
+    "ael": AEL,
     "cmb": CMB,
     "des4": DeS4,
     "des4_committee": DeS4Committee,

@@ -58,6 +58,7 @@ class Setting:
     classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
     total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
     draws after a step. make_segmenter: builds its networks. supervision: what cross-entropies do about imbalance.
+    crop: bands, height and width of the images in a batch.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +69,7 @@ class Setting:
     seed: int
     make_segmenter: MakeSegmenter
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+    crop: tuple[int, int, int] = (3, 256, 256)
 
     def check_class(self, key: str, number: int | None) -> None:
         """Raise ConfigError if a method's setting `key` names a class by a number that none has."""

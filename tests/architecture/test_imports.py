@@ -220,6 +220,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "vat",
         "prevmatch",
         "gct",
+        "ael",
         "cmb",
         "des4",
         "des4_committee",

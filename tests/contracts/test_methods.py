@@ -38,6 +38,7 @@ PREDICTORS = {
     "vat": ["teacher", "student"],
     "prevmatch": ["student"],
     "gct": ["student", "peer"],
+    "ael": ["teacher", "student"],
     "cmb": ["student", "teacher"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],

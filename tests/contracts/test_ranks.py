@@ -77,6 +77,7 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
         num_unlabelled=len(DATA.unlabelled),
         seed=0,
         make_segmenter=make_segmenter,
+        crop=(3, 33, 33),
     )
     cls = METHODS[name]
     return cls(cls.Config(**settings), setting).train()

@@ -47,6 +47,8 @@ LOW_PRECISION = {
 KINDS = {
     ("u2pl", "unlabelled"): "chosen labels",
     ("dars", "unlabelled"): "chosen labels",
+    ("ael", "labelled_consistency"): "chosen labels",
+    ("ael", "unlabelled_consistency"): "chosen labels",
     ("vat", "consistency"): "divergence",
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
