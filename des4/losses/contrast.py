@@ -35,3 +35,16 @@ def mean_distance(one: Tensor, two: Tensor, one_weight: Tensor, two_weight: Tens
             for each, weight in ((one, one_weight.float()), (two.detach(), two_weight.float()))
         ]
         return 1 - (means[0] * means[1]).sum(-1)
+
+
+def paired_info_nce(anchors: Tensor, positives: Tensor, others: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of telling each anchor's own positive from its own negatives by cosines / temperature.
+
+    anchors, positives: (..., k, D). others: (..., m, D), of which drawn, (..., k, m) bool, says which are negatives of
+    an anchor. Gradients reach all of them. Returns (..., k) float32, whatever autocast says; 0 without negatives.
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        one, two, rest = (F.normalize(each.float(), dim=-1) for each in (anchors, positives, others))
+        right = (one * two).sum(-1, keepdim=True) / temperature
+        wrong = (one @ rest.transpose(-1, -2) / temperature).masked_fill(~drawn, -torch.inf)
+        return torch.cat([right, wrong], -1).logsumexp(-1) - right.squeeze(-1)

@@ -15,9 +15,11 @@ from des4.methods.fixmatch import FixMatch
 from des4.methods.gct import GCT
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
+from des4.methods.pc2seg import PC2Seg
 from des4.methods.prevmatch import PrevMatch
 from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
+from des4.methods.ucc import UCC
 from des4.methods.unimatch import UniMatch
 from des4.methods.unimatch_v2 import UniMatchV2
 from des4.methods.vat import VAT
@@ -40,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "gct": GCT,
     "ael": AEL,
     "cmb": CMB,
+    "pc2seg": PC2Seg,
+    "ucc": UCC,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

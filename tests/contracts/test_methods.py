@@ -40,6 +40,8 @@ PREDICTORS = {
     "gct": ["student", "peer"],
     "ael": ["teacher", "student"],
     "cmb": ["student", "teacher"],
+    "pc2seg": ["student"],
+    "ucc": ["student", "peer"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }

@@ -22,8 +22,7 @@ def class_mixed(
     and their target. Nothing is pasted onto padding or from it, so as many pixels count as before.
     """
     partner, label, valid = view.mix.partner, target.label, target.valid
-    present = torch.zeros(len(label), num_classes, device=label.device)
-    present = present.scatter_add_(1, label.flatten(1), valid.flatten(1).float())[partner] > 0
+    present = classes_present(label, valid, num_classes)[partner]
     if background is not None:
         present[:, background] &= present.sum(1) == 1
     order = uniform(keys, (num_classes,), f"{name}/classes").masked_fill(~present, 2).argsort(1).argsort(1)
@@ -31,3 +30,9 @@ def class_mixed(
     box = chosen.gather(1, label[partner].flatten(1)).view_as(valid) & valid & valid[partner]
     mixed = StrongView(view.mixed, Mix(partner, box, view.mix.group), target.pixels)
     return mixed.mixed, target.mixed(mixed)
+
+
+def classes_present(label: Tensor, where: Tensor, num_classes: int) -> Tensor:
+    """Which classes each image shows, (B, C) bool. label: (B, H, W). where: bool of that shape, pixels to look at."""
+    counts = torch.zeros(len(label), num_classes, device=label.device)
+    return counts.scatter_add_(1, label.masked_fill(~where, 0).flatten(1), where.flatten(1).float()) > 0
