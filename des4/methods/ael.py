@@ -23,7 +23,7 @@ from des4.methods.ingredients.targets import Target, soft_target
 from des4.models.memory import ClassConfidence, ClassCrops
 from des4.ops.noise import bernoulli, uniform
 from des4.ops.resize import on_grid, upsample
-from des4.types import Batch, ConfigError, Labelled, ViewSpec
+from des4.types import Batch, Labelled, ViewSpec
 
 
 class AELConfig(TeacherStudentConfig):
@@ -59,11 +59,8 @@ class AEL(TeacherStudent):
     def build(self, setting: Setting) -> None:
         """Make student, teacher and memories."""
         super().build(setting)
-        classes, never = len(setting.classes), self.config.never_pasted
-        if not {*never} < {*range(classes)}:
-            raise ConfigError(f"method.never_pasted={list(never)}: there are {classes} classes, numbered from 0; name "
-                              "some of them, and not all")  # fmt: skip
-        self.register_buffer("never_pasted", torch.tensor([c in never for c in range(classes)]), persistent=False)
+        classes, never = len(setting.classes), setting.class_mask("never_pasted", self.config.never_pasted)
+        self.register_buffer("never_pasted", never, persistent=False)
         self.confidence = ClassConfidence(classes, self.config.confidence_momentum)
         self.crops = ClassCrops(classes, setting.crop)
 

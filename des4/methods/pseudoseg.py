@@ -22,7 +22,7 @@ from des4.methods.ingredients.perturb import cut_out
 from des4.methods.ingredients.targets import SoftTarget, target_of
 from des4.models.class_activation import ClassActivation
 from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
+from des4.types import IGNORE, Batch, Config, Labelled, Unlabelled, ViewSpec
 
 
 class PseudoSegConfig(Config):
@@ -55,9 +55,7 @@ class PseudoSeg(SingleNetwork):
         """Make the student and the classifier."""
         super().build(setting)
         config, classes = self.config, len(setting.classes)
-        if config.background_class is not None and config.background_class >= classes:
-            raise ConfigError(f"method.background_class={config.background_class}: there are {classes} classes, "
-                              "numbered from 0; name one of them")  # fmt: skip
+        setting.check_class("background_class", config.background_class)
         channels = self.student.encoder.channels
         self.activation = ClassActivation(channels, classes, config.background_class, config.attention_dim)
         self.objects = [number for number in range(classes) if number != config.background_class]

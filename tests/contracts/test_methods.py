@@ -42,6 +42,9 @@ PREDICTORS = {
     "corrmatch": ["student"],
     "usrn": ["student"],
     "pseudoseg": ["student"],
+    "cmb": ["student", "teacher"],
+    "pc2seg": ["student"],
+    "ucc": ["student", "peer"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import divergence, soft_cross_entropy, squared_gap
+from des4.losses import cosine_gap, divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import on_grid, shrink_label, upsample
@@ -151,6 +151,11 @@ class SoftTarget:
         """Squared difference to the distributions of logits (B, C, h, w), summed over classes; a scalar."""
         self._show(logits)
         return squared_gap(_probs(logits, self.valid), self.probs, *self._area)
+
+    def cosine_gap(self, logits: Tensor) -> Tensor:
+        """1 - cosine of the distributions and those of logits (B, C, h, w); a scalar."""
+        self._show(logits)
+        return cosine_gap(_probs(logits, self.valid), self.probs, self.valid, self.pixels)
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
