@@ -8,7 +8,9 @@ from annotated_types import Gt
 from des4.engine.optim import Together
 from des4.methods import METHODS, Method
 
-NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold")
+NOUGHT = (
+    "threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold", "memory_threshold", "warm_up"
+)  # fmt: skip
 """Keys of methods that would keep a fresh network from learning some of what it is to learn, unless they are 0."""
 
 

@@ -142,25 +142,50 @@ class Loader:
         """Do a worker's part of batch `number`."""
         skipped: dict[str, str] = {}
         labelled = self._cut_labelled(number, skipped)
-        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, skipped)
+        donors = self._cut_donors(number, skipped) if self.spec.donor_scale else None
+        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, donors, skipped)
 
     def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
-        order, crops = self._labelled_order, []
-        allowed = skipped if self.dataset.skip_broken else None
-        drawn = order.batch(number, self.labelled_batch)
-        for epoch, place in drawn:
-            sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
-            box = self._draw_crop(image, epoch, place)
-            crop, cut = crop_image(image, box, self.config), crop_label(label, box, self.config)
-            crop, cut = self._pasted(crop, cut, box, (epoch, place, sample_id), allowed)
-            crops.append((crop, box, sample_id, cut))
-        images, boxes, ids, labels = zip(*crops, strict=True)
+        drawn = self._labelled_order.batch(number, self.labelled_batch)
         presets = [(self.config.labelled_photometric, ()), *((one, (n,)) for n, one in enumerate(self.spec.recoloured))]
         colours = tuple(
             tuple(draw_photometric(preset, self._rng(*sample, "colour", *view)) for sample in drawn)
             for preset, view in presets
         )
-        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=colours)
+        rngs = [self._rng(*sample) for sample in drawn]
+        return self._cut_pairs(drawn, rngs, self.config, colours, skipped, paste=True)
+
+    def _cut_donors(self, number: int, skipped: dict[str, str]) -> _Crops:
+        """Cut the donors of batch `number`, each drawn for the labelled sample that it belongs to."""
+        order = self._labelled_order
+        drawn = order.batch(number, self.labelled_batch)
+        rngs = [self._rng(*sample, "donor") for sample in drawn]
+        donors = [(epoch, rng.choice(order.ids)) for (epoch, _), rng in zip(drawn, rngs, strict=True)]
+        config = self.config.model_copy(update={"scale": self.spec.donor_scale})
+        preset = self.config.labelled_photometric
+        colours = (tuple(draw_photometric(preset, self._rng(*sample, "donor colour")) for sample in drawn),)
+        return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
+
+    def _cut_pairs(
+        self,
+        samples: list[tuple[int, str]],
+        rngs: list[random.Random],
+        config: ViewsConfig,
+        colours: tuple[tuple[Strong, ...], ...],
+        skipped: dict[str, str],
+        paste: bool = False,
+    ) -> _Crops:
+        """Cut labelled samples, (epoch, id) each. rngs: draw their crops. paste: rare classes, if the user wants it."""
+        allowed, crops = skipped if self.dataset.skip_broken else None, []
+        for (epoch, place), rng in zip(samples, rngs, strict=True):
+            sample_id, (image, label) = self._read(self._pair, self._labelled_order, epoch, place, allowed)
+            box = draw_crop(config, image.shape[1], image.shape[2], rng)
+            crop, cut = crop_image(image, box, config), crop_label(label, box, config)
+            if paste:
+                crop, cut = self._pasted(crop, cut, box, (epoch, place, sample_id), allowed)
+            crops.append((crop, box, sample_id, cut))
+        images, boxes, ids, labels = zip(*crops, strict=True)
+        return _Crops(torch.stack(images), boxes, ids, self._keys(samples), label=torch.stack(labels), colours=colours)
 
     def _pasted(
         self, crop: Tensor, label: Tensor, box: CropBox, drawn: tuple[int, str, str], skipped: dict[str, str] | None
@@ -184,7 +209,7 @@ class Loader:
             skipped[other] = str(error)
             return crop, label
         for _ in range(TRIES):
-            theirs = self._crop_of(their_image, rng)
+            theirs = draw_crop(self.config, their_image.shape[1], their_image.shape[2], rng)
             pasted = crop_label(their_label, theirs, self.config)
             if (pasted == rare).any():
                 break
@@ -199,7 +224,7 @@ class Loader:
         drawn = order.batch(number, self.unlabelled_batch)
         for epoch, place in drawn:
             sample_id, (image, label) = self._read(self._unlabelled, order, epoch, place, skipped)
-            box = self._draw_crop(image, epoch, place)
+            box = draw_crop(self.config, image.shape[1], image.shape[2], self._rng(epoch, place))
             crops.append((crop_image(image, box, self.config), box, sample_id))
             if label is not None:
                 truths.append(crop_label(label, box, self.config))
@@ -254,13 +279,6 @@ class Loader:
             sample_id = order.ids[self._rng("substitute", epoch, place, attempt).randrange(len(order.ids))]
         raise DataError(f"{SUBSTITUTES + 1} images in a row cannot be used, so the run stops. The last: {reason}")
 
-    def _draw_crop(self, image: Tensor, epoch: int, place: str) -> CropBox:
-        return self._crop_of(image, self._rng(epoch, place))
-
-    def _crop_of(self, image: Tensor, rng: random.Random) -> CropBox:
-        _, height, width = image.shape
-        return draw_crop(self.config, height, width, rng)
-
     def _keys(self, drawn: list[tuple[int, str]]) -> Tensor:
         """Return the keys of samples, given their epochs and ids."""
         return torch.tensor([sample_key(self.seed, *sample) for sample in drawn])
@@ -271,11 +289,9 @@ class Loader:
 
     def _finish(self, cut: _Cut) -> Batch:
         """Make the views, on the device where the crops are."""
-        lab, un = cut.labelled, cut.unlabelled
-        assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        plain = padded_views(lab.image, lab.boxes, self.fill)[0]
-        image, *recoloured = (strong_view(plain, colours, self.colour) for colours in lab.colours)
-        labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids, recoloured=tuple(recoloured))
+        labelled, un = self._labelled_views(cut.labelled), cut.unlabelled
+        if cut.donors is not None:
+            labelled = replace(labelled, donor=self._labelled_views(cut.donors))
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
@@ -286,6 +302,12 @@ class Loader:
         views = zip(un.colours, un.mix, strict=True)
         strong = tuple(StrongView(strong_view(weak, colours, self.colour), boxes) for colours, boxes in views)
         return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
+
+    def _labelled_views(self, crops: _Crops) -> Labelled:
+        assert crops.label is not None  # noqa: S101  # as `_cut_pairs` made it
+        plain = padded_views(crops.image, crops.boxes, self.fill)[0]
+        image, *recoloured = (strong_view(plain, colours, self.colour) for colours in crops.colours)
+        return Labelled(image, crops.label.long(), crops.keys, crops.ids, recoloured=tuple(recoloured))
 
 
 @dataclass(frozen=True)
@@ -311,6 +333,7 @@ class _Cut:
 
     labelled: _Crops
     unlabelled: _Crops | None
+    donors: _Crops | None = None
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> _Cut:

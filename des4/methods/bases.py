@@ -88,16 +88,21 @@ class TeacherStudent(SingleNetwork):
         self.teacher.load_state_dict(self.student.state_dict())
 
     @property
+    def momentum(self) -> float:
+        """Of this step's average, which starts warm."""
+        return self.config.momentum
+
+    @property
     def follows(self) -> bool:
         """Whether the teacher takes part in this step."""
         return True
 
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher."""
-        step, follows = self.step, self.follows
+        momentum, follows = warm_momentum(self.momentum, self.step), self.follows
         super().after_step()
         if follows:
-            follow(self.teacher, self.student, warm_momentum(self.config.momentum, step))
+            follow(self.teacher, self.student, momentum)
 
     def predictors(self) -> dict[str, Segmenter]:
         """The teacher first, as published."""

@@ -233,6 +233,13 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "vat",
         "prevmatch",
         "gct",
+        "ael",
+        "corrmatch",
+        "usrn",
+        "pseudoseg",
+        "cmb",
+        "pc2seg",
+        "ucc",
         "des4",
         "des4_committee",
     ]
