@@ -95,6 +95,4 @@ def test_aligned_targets_are_other_targets_once_something_was_predicted(name: st
     assert aligned.alignment is not None
     aligned.alignment.shares.copy_(torch.linspace(9, 1, len(DATA.classes)) / (5 * len(DATA.classes)))
     one, two = plain(batch), aligned(batch)
-    changed = [key for key in one if not torch.equal(one[key], two[key])]
-    assert changed
-    assert name == "vat" or not any(key.split("/")[-1] == "labelled" for key in changed)  # VAT's images follow targets
+    assert [key for key in one if not torch.equal(one[key], two[key])]

@@ -44,7 +44,12 @@ class ShareAlignment(Memory):
 
     @torch.no_grad()
     def aligned(self, probs: Tensor, valid: Tensor) -> Tensor:
-        """Align distributions (B, C, h, w) of which `valid` ones, (B, h, w) bool, are collected as they are given."""
+        """Align distributions (B, C, h, w) of which `valid` ones, (B, h, w) bool, are collected as they are given.
+
+        Those over anything but the C classes, such as sub-classes of them, are neither: their shares are not known.
+        """
+        if probs.shape[1] != len(self.prior):
+            return probs
         counted = (probs * valid[:, None]).sum((0, 2, 3), dtype=torch.float64)
         self._hold(torch.cat([counted, valid.sum().double()[None]]))
         raised = probs * self.ratio[:, None, None]

@@ -70,6 +70,13 @@ def test_the_running_mean_starts_warm_and_parts_add_up() -> None:
     assert memory.steps == 5
 
 
+def test_distributions_over_sub_classes_are_left_alone() -> None:
+    memory = moved([0.9, 0.1, 0.0])
+    probs = maps([0.1, 0.2, 0.3, 0.4])
+    assert memory.aligned(probs, torch.ones(1, 1, 1, dtype=torch.bool)) is probs
+    assert memory._take() == []
+
+
 def test_a_skipped_or_empty_step_leaves_no_trace() -> None:
     memory = moved([0.5, 0.5, 0.0])
     before = memory.shares.clone()
