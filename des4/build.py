@@ -33,6 +33,7 @@ from des4.data.bands import Chosen
 from des4.data.checks.check import refuse_errors, warnings_by_kind
 from des4.data.checks.inspection import Role
 from des4.data.formats.files import FilesConfig
+from des4.data_tools.importing import prepared
 from des4.engine import (
     DriftGuard,
     EvalConfig,
@@ -298,8 +299,9 @@ def _opened_dataset(config: RunConfig, bands: Known) -> Dataset:
 
 def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
     """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError."""
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
+    given: Any = prepared(config.data) if isinstance(config.data, FilesConfig) else config.data
+    cls: Any = DATASETS[given.name]
+    data: Dataset = cls(given)
     if isinstance(data, FileDataset) and bands != MEASURED:
         data.read_as(bands)
     elif bands is not None and bands != MEASURED:

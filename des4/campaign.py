@@ -26,6 +26,7 @@ from des4.data import open_files
 from des4.data.formats.files import FilesConfig
 from des4.data.split_folder import Recipe, write_splits
 from des4.data.splits import counts_of, draw, pool_of, read_contents
+from des4.data_tools.importing import prepared
 from des4.methods import METHODS
 from des4.report.campaign import CampaignReport, Finished
 from des4.runlog import RunFolder, read_json, write_atomically
@@ -127,7 +128,7 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
         )
     if not isinstance(config.data, FilesConfig):
         raise ConfigError("data: a learning curve is drawn of data in files; give data=FOLDER")
-    dataset = open_files(config.data)
+    dataset = open_files(prepared(config.data))
     pool = pool_of(dataset)
     numbers = sorted(set(masks)) or sorted({n for n in (len(pool) >> shift for shift in range(4)) if n >= 2})
     counts = counts_of(len(pool), (), [*numbers, *([len(pool)] if len(pool) not in numbers else [])])

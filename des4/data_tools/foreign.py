@@ -1,0 +1,386 @@
+"""Other programs' data sets, read by libraries: what `importing` writes as a plain folder.
+
+datumaro (MIT licence) reads some forty formats, labelformat (MIT licence) YOLO's segmentation files, of which datumaro
+reads the boxes alone. Both come with the extra `formats`, and neither is imported before it is needed. What they get
+wrong is put right here:
+
+- datumaro looks for the images of a CVAT export in the working directory where there is no `images/`: refused.
+- datumaro passes over CVAT's ellipses, which are areas: refused. Cuboids and skeletons are counted as lost.
+- Shapes that are `outside` in a frame of a CVAT track are not there: left out.
+- datumaro gives ADE20K's objects twice or three times, the polygons of covered ones over those that cover them, and
+  their parts over the objects: of those, the maps of whole objects alone are taken.
+- labelformat takes a box for a polygon of two points, stops at images without a text file, and at a `path` in
+  `data.yaml` that is another machine's: handled here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from des4.data.formats.files import scan
+from des4.data.formats.regions import Runs, bitmap_runs, polygon_runs
+from des4.data.images import read_header
+from des4.data.tiff import MissingExtraError
+from des4.types import DataError
+
+Uncovered = Literal["class", "ignore"]
+"""What pixels under no area are: the class background, or ignored."""
+
+YOLO = "yolo_segmentation"
+CVAT = "cvat"
+PANOPTIC = "coco_panoptic"
+
+FORMATS: Mapping[str, tuple[str, Uncovered]] = {
+    YOLO: ("YOLO segmentation", "class"),
+    CVAT: ("CVAT for images", "class"),
+    "datumaro": ("Datumaro", "class"),
+    "label_me": ("LabelMe of the MIT (XML)", "class"),
+    PANOPTIC: ("COCO panoptic", "ignore"),
+    "ade20k2017": ("ADE20K of 2017", "ignore"),
+    "ade20k2020": ("ADE20K of 2020", "ignore"),
+    "kitti_segmentation": ("KITTI segmentation", "ignore"),
+    "mapillary_vistas": ("Mapillary Vistas", "ignore"),
+}
+"""Formats that are recognised: name → title, and what pixels under no area are by default. All names but YOLO's are
+datumaro's."""
+
+_KINDS = {
+    "bbox": "boxes",
+    "rotated_bbox": "boxes",
+    "points": "points",
+    "polyline": "lines",
+    "label": "labels of images",
+    "caption": "captions",
+    "cuboid_2d": "cuboids",
+    "cuboid_3d": "cuboids",
+}
+"""What annotations that are no areas are called, by datumaro's name of their type."""
+_NO_PART = ("cuboid", "skeleton")
+_HEAD_BYTES = 1 << 16
+_MAX_YAML = 1 << 18
+
+
+@dataclass(frozen=True)
+class Area:
+    """A region of one class. label: None: of a class that the data set does not name. runs: makes its pixels, H×W."""
+
+    label: int | None
+    runs: Callable[[int, int], Runs]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a data set, and its areas from the lowest to the uppermost.
+
+    name: its path in its subset, without suffix. subset: '' where there are none. image: its file, which may be
+    missing. size: (height, width) that the areas are drawn on, where the annotation states it. annotated: whether
+    anybody says what is in it; without areas it is background then.
+    """
+
+    name: str
+    subset: str
+    image: Path | None
+    size: tuple[int, int] | None
+    areas: tuple[Area, ...]
+    annotated: bool
+
+
+@dataclass
+class Foreign:
+    """A data set of another program's, opened.
+
+    reader: library and version. classes: names by label. items: may be walked over once. lost: counts by kind what is
+    no area. said: what the library complained of; both are complete when the items have been walked over.
+    """
+
+    title: str
+    reader: str
+    classes: tuple[str, ...]
+    uncovered: Uncovered
+    items: Iterable[Item]
+    count: int
+    lost: Counter[str] = field(default_factory=Counter)
+    said: list[str] = field(default_factory=list)
+
+
+def recognise_foreign(root: Path) -> list[str]:
+    """Name the formats of FORMATS that a folder may be in; most of them are seen only where datumaro is installed."""
+    found = [YOLO] * (_yolo_file(root) is not None) + [CVAT] * bool(_cvat_files(root))
+    try:
+        environment = _datumaro().Environment()
+    except MissingExtraError:
+        return found
+    with _listening([]):
+        detected = environment.detect_dataset(str(root), depth=0)
+    known = dict.fromkeys(name.replace("mapillary_vistas_instances", "mapillary_vistas") for name in detected)
+    return [*found, *(name for name in known if name in FORMATS and name not in found)]
+
+
+def open_foreign(root: Path, name: str) -> Foreign:
+    """Open a data set in the format of this name, one of FORMATS or any other that datumaro reads.
+
+    Raises DataError, and MissingExtraError without the libraries.
+    """
+    return _open_yolo(root) if name == YOLO else _open_datumaro(root, name)
+
+
+def title_of(name: str) -> str:
+    """Return what people call a format."""
+    return FORMATS[name][0] if name in FORMATS else name
+
+
+# ── datumaro ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _datumaro() -> Any:
+    try:
+        import datumaro
+        import datumaro.components.environment
+    except ImportError:
+        raise MissingExtraError('needs datumaro; pip install "des4[formats]"') from None
+    return datumaro
+
+
+def _open_datumaro(root: Path, name: str) -> Foreign:
+    datumaro = _datumaro()
+    known = sorted({*FORMATS, *datumaro.Environment().importers})
+    if name not in known:
+        raise DataError(f"{name}: no format that is read; there are {', '.join(known)}")
+    title, uncovered = FORMATS.get(name, (name, "class"))
+    lost: Counter[str] = Counter()
+    said: list[str] = []
+    if name == CVAT:
+        lost.update(_checked_cvat(root))
+    with _listening(said), _translating(root, title):
+        dataset = datumaro.Dataset.import_from(str(root), format=name)
+        categories = dataset.categories().get(datumaro.AnnotationType.label, ())
+        classes = tuple(category.name for category in categories)
+        entries = list(dataset)
+
+    def items() -> Iterator[Item]:
+        for entry in entries:
+            with _listening(said), _translating(root, title):
+                item = _item(entry, name, lost)
+            yield item
+
+    reader = f"datumaro {version('datumaro')}"
+    return Foreign(title, reader, classes, uncovered, items(), len(entries), lost, said)
+
+
+def _item(entry: Any, name: str, lost: Counter[str]) -> Item:
+    """Translate an item of datumaro's; `lost` takes what is no area."""
+    areas = []
+    for annotation in sorted(entry.annotations, key=lambda one: getattr(one, "z_order", 0)):  # stable: as in the file
+        kind = annotation.type.name
+        if (annotation.attributes or {}).get("outside") is True:
+            continue
+        if kind not in ("polygon", "mask", "ellipse"):
+            lost[_KINDS.get(kind, kind)] += 1
+        elif not name.startswith("ade20k") or (type(annotation).__name__ == "ExtractedMask" and not annotation.z_order):
+            areas.append(Area(annotation.label, _runs_of(annotation, kind)))
+    media = entry.media
+    path = getattr(media, "path", None)
+    return Item(
+        name=entry.id,
+        subset=entry.subset or "",
+        image=Path(path) if path else None,
+        size=tuple(media.size) if media is not None and media.has_size else None,
+        areas=tuple(areas),
+        annotated=bool(areas),
+    )
+
+
+def _runs_of(annotation: Any, kind: str) -> Callable[[int, int], Runs]:
+    def runs(height: int, width: int) -> Runs:
+        if kind == "mask":
+            bitmap = np.asarray(annotation.image)
+            if bitmap.shape != (height, width):
+                raise DataError(f"a mask is {bitmap.shape[1]}×{bitmap.shape[0]} pixels, its image {width}×{height}")
+            return bitmap_runs(bitmap.astype(np.bool_), 0, 0, height, width)
+        corners = annotation.points if kind == "polygon" else annotation.as_polygon()
+        return polygon_runs(np.asarray(corners, np.float64).reshape(-1, 2), height, width)
+
+    return runs
+
+
+def _cvat_files(root: Path) -> list[Path]:
+    """Return the XML files in the root that begin as CVAT's do."""
+    found = []
+    for path in sorted(root.glob("*.xml")):
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+        except OSError:
+            continue
+        if re.search(rb"<annotations[\s>]", head):
+            found.append(path)
+    return found
+
+
+def _checked_cvat(root: Path) -> Counter[str]:
+    """Count the shapes that datumaro passes over in silence. Raises DataError where that would make masks wrong."""
+    from defusedxml import ElementTree
+
+    passed: Counter[str] = Counter()
+    for path in _cvat_files(root):
+        if not (root / "images").is_dir():
+            raise DataError(f"{path}: has no images/ beside it; put the images there, named as in this file")
+        with _translating(path, title_of(CVAT)):
+            tags = Counter(element.tag for _, element in ElementTree.iterparse(str(path)))
+        if tags["ellipse"]:
+            raise DataError(
+                f"{path}: holds {tags['ellipse']} ellipses, which datumaro does not read; draw them as polygons or "
+                "masks, or export CVAT's 'Segmentation mask 1.1'"
+            )
+        passed.update({f"{tag}s": tags[tag] for tag in _NO_PART if tags[tag]})
+    return passed
+
+
+@contextmanager
+def _listening(said: list[str]) -> Iterator[None]:
+    """Keep what a library logs as a warning or worse for the report, and from the terminal."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(" ".join(record.getMessage().split()))
+
+    root, ear = logging.getLogger(), Ear(logging.WARNING)
+    before = root.handlers[:]
+    root.handlers[:] = [ear]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+
+
+@contextmanager
+def _translating(place: Path, title: str) -> Iterator[None]:
+    """Turn whatever a library raises at a file that it cannot read into a DataError of one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # there is no list of what the readers of forty formats raise
+        cause = error
+        while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+        raise DataError(f"{place}: cannot be read as {title}: {reason}; mend it, or export it anew") from error
+
+
+# ── YOLO ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _yolo_file(root: Path) -> Path | None:
+    """Return the YAML file in the root that describes a data set as Ultralytics does; None without one."""
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+        tree = _yaml(path)
+        if isinstance(tree, dict) and "names" in tree and any(isinstance(tree.get(key), str) for key in _SPLITS):
+            return path
+    return None
+
+
+_SPLITS = ("train", "val", "test")
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8")) if path.stat().st_size <= _MAX_YAML else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError):
+        return None
+
+
+def _open_yolo(root: Path) -> Foreign:
+    try:
+        from labelformat.formats import YOLOv8InstanceSegmentationInput
+    except ImportError:
+        raise MissingExtraError('needs labelformat; pip install "des4[formats]"') from None
+    path = _yolo_file(root)
+    if path is None:
+        raise DataError(f"{root}: has no data.yaml with names: and train: or val:, which YOLO's format needs")
+    tree = _yaml(path)
+    classes = _yolo_classes(path, tree["names"])
+    lost: Counter[str] = Counter()
+    found: list[tuple[str, str, Path, Path, Any]] = []
+    seen: set[Path] = set()
+    for split in _SPLITS:
+        if not tree.get(split):
+            continue
+        if not isinstance(tree[split], str):
+            raise DataError(f"{path}: {split}: names several places; name one folder of images, such as images/{split}")
+        reader: Any = YOLOv8InstanceSegmentationInput(input_file=path, input_split=split)
+        if not reader._images_dir().is_dir():  # `path` may be another machine's, or lead from where they keep all data
+            reader._config_data.pop("path", None)
+        folder = reader._images_dir()
+        if not folder.is_dir():
+            if split == "test":  # it is seldom published
+                continue
+            raise DataError(f"{path}: {split}: {tree[split]} is no folder under {root}; mend the line")
+        if folder.resolve() in seen:  # val may be train
+            continue
+        seen.add(folder.resolve())
+        with _translating(path, title_of(YOLO)):
+            labels = reader._labels_dir()
+        for name, image in scan(folder).items():
+            found.append((name, split, image, labels / image.relative_to(folder).with_suffix(".txt"), reader))
+
+    def items() -> Iterator[Item]:
+        for name, split, image, label, reader in found:
+            size = read_header(image).upright
+            areas = _yolo_areas(reader, image, label, size, lost) if label.is_file() else ()
+            annotated = label.is_file() and (bool(areas) or not label.read_text("utf-8").strip())
+            yield Item(name, split, image, size, areas, annotated)
+
+    reader_name = f"labelformat {version('labelformat')}"
+    return Foreign(title_of(YOLO), reader_name, classes, "class", items(), len(found), lost)
+
+
+def _yolo_classes(path: Path, names: Any) -> tuple[str, ...]:
+    """Return the names by number. Raises DataError unless they are numbered 0, 1, … as the text files count."""
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or sorted(names, key=str) != sorted(range(len(names)), key=str) or not names:
+        raise DataError(f"{path}: names: is no list, and does not number its classes 0, 1, …; mend it")
+    return tuple(str(names[number]) for number in range(len(names)))
+
+
+def _yolo_areas(reader: Any, image: Path, label: Path, size: tuple[int, int], lost: Counter[str]) -> tuple[Area, ...]:
+    """Read one text file; `lost` takes its boxes. Raises DataError."""
+    from labelformat.model.image import Image
+
+    text = label.read_text("utf-8", errors="replace")
+    if not text.strip():
+        return ()
+    height, width = size
+    # The library finds the text file by the image's name, seen from the folder of images.
+    relative = label.relative_to(reader._labels_dir()).with_suffix(image.suffix).as_posix()
+    reader.get_images = lambda: [Image(id=0, filename=relative, width=width, height=height)]
+    try:
+        (found,) = reader.get_labels()
+        areas = []
+        for entry in found.objects:
+            (corners,) = entry.segmentation.polygons
+            if len(corners) < 3:
+                lost["boxes"] += 1
+                continue
+            points = np.array(corners, np.float64)
+            areas.append(Area(entry.category.id, partial(polygon_runs, points)))
+    except KeyError as error:
+        raise DataError(f"{label}: names the class {error}, which data.yaml does not; mend one of the two") from None
+    except IndexError:
+        raise DataError(f"{label}: has an empty line between others; delete it") from None
+    except ValueError as error:
+        raise DataError(f"{label}: cannot be read as YOLO segmentation: {error}; mend it") from None
+    return tuple(areas)
