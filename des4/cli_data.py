@@ -183,7 +183,8 @@ def import_(
 ) -> None:
     """Write a data set that another program made as a plain folder: images linked, masks drawn.
 
-    Changes nothing in FOLDER. Reads YOLO segmentation, CVAT for images, COCO panoptic, ADE20K, Mapillary Vistas, KITTI and others.
+    Changes nothing in FOLDER. Reads YOLO segmentation, CVAT for images, COCO panoptic, Mapillary Vistas, KITTI and
+    others; needs the extra `formats`.
     """
     from des4.data_tools.importing import import_folder
 

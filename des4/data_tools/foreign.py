@@ -7,8 +7,11 @@ wrong is put right here:
 - datumaro looks for the images of a CVAT export in the working directory where there is no `images/`: refused.
 - datumaro passes over CVAT's ellipses, which are areas: refused. Cuboids and skeletons are counted as lost.
 - Shapes that are `outside` in a frame of a CVAT track are not there: left out.
-- datumaro gives ADE20K's objects twice or three times, the polygons of covered ones over those that cover them, and
-  their parts over the objects: of those, the maps of whole objects alone are taken.
+- datumaro takes either of two kinds of Mapillary's annotations, by chance, and its newest edition alone: here the kind
+  and the edition that are there are named.
+- datumaro wants the pictures of COCO panoptic in `images/`: refused with that remedy.
+- datumaro's ADE20K (the full set) gives a pixel to one of several classes by chance, and counts instances wrongly in
+  pictures that are annotated to the last pixel: refused. The benchmark's form of it is a folder of index masks.
 - labelformat takes a box for a polygon of two points, stops at images without a text file, and at a `path` in
   `data.yaml` that is another machine's: handled here.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,8 +52,6 @@ FORMATS: Mapping[str, tuple[str, Uncovered]] = {
     "datumaro": ("Datumaro", "class"),
     "label_me": ("LabelMe of the MIT (XML)", "class"),
     PANOPTIC: ("COCO panoptic", "ignore"),
-    "ade20k2017": ("ADE20K of 2017", "ignore"),
-    "ade20k2020": ("ADE20K of 2020", "ignore"),
     "kitti_segmentation": ("KITTI segmentation", "ignore"),
     "mapillary_vistas": ("Mapillary Vistas", "ignore"),
 }
@@ -67,6 +69,7 @@ _KINDS = {
     "cuboid_3d": "cuboids",
 }
 """What annotations that are no areas are called, by datumaro's name of their type."""
+_ADE20K = ("ade20k2017", "ade20k2020")
 _NO_PART = ("cuboid", "skeleton")
 _HEAD_BYTES = 1 << 16
 _MAX_YAML = 1 << 18
@@ -122,10 +125,9 @@ def recognise_foreign(root: Path) -> list[str]:
         environment = _datumaro().Environment()
     except MissingExtraError:
         return found
-    with _listening([]):
+    with _listening([]), warnings.catch_warnings(action="ignore"):
         detected = environment.detect_dataset(str(root), depth=0)
-    known = dict.fromkeys(name.replace("mapillary_vistas_instances", "mapillary_vistas") for name in detected)
-    return [*found, *(name for name in known if name in FORMATS and name not in found)]
+    return [*found, *(name for name in detected if name in (*FORMATS, *_ADE20K) and name not in found)]
 
 
 def open_foreign(root: Path, name: str) -> Foreign:
@@ -155,16 +157,28 @@ def _datumaro() -> Any:
 
 def _open_datumaro(root: Path, name: str) -> Foreign:
     datumaro = _datumaro()
-    known = sorted({*FORMATS, *datumaro.Environment().importers})
+    known = sorted({*FORMATS, *datumaro.Environment().importers}.difference(_ADE20K))
+    if name in _ADE20K:
+        raise DataError(
+            f"{root}: is the full ADE20K, which datumaro reads wrongly; take the form of the scene parsing benchmark "
+            "(ADEChallengeData2016), which needs no import: data.values=1-150 data.ignore=0"
+        )
     if name not in known:
         raise DataError(f"{name}: no format that is read; there are {', '.join(known)}")
     title, uncovered = FORMATS.get(name, (name, "class"))
     lost: Counter[str] = Counter()
     said: list[str] = []
+    options: dict[str, str] = {}
     if name == CVAT:
         lost.update(_checked_cvat(root))
+    elif name == PANOPTIC and not (root / "images").is_dir():
+        raise DataError(
+            f"{root}: datumaro looks for the pictures in images/; move their folders, such as val2017/, there"
+        )
+    elif name == "mapillary_vistas":
+        name, options = _mapillary(root)
     with _listening(said), _translating(root, title):
-        dataset = datumaro.Dataset.import_from(str(root), format=name)
+        dataset = datumaro.Dataset.import_from(str(root), format=name, **options)
         categories = dataset.categories().get(datumaro.AnnotationType.label, ())
         classes = tuple(category.name for category in categories)
         entries = list(dataset)
@@ -172,24 +186,33 @@ def _open_datumaro(root: Path, name: str) -> Foreign:
     def items() -> Iterator[Item]:
         for entry in entries:
             with _listening(said), _translating(root, title):
-                item = _item(entry, name, lost)
+                item = _item(entry, lost)
             yield item
 
     reader = f"datumaro {version('datumaro')}"
     return Foreign(title, reader, classes, uncovered, items(), len(entries), lost, said)
 
 
-def _item(entry: Any, name: str, lost: Counter[str]) -> Item:
+def _mapillary(root: Path) -> tuple[str, dict[str, str]]:
+    """Return the kind of Mapillary's annotations that is there, as datumaro calls it, and the newest edition of it."""
+    for edition in ("v2.0", "v1.2"):
+        for kind in ("instances", "panoptic"):
+            if next(root.glob(f"{edition}/{kind}"), None) or next(root.glob(f"*/{edition}/{kind}"), None):
+                return f"mapillary_vistas_{kind}", {"format_version": edition}
+    raise DataError(f"{root}: holds neither v2.0/ nor v1.2/ with instances/ or panoptic/, as Mapillary Vistas does")
+
+
+def _item(entry: Any, lost: Counter[str]) -> Item:
     """Translate an item of datumaro's; `lost` takes what is no area."""
     areas = []
     for annotation in sorted(entry.annotations, key=lambda one: getattr(one, "z_order", 0)):  # stable: as in the file
         kind = annotation.type.name
         if (annotation.attributes or {}).get("outside") is True:
             continue
-        if kind not in ("polygon", "mask", "ellipse"):
-            lost[_KINDS.get(kind, kind)] += 1
-        elif not name.startswith("ade20k") or (type(annotation).__name__ == "ExtractedMask" and not annotation.z_order):
+        if kind in ("polygon", "mask", "ellipse"):
             areas.append(Area(annotation.label, _runs_of(annotation, kind)))
+        else:
+            lost[_KINDS.get(kind, kind)] += 1
     media = entry.media
     path = getattr(media, "path", None)
     return Item(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from des4.data.formats.class_files import read_classes
 from des4.data.formats.coco import CocoConfig
 from des4.data.formats.files import TEST_FOLDERS, VAL_FOLDERS, FilesConfig, composed, if_file
 from des4.data.formats.folder import MASK_FOLDERS, FolderConfig
+from des4.data.formats.json_files import head
 from des4.data.formats.palettes import distinct_palette
 from des4.data.formats.regions import RegionError, painted
 from des4.data.formats.shapes import BACKGROUND_NAMES, class_table, naming
@@ -54,6 +56,9 @@ _UNCOVERED = 254
 _MAX_CLASSES = 253
 _NO_SUBSET = frozenset({"", "default", "annotations"})
 """What datumaro calls the only subset of a data set that has none."""
+
+_LIKE_DATUMARO = re.compile(r'"categories"\s*:\s*\{')
+"""What Datumaro's files hold near their beginning; in COCO's the categories are a list."""
 
 Walk = Callable[[Iterable[Item], int], Iterable[Item]]
 """Walks over items, and may show how far it is."""
@@ -184,8 +189,10 @@ def _may_be_foreign(config: FilesConfig) -> bool:
     if not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where nobody may look
         return False
     if isinstance(config, CocoConfig):
-        annotations = root / "annotations"
-        return any(annotations.glob("panoptic_*.json")) and not any(annotations.glob("instances_*.json"))
+        files = sorted((root / "annotations").glob("*.json"))
+        if any(path.name.startswith("instances_") for path in files):
+            return False
+        return any(path.name.startswith("panoptic_") or _LIKE_DATUMARO.search(head(path)) for path in files)
     if not isinstance(config, FolderConfig) or config.images or config.masks:
         return False
     labeled = config.labeled or _list_in(root, "labeled")
@@ -261,7 +268,7 @@ def _write(foreign: Foreign, source: Path, out: Path, uncovered: Uncovered, walk
     added = uncovered == "class" and not set(BACKGROUND_NAMES) & set(foreign.classes)
     labels = [table.labels[name] for name in foreign.classes]
     done = Imported(str(source), foreign.title, foreign.reader)
-    palette = [value for colour in distinct_palette(table.classes) for value in colour]
+    palette = _palette(table.classes)
     masks: list[Path] = []
     seen: set[PurePosixPath] = set()
     any_uncovered = False
@@ -371,6 +378,12 @@ def _label_map(item: Item, labels: Sequence[int], foreign: Foreign, done: Import
     return label if (height, width) == header.upright else turned_upright(label, header.orientation)
 
 
+def _palette(classes: Sequence[str]) -> list[int]:
+    """Return red, green, blue of all 256 indices, white for 255: with fewer, Pillow would save fewer bits a pixel."""
+    colours = [*distinct_palette(classes), *[(0, 0, 0)] * (IGNORE - len(classes)), (255, 255, 255)]
+    return [value for colour in colours for value in colour]
+
+
 def _save(path: Path, label: NDArray[np.uint8], palette: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(label)
@@ -381,7 +394,7 @@ def _save(path: Path, label: NDArray[np.uint8], palette: Sequence[int]) -> None:
 def _drop_background(masks: Iterable[Path], done: Imported) -> None:
     """Take a background out of the classes that no pixel of any mask is."""
     done.classes = done.classes[1:]
-    palette = [value for colour in distinct_palette(done.classes) for value in colour]
+    palette = _palette(done.classes)
     for path in masks:
         label = np.array(Image.open(path))
         _save(path, np.where(label == IGNORE, IGNORE, label - 1).astype(np.uint8), palette)
@@ -390,9 +403,13 @@ def _drop_background(masks: Iterable[Path], done: Imported) -> None:
 def _write_classes(path: Path, classes: Sequence[str], source: Path) -> None:
     """Write the names of the classes. Raises DataError if they would be read as something else."""
     path.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-    read = read_classes(path)
-    if read.names != tuple(classes) or read.colours:
-        odd = next((name for name in classes if name not in read.names), classes[0])
+    try:
+        read = read_classes(path)
+        names = () if read.colours else read.names
+    except DataError:
+        names = ()
+    if names != tuple(classes):
+        odd = next((name for name in classes if name not in names), classes[0])
         raise DataError(f"{source}: the class {odd!a} would be misread in classes.txt; rename it there")
 
 

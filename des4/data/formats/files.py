@@ -474,7 +474,8 @@ class FileDataset(ABC):
                 )
             if not labelled:
                 raise DataError(
-                    f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
+                    f"{config.root}: no image has a mask for training; put masks in masks/, named as their images "
+                    "(other programs' formats: des4 data import)"
                 )
         for sample_id in (*labelled, *val):
             if sample_id not in known:

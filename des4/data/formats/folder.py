@@ -151,12 +151,14 @@ def _folder(given: Path | None, root: Path, names: tuple[str, ...], suffix: str 
 
 
 def _refuse_other_formats(root: Path) -> None:
-    """Raise DataError for a folder without masks that is annotated in a format that is not read."""
-    instead = "export its masks instead: CVAT's 'Segmentation mask 1.1', COCO, or PNGs of class indices into masks/"
+    """Raise DataError for a folder without masks that is annotated in a format that has to be imported."""
+    instead = f"or put PNGs of class indices into {root / 'masks'}"
     if (root / "annotations.xml").is_file():
-        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' is not read; {instead}")
+        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' has to be imported: des4 data import {root}; "
+                        f"{instead}")  # fmt: skip
     if (root / "labels").is_dir() and scan(root / "labels", {".txt"}):
-        raise DataError(f"{root / 'labels'}: YOLO's text files are not read; {instead}")
+        raise DataError(f"{root / 'labels'}: YOLO's text files need a data.yaml beside it, with names: of classes and "
+                        f"train: FOLDER, to be imported; {instead}")  # fmt: skip
 
 
 def _identify(name: str, folder: str) -> str:
