@@ -6,6 +6,7 @@ wrong is put right here:
 
 - datumaro looks for the images of a CVAT export in the working directory where there is no `images/`: refused.
 - datumaro passes over CVAT's ellipses, which are areas: refused. Cuboids and skeletons are counted as lost.
+- datumaro refuses CVAT's exports of single jobs, which it reads well: its reader is called without the question.
 - Shapes that are `outside` in a frame of a CVAT track are not there: left out.
 - datumaro takes either of two kinds of Mapillary's annotations, by chance, and its newest edition alone: here the kind
   and the edition that are there are named.
@@ -178,7 +179,10 @@ def _open_datumaro(root: Path, name: str) -> Foreign:
     elif name == "mapillary_vistas":
         name, options = _mapillary(root)
     with _listening(said), _translating(root, title):
-        dataset = datumaro.Dataset.import_from(str(root), format=name, **options)
+        if name == CVAT and (job := _cvat_job(root)):
+            dataset = datumaro.Dataset.from_extractors(datumaro.Environment().make_extractor(CVAT, str(job)))
+        else:
+            dataset = datumaro.Dataset.import_from(str(root), format=name, **options)
         categories = dataset.categories().get(datumaro.AnnotationType.label, ())
         classes = tuple(category.name for category in categories)
         entries = list(dataset)
@@ -250,6 +254,15 @@ def _cvat_files(root: Path) -> list[Path]:
         if re.search(rb"<annotations[\s>]", head):
             found.append(path)
     return found
+
+
+def _cvat_job(root: Path) -> Path | None:
+    """Return the file of an export of one job, if the root holds one and no other."""
+    files = _cvat_files(root)
+    if len(files) != 1:
+        return None
+    with files[0].open("rb") as file:
+        return files[0] if re.search(rb"<meta>\s*<job>", file.read(_HEAD_BYTES)) else None
 
 
 def _checked_cvat(root: Path) -> Counter[str]:

@@ -17,6 +17,7 @@ from des4 import build
 from des4.config import load_config
 from des4.data import Folder, FolderConfig
 from des4.data.tiff import MissingExtraError
+from des4.data_tools.foreign import Foreign, Item
 from des4.data_tools.importing import import_folder, prepared
 from des4.types import RunError
 
@@ -430,14 +431,53 @@ def test_cvat_is_refused_where_masks_would_be_wrong(root: Path, out: Path) -> No
     assert not out.exists()
 
 
-@pytest.mark.usefixtures("datumaro")
-def test_names_that_lead_out_of_the_folder_are_refused(root: Path, out: Path) -> None:
-    cvat(root, {"a.png": polygon("crop", 2, 2, 10, 8)})
-    put(root / "away.png", photo())
-    text = (root / "annotations.xml").read_text().replace('name="a.png"', 'name="../away.png"')
-    (root / "annotations.xml").write_text(text)
-    assert "is no name that an image can be given" in refusal_of(lambda: import_folder(root, out))
+@pytest.mark.parametrize("name", ["../away", "/away", "a/../../away", "..\\away", "C:/away", "a\nb", ""])
+def test_names_that_lead_out_of_the_folder_are_refused(
+    root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """datumaro has a guard of its own; other readers, or other versions, may have none."""
+    picture = put(root / "a.png", photo())
+    data = Foreign("odd", "odd 1", ("crop", "weed"), "class", [Item(name, "", picture, None, (), True)], 1)
+    monkeypatch.setattr("des4.data_tools.importing.open_foreign", lambda source, format: data)
+    assert "is no name that an image can be given" in refusal_of(lambda: import_folder(root, out, format="odd"))
     assert [path.name for path in out.parent.iterdir()] == ["source"]
+
+
+@pytest.mark.usefixtures("datumaro")
+def test_cvat_exports_of_projects_and_of_jobs(root: Path, out: Path) -> None:
+    cvat(root / "job", {"a.png": polygon("crop", 2, 2, 10, 8)}, meta="job")
+    import_folder(root / "job", out)
+    assert (read(out / "masks/a.png") == labels((1, 2, 2, 10, 8))).all()
+    cvat(root / "all", {"a.png": polygon("crop", 2, 2, 10, 8), "b.png": polygon("weed", 6, 4, 14, 10)}, meta="project")
+    text = (root / "all/annotations.xml").read_text().replace('name="a.png"', 'name="a.png" subset="Train"')
+    text = text.replace('name="b.png"', 'name="b.png" subset="Validation"')
+    subsets = "<subsets><subset>Train</subset><subset>Validation</subset></subsets>"
+    (root / "all/annotations.xml").write_text(text.replace("</labels>", f"</labels>{subsets}"))
+    for name, subset in (("a", "Train"), ("b", "Validation")):
+        put(root / f"all/images/{subset}/{name}.png", (root / f"all/images/{name}.png").read_bytes())
+        (root / f"all/images/{name}.png").unlink()
+    done = import_folder(root / "all", out.with_name("all"))
+    assert dict(done.images) == {"train": 1, "val": 1}
+    assert (read(out.with_name("all") / "masks/val/b.png") == labels((2, 6, 4, 14, 10))).all()
+
+
+@pytest.mark.usefixtures("datumaro")
+def test_shapes_outside_of_a_frame_are_not_there(root: Path, out: Path) -> None:
+    """'CVAT for video': a track has a shape in every frame, and `outside` where the thing has left the picture."""
+    points = "2,2;10,2;10,8;2,8"
+    frames = "".join(
+        f'<polygon frame="{n}" keyframe="1" outside="{n}" occluded="0" points="{points}" z_order="0"/>' for n in (0, 1)
+    )
+    still = f'<polygon frame="1" keyframe="1" outside="0" occluded="0" points="{points}"/>'
+    cvat(root, {"frame_000000.png": "", "frame_000001.png": ""})
+    text = (root / "annotations.xml").read_text().partition("<image")[0]
+    more = f'<track id="1" label="weed">{still}</track>'
+    size = f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size>"
+    text = text.replace("</labels>", f"</labels>{size}")
+    (root / "annotations.xml").write_text(f'{text}<track id="0" label="crop">{frames}</track>{more}</annotations>')
+    import_folder(root, out)
+    assert (read(out / "masks/frame_000000.png") == labels((1, 2, 2, 10, 8))).all()
+    assert (read(out / "masks/frame_000001.png") == labels((2, 2, 2, 10, 8))).all()
 
 
 # ── datumaro's other readers ─────────────────────────────────────────────────────────────────────────────────────────
