@@ -1,1 +1,1 @@
-"""What is done with data before a training reads it."""
+"""What is done to data sets outside of a training: checks, splits, downloads, packing into shards, imports."""

@@ -34,10 +34,10 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from des4.data.formats.files import scan
-from des4.data.formats.regions import Runs, bitmap_runs, polygon_runs
-from des4.data.images import read_header
-from des4.data.tiff import MissingExtraError
+from des4.datasets.annotations.regions import Runs, bitmap_runs, polygon_runs
+from des4.datasets.files import scan
+from des4.images.pictures import read_header
+from des4.images.tiff import MissingExtraError
 from des4.types import DataError
 
 Uncovered = Literal["class", "ignore"]

@@ -29,21 +29,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data import recognise
-from des4.data.cache import cache_folder
-from des4.data.formats.class_files import read_classes
-from des4.data.formats.coco import CocoConfig
-from des4.data.formats.files import TEST_FOLDERS, VAL_FOLDERS, FilesConfig, composed, if_file
-from des4.data.formats.folder import MASK_FOLDERS, FolderConfig
-from des4.data.formats.json_files import head
-from des4.data.formats.palettes import distinct_palette
-from des4.data.formats.regions import RegionError, painted
-from des4.data.formats.shapes import BACKGROUND_NAMES, class_table, naming
-from des4.data.images import IMAGE_SUFFIXES, read_header, turned_upright
-from des4.data.lists import read_list
-from des4.data.tiff import MissingExtraError
-from des4.data.walk import walk
 from des4.data_tools.foreign import PANOPTIC, Foreign, Item, Uncovered, open_foreign, recognise_foreign, title_of
+from des4.datasets import recognise
+from des4.datasets.annotations.json_files import head
+from des4.datasets.annotations.regions import RegionError, painted
+from des4.datasets.annotations.shapes import BACKGROUND_NAMES, class_table, naming
+from des4.datasets.class_files import read_classes
+from des4.datasets.coco import CocoConfig
+from des4.datasets.files import TEST_FOLDERS, VAL_FOLDERS, FilesConfig, composed, if_file
+from des4.datasets.folder import MASK_FOLDERS, FolderConfig
+from des4.datasets.lists import read_list
+from des4.datasets.palettes import distinct_palette
+from des4.datasets.walk import walk
+from des4.images.cache import cache_folder
+from des4.images.pictures import IMAGE_SUFFIXES, read_header, turned_upright
+from des4.images.tiff import MissingExtraError
 from des4.types import IGNORE, DataError, RunError
 
 REPORT = "import.json"

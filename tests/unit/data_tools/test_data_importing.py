@@ -15,10 +15,10 @@ from trees import encode, put, refusal_of, write_lines
 
 from des4 import build
 from des4.config import load_config
-from des4.data import Folder, FolderConfig
-from des4.data.tiff import MissingExtraError
 from des4.data_tools.foreign import Foreign, Item
 from des4.data_tools.importing import import_folder, prepared
+from des4.datasets import Folder, FolderConfig
+from des4.images.tiff import MissingExtraError
 from des4.types import RunError
 
 HEIGHT, WIDTH = 12, 16
