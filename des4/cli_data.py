@@ -113,7 +113,7 @@ def splits(
     from des4.report.list_tables import draws_table
 
     dataset = open_files(prepared(_files_config(data, format, settings or [])))
-    refuse_place(out, dataset)
+    refuse_place(out, dataset, data)
     wanted = preset_named(preset) if preset else None
     pool = pool_of(dataset, wanted)
     counts = counts_of(len(pool), fraction or (), [*(count or ()), *(wanted.counts if wanted else ())])

@@ -374,10 +374,12 @@ def _open_yolo(root: Path) -> Foreign:
 
     def items() -> Iterator[Item]:
         for name, split, image, label, reader in found:
+            if not label.is_file():
+                yield Item(name, split, image, None, (), annotated=False)
+                continue
             size = read_header(image).upright
-            areas = _yolo_areas(reader, image, label, size, lost) if label.is_file() else ()
-            annotated = label.is_file() and (bool(areas) or not label.read_text("utf-8").strip())
-            yield Item(name, split, image, size, areas, annotated)
+            areas, empty = _yolo_areas(reader, image, label, size, lost)
+            yield Item(name, split, image, size, areas, annotated=empty or bool(areas))
 
     reader_name = f"labelformat {version('labelformat')}"
     return Foreign(title_of(YOLO), reader_name, classes, "class", items(), len(found), lost)
@@ -392,13 +394,18 @@ def _yolo_classes(path: Path, names: Any) -> tuple[str, ...]:
     return tuple(str(names[number]) for number in range(len(names)))
 
 
-def _yolo_areas(reader: Any, image: Path, label: Path, size: tuple[int, int], lost: Counter[str]) -> tuple[Area, ...]:
-    """Read one text file; `lost` takes its boxes. Raises DataError."""
+def _yolo_areas(
+    reader: Any, image: Path, label: Path, size: tuple[int, int], lost: Counter[str]
+) -> tuple[tuple[Area, ...], bool]:
+    """Read the areas of one text file, and whether it says that there are none; `lost` takes boxes.
+
+    Raises DataError.
+    """
     from labelformat.model.image import Image
 
     text = label.read_text("utf-8", errors="replace")
     if not text.strip():
-        return ()
+        return (), True
     height, width = size
     # The library finds the text file by the image's name, seen from the folder of images.
     relative = label.relative_to(reader._labels_dir()).with_suffix(image.suffix).as_posix()
@@ -419,4 +426,4 @@ def _yolo_areas(reader: Any, image: Path, label: Path, size: tuple[int, int], lo
         raise DataError(f"{label}: has an empty line between others; delete it") from None
     except ValueError as error:
         raise DataError(f"{label}: cannot be read as YOLO segmentation: {error}; mend it") from None
-    return tuple(areas)
+    return tuple(areas), False
