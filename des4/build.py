@@ -303,6 +303,11 @@ def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
     given: Any = prepared(config.data) if isinstance(config.data, FilesConfig) else config.data
     cls: Any = DATASETS[given.name]
     data: Dataset = cls(given)
+    if given is not config.data:
+        data.notes = (
+            f"imported: {given.root} holds what was read of it, and import.json there what was lost",
+            *data.notes,
+        )
     if isinstance(data, FileDataset) and bands != MEASURED:
         data.read_as(bands)
     elif bands is not None and bands != MEASURED:

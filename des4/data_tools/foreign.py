@@ -139,6 +139,11 @@ def open_foreign(root: Path, name: str) -> Foreign:
     return _open_yolo(root) if name == YOLO else _open_datumaro(root, name)
 
 
+def require_datumaro() -> None:
+    """Raise MissingExtraError unless datumaro is installed."""
+    _datumaro()
+
+
 def title_of(name: str) -> str:
     """Return what people call a format."""
     return FORMATS[name][0] if name in FORMATS else name
@@ -312,7 +317,7 @@ def _translating(place: Path, title: str) -> Iterator[None]:
         cause = error
         while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+        reason = " ".join(str(cause).split())[:200].rstrip(".") or type(cause).__name__
         raise DataError(f"{place}: cannot be read as {title}: {reason}; mend it, or export it anew") from error
 
 

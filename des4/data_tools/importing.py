@@ -29,7 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data_tools.foreign import PANOPTIC, Foreign, Item, Uncovered, open_foreign, recognise_foreign, title_of
+from des4.data_tools.foreign import (
+    PANOPTIC,
+    Foreign,
+    Item,
+    Uncovered,
+    open_foreign,
+    recognise_foreign,
+    require_datumaro,
+    title_of,
+)
 from des4.datasets import recognise
 from des4.datasets.annotations.json_files import head
 from des4.datasets.annotations.regions import RegionError, painted
@@ -189,16 +198,21 @@ def _may_be_foreign(config: FilesConfig) -> bool:
     if not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where nobody may look
         return False
     if isinstance(config, CocoConfig):
+        if config.annotations is not None:
+            return False
         files = sorted((root / "annotations").glob("*.json"))
         if any(path.name.startswith("instances_") for path in files):
             return False
         return any(path.name.startswith("panoptic_") or _LIKE_DATUMARO.search(head(path)) for path in files)
     if not isinstance(config, FolderConfig) or config.images or config.masks:
         return False
-    labeled = config.labeled or _list_in(root, "labeled")
-    if labeled and labeled.is_file() and any(mask for _, mask in read_list(labeled)):
-        return False  # the list says where the masks are
-    return not any(_holds_png(root / name) for name in MASK_FOLDERS)
+    try:
+        if any(_holds_png(root / name) for name in MASK_FOLDERS):
+            return False
+        labeled = config.labeled or _list_in(root, "labeled")
+        return not (labeled and any(mask for _, mask in read_list(labeled)))  # a list may say where the masks are
+    except DataError:  # whoever opens the data says so
+        return False
 
 
 def _list_in(root: Path, name: str) -> Path | None:
@@ -222,11 +236,9 @@ def _only_format(source: Path) -> str:
     if not any(names for _, _, names in walk(source)):
         raise DataError(f"{source}: holds no files; give the folder that holds the data set")
     try:
-        open_foreign(source, "")
+        require_datumaro()
     except MissingExtraError as error:
         raise MissingExtraError(f"{source}: looking for its format {error}") from None
-    except DataError:
-        pass
     raise DataError(f"{source}: is in no format that is recognised; name it with --format, such as {PANOPTIC}")
 
 

@@ -290,6 +290,7 @@ def test_a_training_reads_the_import_and_keeps_the_name_of_the_source(root: Path
     assert (data.labelled, data.unlabelled, data.val) == (("train/b",), ("train/a", "train/u"), ("val/c",))
     assert data.classes == ("background", "crop", "weed")
     assert config.data.root == root
+    assert data.notes[0].startswith(f"imported: {cache}/source-")
 
 
 def test_folders_of_the_projects_own_are_left_alone(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
