@@ -163,14 +163,13 @@ def _datumaro() -> Any:
 
 def _open_datumaro(root: Path, name: str) -> Foreign:
     datumaro = _datumaro()
-    known = sorted({*FORMATS, *datumaro.Environment().importers}.difference(_ADE20K))
     if name in _ADE20K:
         raise DataError(
             f"{root}: is the full ADE20K, which datumaro reads wrongly; take the form of the scene parsing benchmark "
             "(ADEChallengeData2016), which needs no import: data.values=1-150 data.ignore=0"
         )
-    if name not in known:
-        raise DataError(f"{name}: no format that is read; there are {', '.join(known)}")
+    if name not in FORMATS and name not in datumaro.Environment().importers:
+        raise DataError(f"{name}: no format that is read; there are {', '.join(FORMATS)}, and datumaro's others")
     title, uncovered = FORMATS.get(name, (name, "class"))
     lost: Counter[str] = Counter()
     said: list[str] = []

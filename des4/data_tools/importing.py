@@ -209,10 +209,12 @@ def _may_be_foreign(config: FilesConfig) -> bool:
     try:
         if any(_holds_png(root / name) for name in MASK_FOLDERS):
             return False
-        labeled = config.labeled or _list_in(root, "labeled")
-        return not (labeled and any(mask for _, mask in read_list(labeled)))  # a list may say where the masks are
-    except DataError:  # whoever opens the data says so
+    except DataError:  # a folder that nobody may look into: whoever opens the data says so
         return False
+    labeled = config.labeled or _list_in(root, "labeled")
+    with suppress(DataError):  # likewise a list that cannot be read
+        return not (labeled and any(mask for _, mask in read_list(labeled)))  # a list may say where the masks are
+    return True
 
 
 def _list_in(root: Path, name: str) -> Path | None:

@@ -291,6 +291,8 @@ def test_a_training_reads_the_import_and_keeps_the_name_of_the_source(root: Path
     assert data.classes == ("background", "crop", "weed")
     assert config.data.root == root
     assert data.notes[0].startswith(f"imported: {cache}/source-")
+    wrong = config.data.model_copy(update={"labeled": root / "gone.txt"})
+    assert "the list cannot be read" in refusal_of(lambda: build.dataset(config.model_copy(update={"data": wrong})))
 
 
 def test_folders_of_the_projects_own_are_left_alone(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
