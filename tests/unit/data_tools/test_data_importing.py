@@ -295,6 +295,32 @@ def test_a_training_reads_the_import_and_keeps_the_name_of_the_source(root: Path
     assert "the list cannot be read" in refusal_of(lambda: build.dataset(config.model_copy(update={"data": wrong})))
 
 
+@pytest.mark.usefixtures("labelformat")
+def test_another_process_may_be_quicker(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yolo(root, {"train/a": [CROP]})
+    config, said = FolderConfig(root=root), []
+
+    def meanwhile(root: Path) -> list[str]:
+        monkeypatch.undo()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
+        prepared(config, said.append)
+        return ["yolo_segmentation"]
+
+    monkeypatch.setattr("des4.data_tools.importing.recognise_foreign", meanwhile)
+    assert (prepared(config, said.append).root / "masks/train/a.png").is_file()
+    assert len(said) == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("labelformat")
+def test_a_cache_that_cannot_be_written_is_named(root: Path, cache: Path) -> None:
+    yolo(root, {"train/a": [CROP]})
+    put(cache.parent, b"a file where the cache should be")
+    refusal = refusal_of(lambda: prepared(FolderConfig(root=root)))
+    assert f"{root} cannot be imported there" in refusal
+    assert "data.cache_dir" in refusal
+
+
 def test_folders_of_the_projects_own_are_left_alone(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("des4.data_tools.importing.recognise_foreign", lambda root: pytest.fail("nobody asked"))
     put(root / "images" / "a.png", photo())
