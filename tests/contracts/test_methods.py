@@ -41,7 +41,8 @@ PREDICTORS = {
     "ael": ["teacher", "student"],
     "cmb": ["student", "teacher"],
     "pc2seg": ["student"],
-    "ucc": ["student", "peer"],
+    "ucc": ["student"],
+    "rc2l": ["teacher", "student"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }

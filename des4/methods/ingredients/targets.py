@@ -60,6 +60,17 @@ class Target:
             self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels, self.weight)
 
+    def class_masks(self, logits: Tensor) -> Tensor:
+        """Where each class is on the grid of logits (B, C, h, w), of labels that count, for losses of their regions.
+
+        Returns (B, C, h, w) bool. Whoever watches is shown the target, as by a loss.
+        """
+        label, confidence, keep, valid = on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid)
+        if self.watch is not None:
+            self.watch.collect(logits, label, confidence, keep, valid)
+        classes = torch.arange(logits.shape[1], device=label.device)[:, None, None]
+        return (label[:, None] == classes) & keep[:, None]
+
     def mean_over_kept(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.
 

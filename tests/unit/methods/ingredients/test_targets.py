@@ -273,3 +273,16 @@ def test_a_method_may_let_only_some_labels_count(unlabelled: Unlabelled, logits:
     (view,) = unlabelled.strong
     assert torch.equal(chosen.mixed(view).keep, view.mix(chosen.keep))
     torch.testing.assert_close(chosen.mean_over_kept(logits) * chosen.share_kept(), chosen.cross_entropy(logits))
+
+
+def test_masks_of_classes_lie_on_the_grid_and_are_watched_as_a_loss_is(unlabelled: Unlabelled, logits: Tensor) -> None:
+    watch, student = Seen(), torch.randn(2, 3, 3, 3)
+    target = hard_target(logits, replace(unlabelled, watch=watch), 0.6, SUPERVISION)
+    masks = target.class_masks(student)
+    label, keep = target.label[:, ::4, ::4], target.keep[:, ::4, ::4]
+    assert 0 < keep.sum() < keep.numel()
+    for c in range(3):
+        assert torch.equal(masks[:, c], (label == c) & keep)
+    ((shown, of_whom, _, counts, _),) = watch.shown
+    assert shown is student
+    assert torch.equal(of_whom, label) and torch.equal(counts, keep)
