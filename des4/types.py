@@ -24,7 +24,7 @@ STOP_SIGNALS = tuple(
 """What asks a training to save and stop: Ctrl-C, a scheduler's end, and its warning of it, which Windows lacks."""
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
-StrongPreset = Literal["none", "french", "unimatch", "augseg"]
+StrongPreset = Literal["none", "french", "unimatch", "augseg", "pseudoseg"]
 
 
 Factor = Annotated[float, Field(gt=0, le=4)]

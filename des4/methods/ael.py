@@ -107,7 +107,7 @@ class AEL(TeacherStudent):
         drawn = uniform(keys, size, name) < (doubt / doubt.max())[upsample(logits.float(), size).argmax(1)]
         weight = torch.where(target.valid & drawn, target.confidence.nan_to_num().square(), 0)
         weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-12)
-        return replace(target.weighted(weight), pixels=weight.new_tensor(len(weight)))
+        return replace(target.weighted(weight), pixels=weight.new_full((), len(weight)))
 
     def after_step(self) -> None:
         """Move the memories and the teacher."""

@@ -62,6 +62,5 @@ class PC2Seg(SingleNetwork):
         return {
             "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
             "consistency": config.consistency_weight * target.cosine_gap(self.student.head(strong)),
-            "contrast": config.contrast_weight
-            * pixel_pairs(first, second, logits.softmax(1), unlabelled, view, config),
+            "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabelled, view, config),
         }

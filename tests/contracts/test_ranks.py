@@ -15,18 +15,12 @@ import torch.distributed as dist
 from eager import eager
 from torch import Tensor, nn
 
-from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
+from des4.data import Loader, ViewsConfig
+from des4.datasets import Scenes, ScenesConfig
 from des4.engine import Checkpoints, EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.engine.distributed import agree, average_statistics, on_first
-from des4.engine.sharding import (
-    gather_whole,
-    moments_in_shards,
-    own_moments,
-    shard_weights,
-    spread,
-    whole_weights,
-)
+from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, shard_weights, spread, whole_weights
 from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
@@ -57,9 +51,10 @@ QUEUE = ".queue."
 """What U2PL queues are pixels chosen by the order of probabilities, which in fresh networks are nearly equal."""
 
 
-TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3}
-"""Method → how far losses may differ, relatively, where sums are added in another order. U2PL and GCT choose pixels by
-what is nearly equal in fresh networks, and VAT looks for the direction in which they are most sensitive."""
+TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3, "corrmatch": 1e-3, "usrn": 1e-3}
+"""Method → how far losses may differ, relatively, where sums are added in another order. U2PL, GCT and CorrMatch choose
+pixels by what is nearly equal in fresh networks, as USRN does clusters, and VAT looks for the direction in which they
+are most sensitive."""
 
 
 def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:

@@ -49,6 +49,10 @@ LOW_PRECISION = {
 KINDS = {
     ("u2pl", "unlabelled"): "chosen labels",
     ("dars", "unlabelled"): "chosen labels",
+    ("usrn", "unlabelled"): "chosen labels",
+    ("usrn", "sub/pseudo-labels"): "chosen labels",
+    ("pseudoseg", "labelled_activation"): "chosen labels",
+    ("corrmatch", "divergence"): "divergence",
     ("ael", "labelled_consistency"): "chosen labels",
     ("ael", "unlabelled_consistency"): "chosen labels",
     ("vat", "consistency"): "divergence",

@@ -80,4 +80,4 @@ def pasted_view(view: StrongView, donors: Tensor, box: Tensor) -> StrongView:
         torch.where(pasted[:, None, None], whole, view.mix.box),
         view.mix.group,
     )
-    return StrongView(torch.cat([view.image, donors]), mix, torch.tensor(float(count), device=box.device))
+    return StrongView(torch.cat([view.image, donors]), mix, torch.full((), float(count), device=box.device))
