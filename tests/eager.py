@@ -14,7 +14,8 @@ NOUGHT = (
 """Keys of methods that would keep a fresh network from learning some of what it is to learn, unless they are 0."""
 
 
-LATER = {"gct": [f"{name}/{term}" for name in ("student", "peer") for term in ("correction", "consistency")]}
+LATER = {"gct": [f"{name}/{term}" for name in ("student", "peer") for term in ("correction", "consistency")],
+         "rc2l": ["feature_contrast"]}  # fmt: skip
 """Method → terms that are 0 even so, until a network has learnt to find something."""
 
 

@@ -185,11 +185,10 @@ def fewest_parts(
     nothing is split. num_moments: that the run's optimiser will keep of each parameter. The same on all processes. If
     nothing fits, the most parts.
     """
-    each = {}  # gradients and moments of each parameter, once: networks may share some
+    held = 0  # gradients and moments
     for network in method.networks().values():
         moments = CRITIC_MOMENTS if network.role == "critic" else num_moments
-        each.update({p: (1 + moments) * p.nbytes for p in network.module.parameters() if p.requires_grad})
-    held = sum(each.values()) // shards
+        held += (1 + moments) * sum(p.nbytes for p in network.module.parameters() if p.requires_grad) // shards
     parts = 1
     for number in range(1, len(batch.labelled.image) + 1):
         if not can_split(batch, number):
@@ -260,13 +259,10 @@ def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
     """Yield module, name of its function, and the part of the step that this function is."""
     yield method, "forward", LOSSES
     yield method, "after_step", AVERAGES
-    whose: dict[nn.Module, str] = {}
     for name, network in method.networks().items():
-        for module in network.parts:
-            whose.setdefault(module, name)  # what networks share counts for the first
-    for module, name in whose.items():
-        compiled = vars(module).get("_compiled_call_impl") is not None
-        yield module, "_compiled_call_impl" if compiled else "forward", name
+        for module in dict.fromkeys(network.parts):
+            compiled = vars(module).get("_compiled_call_impl") is not None
+            yield module, "_compiled_call_impl" if compiled else "forward", name
     for module in method.modules():
         if isinstance(module, PrototypeFeed):
             yield module, "choose", SAMPLING

@@ -32,7 +32,8 @@ def divergence(logits: Tensor, target: Tensor, valid: Tensor, pixels: Tensor | N
 def pixel_divergence(logits: Tensor, target: Tensor) -> Tensor:
     """Divergence at each pixel, as `divergence` has it: (B, H, W) float32. logits, target: (B, C, H, W)."""
     target = target.float()
-    return (torch.special.xlogy(target, target) - target * logits.float().log_softmax(1)).sum(1)
+    gap: Tensor = (torch.special.xlogy(target, target) - target * logits.float().log_softmax(1)).sum(1)
+    return gap
 
 
 def cosine_gap(probs: Tensor, target: Tensor, valid: Tensor, pixels: Tensor | None = None) -> Tensor:

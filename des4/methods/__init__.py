@@ -19,6 +19,7 @@ from des4.methods.mean_teacher import MeanTeacher
 from des4.methods.pc2seg import PC2Seg
 from des4.methods.prevmatch import PrevMatch
 from des4.methods.pseudoseg import PseudoSeg
+from des4.methods.rc2l import RC2L
 from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
 from des4.methods.ucc import UCC
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "cmb": CMB,
     "pc2seg": PC2Seg,
     "ucc": UCC,
+    "rc2l": RC2L,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

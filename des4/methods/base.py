@@ -175,7 +175,7 @@ class Method(nn.Module, ABC):
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.
 
         These are the method's own attributes with parameters, and the members of its lists; one that no gradient
-        reaches is an average. They may share modules. A method with a critic says so in its place.
+        reaches is an average. A method with a critic says so in its place.
         """
         found = {}
         for name, module in _with_members(self):

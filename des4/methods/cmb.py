@@ -95,7 +95,7 @@ class CMB(TeacherStudent):
             distance = self.distance(each, labels, unlabelled.keys, f"anchors{n}")
             found.append(torch.stack([target.cross_entropy(said), entropy, distance]))
         cross, entropy, distance = torch.stack(found).mean(0)
-        self.note(remembered=self.bank.memory.filled.float().mean())
+        self.note(remembered=self.bank.queue.filled.float().mean())
         return {
             "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
             "unlabelled": sigmoid_ramp(self.step, warm_steps) * cross,
@@ -111,7 +111,7 @@ class CMB(TeacherStudent):
 
     def after_step(self) -> None:
         """Move the memory, and the teacher with its projection."""
-        self.bank.memory.commit()
+        self.bank.queue.commit()
         follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
         super().after_step()
 

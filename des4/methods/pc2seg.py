@@ -56,11 +56,11 @@ class PC2Seg(SingleNetwork):
         known, weak, strong = features.tensor_split([count, count + len(unlabelled.weak)])
         with torch.no_grad():
             logits = self.student.head(weak).float()
-            target = soft_target(logits, unlabelled).mixed(view)
-        embeddings = self.projection(torch.cat([weak, strong])).chunk(2)
+            target, probs = soft_target(logits, unlabelled).mixed(view), logits.softmax(1)
+        first, second = self.projection(torch.cat([weak, strong])).chunk(2)
         self.note(confidence=target.mean_confidence())
         return {
             "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
             "consistency": config.consistency_weight * target.cosine_gap(self.student.head(strong)),
-            "contrast": config.contrast_weight * pixel_pairs(*embeddings, logits.softmax(1), unlabelled, view, config),
+            "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabelled, view, config),
         }

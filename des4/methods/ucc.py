@@ -13,16 +13,16 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from des4.losses import pixel_divergence
 from des4.methods.base import Setting
-from des4.methods.bases import TwoNetworks, labelled_logits
+from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
-from des4.methods.ingredients.pasting import paste_classes
+from des4.methods.ingredients.pasting import paste_classes, pixels_of
 from des4.methods.ingredients.targets import SoftTarget, Target, soft_target
-from des4.models.memory import ClassConfidence
+from des4.models.memory import ClassConfidence, PrototypeFeed
 from des4.ops.noise import bernoulli, uniform
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
@@ -48,8 +48,8 @@ class UCCConfig(Config):
     """Numbers of classes that are never drawn: 0 on VOC; on Cityscapes all but the rare ones."""
 
 
-class UCC(TwoNetworks):
-    """Two networks with one encoder, and a memory of how well each class is predicted."""
+class UCC(SingleNetwork):
+    """A network, a second decoder and classifier on its encoder, and a memory of how well each class is predicted."""
 
     Config = UCCConfig
     config: UCCConfig
@@ -57,9 +57,11 @@ class UCC(TwoNetworks):
     never_pasted: Tensor
 
     def build(self, setting: Setting) -> None:
-        """Make both networks, with the first one's encoder, and the memory."""
+        """Make the network, the second head, which starts from other random weights, and the memory."""
         super().build(setting)
-        self.peer.encoder = self.student.encoder
+        other = setting.make_segmenter("linear")
+        self.peer_decoder, self.peer_head = other.decoder, other.head
+        self.peer_feed = PrototypeFeed(setting.pixel_counts)
         never = setting.class_mask("never_pasted", self.config.never_pasted)
         self.register_buffer("never_pasted", never, persistent=False)
         self.confidence = ClassConfidence(len(setting.classes), self.config.confidence_momentum)
@@ -67,34 +69,32 @@ class UCC(TwoNetworks):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each head, the cross-entropy on labels, and on the other's labels of the strong view."""
         plain, unlabelled = batch.both
-        (view,), count, terms = unlabelled.strong, len(plain.image), {}
+        (view,), count, terms, known, logits = unlabelled.strong, len(plain.image), {}, [], []
         with torch.no_grad():
             assert plain.donor is not None  # noqa: S101  # the loader follows the ViewSpec
             labelled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
             source = in_order(plain, len(unlabelled.weak))
-            classes = self.chosen(source, unlabelled.keys)
-            named = source.label.masked_fill(~source.valid, 0)
-            box = classes.gather(1, named.flatten(1)).view_as(named) & source.valid & unlabelled.valid
+            box = pixels_of(source, self.chosen(source, unlabelled.keys)) & unlabelled.valid
             maps = self.student.encode(unlabelled.weak)
-            soft = [soft_target(net.head(net.decoder(maps)), unlabelled) for net in (self.student, self.peer)]
-            image, said = view.image, []
-            for each in soft:
-                image, target = injected(view.image, each.hardened(0.0, self.supervision), plain, box)
-                said.append(target.mixed(view))
+            soft = [soft_target(classify(decode(maps)), unlabelled) for decode, classify, _ in self._heads]
+            pasted = [injected(view.image, each.hardened(0.0, self.supervision), plain, box) for each in soft]
+            image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
         maps = self.student.encode(torch.cat([labelled.image, view.mix(image)]))
-        nets, logits = {"first": (self.student, self.feed), "second": (self.peer, self.peer_feed)}, []
-        for name, (net, feed) in nets.items():
-            features = net.decoder(maps)
-            known = labelled_logits(net, feed, features[:count], labelled)
-            terms[f"{name}/labelled"] = self.supervise(known, labelled)
-            logits.append(net.head(features[count:]))
-            if net is self.student:
-                self.confidence.collect(known, labelled.label)
-        for name, own, other in zip(nets, (0, 1), (1, 0), strict=True):
+        for name, (decode, classify, feed) in zip(("first", "second"), self._heads, strict=True):
+            features = decode(maps)
+            known.append(labelled_logits(classify, feed, features[:count], labelled))
+            logits.append(classify(features[count:]))
+            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled)
+        self.confidence.collect(known[0], labelled.label)
+        for name, own, other in (("first", 0, 1), ("second", 1, 0)):
             loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
             terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * loss
         self.note(confidence=self.confidence.values.mean(), pasted=mean_over(box, unlabelled.valid))
         return terms
+
+    @property
+    def _heads(self) -> tuple[tuple[nn.Module, nn.Module, PrototypeFeed], ...]:
+        return (self.student.decoder, self.student.head, self.feed), (self.peer_decoder, self.peer_head, self.peer_feed)
 
     def rectified(self, labels: Target, soft: SoftTarget, logits: Tensor, learner: Tensor) -> Tensor:
         """Cross-entropy of the learner's logits (B, C, h, w) with another head's labels, where that one is constant.
@@ -116,4 +116,5 @@ class UCC(TwoNetworks):
     def after_step(self) -> None:
         """Move the memory and the prototypes, if any."""
         self.confidence.commit()
+        move_prototypes(self.peer_head, self.peer_feed)
         super().after_step()

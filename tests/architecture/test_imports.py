@@ -240,6 +240,7 @@ def test_methods_are_pinned_and_each_has_its_config_in_the_union() -> None:
         "cmb",
         "pc2seg",
         "ucc",
+        "rc2l",
         "des4",
         "des4_committee",
     ]

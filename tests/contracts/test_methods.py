@@ -44,7 +44,8 @@ PREDICTORS = {
     "pseudoseg": ["student"],
     "cmb": ["student", "teacher"],
     "pc2seg": ["student"],
-    "ucc": ["student", "peer"],
+    "ucc": ["student"],
+    "rc2l": ["teacher", "student"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }

@@ -49,7 +49,7 @@ SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 QUEUE = ".queue."
-"""What U2PL queues are pixels chosen by the order of probabilities, which in fresh networks are nearly equal."""
+"""What U2PL and CMB queue are pixels chosen by the order of numbers that in fresh networks are nearly equal."""
 
 
 TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3, "corrmatch": 1e-3, "usrn": 1e-3}

@@ -45,7 +45,7 @@ class ClassBank(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.pushed = min(config.anchors, config.pushed or max(1, round(config.queue / num_labelled)))
-        self.memory = FeatureQueue(num_classes, config.queue, config.dim)
+        self.queue = FeatureQueue(num_classes, config.queue, config.dim)
 
     @torch.no_grad()
     def collect(self, project: Net, score: Net, features: Tensor, logits: Tensor, labelled: Labelled) -> None:
@@ -62,7 +62,7 @@ class ClassBank(nn.Module):
         best = score(rows).masked_fill(~found, -1).topk(self.pushed, -1).indices
         rows, found = rows.take_along_dim(best[..., None], 2), found.take_along_dim(best, 2)
         rows, found = rows.transpose(0, 1).flatten(1, 2), found.transpose(0, 1).flatten(1)
-        self.memory.collect(rows, found, labelled.keys.repeat_interleave(self.pushed))
+        self.queue.collect(rows, found, labelled.keys.repeat_interleave(self.pushed))
 
     def distance(
         self, embed: Net, score: Net, memory_score: Net, features: Tensor, labels: Tensor, keys: Tensor, name: str
@@ -73,7 +73,7 @@ class ClassBank(nn.Module):
         score, memory_score: of pixels, through which no gradient reaches them, and of what is remembered, (C, m, D). A
         class that an image lacks, or of which nothing is remembered, counts as 0. keys: (B,), name: of the draw.
         """
-        memory, labels = self.memory, shrink_label(labels, (features.shape[-2], features.shape[-1]))
+        memory, labels = self.queue, shrink_label(labels, (features.shape[-2], features.shape[-1]))
         places, drawn = self._draw(labels, keys, name)
         pixels = embed(take_places(features, places).movedim(-1, 1)).movedim(1, -1)
         there = torch.arange(memory.size, device=labels.device) < memory.filled[:, None]

@@ -27,11 +27,15 @@ def paste_classes(labelled: Labelled, chosen: Tensor) -> Labelled:
     """
     donor = labelled.donor
     assert donor is not None  # noqa: S101  # the loader follows the ViewSpec
-    known = donor.valid & labelled.valid
-    named = donor.label.masked_fill(~known, 0)
-    paste = chosen.gather(1, named.flatten(1)).view_as(known) & known
+    paste = pixels_of(donor, chosen) & labelled.valid
     image = torch.where(paste[:, None], donor.image, labelled.image)
     return replace(labelled, image=image, label=torch.where(paste, donor.label, labelled.label))
+
+
+def pixels_of(labelled: Labelled, chosen: Tensor) -> Tensor:
+    """Mark the pixels of some classes, (B, H, W) bool. chosen: (B, C) bool."""
+    named = labelled.label.masked_fill(~labelled.valid, 0)
+    return chosen.gather(1, named.flatten(1)).view_as(named) & labelled.valid
 
 
 def object_boxes(label: Tensor, where: Tensor, classes: Tensor, area: float, keys: Tensor) -> Tensor:

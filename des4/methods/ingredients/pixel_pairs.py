@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import paired_info_nce
+from des4.ops.mixing import on_features
 from des4.ops.noise import uniform
 from des4.ops.resize import shrink_label
 from des4.ops.sampling import spread_draw, take_places, weighted_draw
-from des4.types import Config, Mix, StrongView, Unlabelled
+from des4.types import Config, StrongView, Unlabelled
 
 
 class PixelPairsConfig(Config):
@@ -36,7 +37,7 @@ def pixel_pairs(
     that of another class. Other images are those that the view is mixed within. float32, whatever autocast says.
     """
     group, size = view.mix.group, (weak.shape[-2], weak.shape[-1])
-    mix = Mix(view.mix.partner, shrink_label(view.mix.box, size), group)
+    mix = on_features(view.mix, size)
     valid, keys, number = shrink_label(unlabelled.valid, size), unlabelled.keys, torch.arange(group, device=weak.device)
     image = number.repeat(len(weak) // group)[:, None, None].expand(valid.shape)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from des4.losses import cosine_gap, divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
+from des4.ops.mixing import on_features
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import on_grid, shrink_label, upsample
 from des4.types import Labelled, StrongView, TargetWatch, Unlabelled
@@ -59,6 +60,17 @@ class Target:
         if self.watch is not None:
             self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels, self.weight)
+
+    def class_masks(self, logits: Tensor) -> Tensor:
+        """Where each class is on the grid of logits (B, C, h, w), of labels that count, for losses of their regions.
+
+        Returns (B, C, h, w) bool. Whoever watches is shown the target, as by a loss.
+        """
+        label, confidence, keep, valid = on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid)
+        if self.watch is not None:
+            self.watch.collect(logits, label, confidence, keep, valid)
+        classes = torch.arange(logits.shape[1], device=label.device)[:, None, None]
+        return (label[:, None] == classes) & keep[:, None]
 
     def mean_over_kept(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.
@@ -155,7 +167,7 @@ class SoftTarget:
     def cosine_gap(self, logits: Tensor) -> Tensor:
         """1 - cosine of the distributions and those of logits (B, C, h, w); a scalar."""
         self._show(logits)
-        return cosine_gap(_probs(logits, self.valid), self.probs, self.valid, self.pixels)
+        return cosine_gap(_probs(logits, self.valid), self.probs, *self._area)
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
@@ -237,7 +249,7 @@ def labelled_on_grid(labelled: Labelled, size: tuple[int, int]) -> Labelled:
 def view_on_grid(view: StrongView, unlabelled: Unlabelled, size: tuple[int, int]) -> StrongView:
     """A strong view as targets on a grid of `size` are mixed, whose means divide as those of pixels do."""
     pixels = view.mix(unlabelled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
-    mix = replace(view.mix, box=shrink_label(view.mix.box, size))
+    mix = on_features(view.mix, size)
     return StrongView(on_grid(size, view.image)[0], mix, pixels * (size[0] * size[1] / unlabelled.valid[0].numel()))
 
 

@@ -45,7 +45,7 @@ def trained(make_method: Make, make_batch: Make) -> Callable[..., Any]:
 
 def distance(net: Any, features: Tensor, labels: Tensor) -> Tensor:
     """L_c by its definition: for each image and class, over all pairs, one after the other."""
-    memory, found = net.bank.memory, []
+    memory, found = net.bank.queue, []
     pixels = net.prediction(net.student_projection(features)).movedim(1, -1)
     for image, label in zip(pixels, labels[:, ::4, ::4], strict=True):
         for c in range(4):
@@ -99,10 +99,10 @@ def test_the_weight_rises_then_contrast_begins_and_the_memory_is_filled_from_the
     for step in range(6):  # of 20, in 4 of which w rises; weights stay
         method.step = step
         terms = method.losses(batch)
-        filled.append(bool(method.bank.memory.filled.any()))
+        filled.append(bool(method.bank.queue.filled.any()))
         cross.append(terms["unlabelled"].item())
         contrast.append(terms["labelled_contrast"].item() > 0 and terms["unlabelled_contrast"].item() > 0)
-        method.bank.memory.commit()
+        method.bank.queue.commit()
     assert filled == [False, False, False, True, True, True]
     assert contrast == [False] * 4 + [True] * 2
     assert [each / cross[3] for each in cross[:3]] == pytest.approx(
@@ -143,7 +143,7 @@ def test_pixels_that_are_as_remembered_have_no_distance(trained: Make, make_batc
     with torch.no_grad():
         method.student_projection[2].weight.zero_()  # every pixel is projected to the same vector
         method.student_projection[2].bias.copy_(torch.randn(8))
-    memory, batch = method.bank.memory, make_batch(views=2)
+    memory, batch = method.bank.queue, make_batch(views=2)
     memory.rows.copy_(3 * method.student_projection[2].bias.detach().expand_as(memory.rows))
     memory.filled.fill_(5)
     assert method.losses(batch)["labelled_contrast"].item() == pytest.approx(0, abs=1e-6)

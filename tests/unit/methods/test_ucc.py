@@ -15,6 +15,7 @@ from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order
 from des4.methods.ingredients.pasting import paste_classes
 from des4.methods.ingredients.targets import soft_target
+from des4.models import Segmenter
 from des4.types import IGNORE, Batch, ConfigError, Labelled
 
 Make = Callable[..., Any]
@@ -24,6 +25,11 @@ def up(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
 
+def peer(method: Any) -> Segmenter:
+    """The second head with the encoder that it shares."""
+    return Segmenter(method.student.encoder, method.peer_decoder, method.peer_head).eval()
+
+
 @pytest.fixture
 def sure(make_method: Make) -> Callable[..., Any]:
     """A method in eval mode whose fresh heads are sure of something, so that views differ."""
@@ -31,8 +37,8 @@ def sure(make_method: Make) -> Callable[..., Any]:
     def make(**settings: Any) -> Any:
         method = make_method("ucc", **settings).eval()
         with torch.no_grad():
-            for net in (method.student, method.peer):
-                net.head.weight.weight.mul_(100)
+            for head in (method.student.head, method.peer_head):
+                head.weight.weight.mul_(100)
         return method
 
     return make
@@ -72,7 +78,7 @@ def test_the_terms_are_those_of_the_equation(detached: bool, sure: Make, make_pa
     found, (view,) = method.losses(batch), un.strong
     lab, image, box, label = pasted(twin, batch)
     assert 0 < box.float().mean() < 0.9 and not torch.equal(lab.label, batch.labelled.label)
-    nets = (twin.student, twin.peer)
+    nets = (twin.student, peer(twin))
     weak = [up(net(un.weak)).softmax(1).detach() for net in nets]
     known, strong = ([up(net(images)) for net in nets] for images in (lab.image, view.mix(image)))
     expected = {}
@@ -94,17 +100,16 @@ def test_the_weight_is_a_weight_alone_unless_it_is_asked_to_learn(sure: Make, ma
     for detached, moves in ((True, False), (False, True)):
         method = sure(detached=detached)
         term = method.losses(batch)["first/unlabelled"]
-        (gradient,) = torch.autograd.grad(term, method.peer.head.weight.weight, allow_unused=True)
+        (gradient,) = torch.autograd.grad(term, method.peer_head.weight.weight, allow_unused=True)
         assert (gradient is not None and bool(gradient.any())) == moves
 
 
 def test_heads_share_an_encoder_and_start_apart(make_method: Make) -> None:
     method = make_method("ucc")
-    assert method.peer.encoder is method.student.encoder
-    pairs = zip(method.peer.decoder.parameters(), method.student.decoder.parameters(), strict=True)
+    pairs = zip(method.peer_decoder.parameters(), method.student.decoder.parameters(), strict=True)
     assert any(not torch.equal(one, two) for one, two in pairs)
-    names = {name.split(".")[0] + "." + name.split(".")[1] for name, _ in method.named_parameters()}
-    assert names == {"student.encoder", "student.decoder", "student.head", "peer.decoder", "peer.head"}
+    assert set(method.networks()) == {"student", "peer_decoder", "peer_head"}
+    assert [name for name, _ in method.named_children() if "encoder" in name] == []
 
 
 def test_of_the_classes_that_are_there_the_badly_predicted_ones_are_pasted(make_method: Make) -> None:
@@ -146,8 +151,8 @@ def test_labels_of_a_head_are_those_of_its_own_view(sure: Make, make_pair: Make)
     """Where views are alike there is no doubt, and a label weighs 1."""
     method, batch = sure(paste=0.0), make_pair(cutmix="none")
     un = batch.unlabelled
-    soft = soft_target(method.peer(un.weak), un)
+    soft = soft_target(peer(method)(un.weak), un)
     labels, logits = soft.hardened(0.0, method.supervision), method.student(un.weak)
-    same = method.rectified(labels, soft, method.peer(un.weak), logits)
+    same = method.rectified(labels, soft, peer(method)(un.weak), logits)
     torch.testing.assert_close(same, labels.cross_entropy(logits))
-    assert method.rectified(labels, soft, method.peer(1 - un.weak), logits) < 0.99 * same
+    assert method.rectified(labels, soft, peer(method)(1 - un.weak), logits) < 0.99 * same

@@ -41,10 +41,10 @@ def test_what_is_right_and_sure_enters_and_nothing_else() -> None:
     logits = said((0.7, 0.2, 0.1), (0.5, 0.4, 0.1), (0.1, 0.8, 0.1), (0.1, 0.8, 0.1), (0.9, 0.05, 0.05))
     features = torch.arange(10.0).view(1, 2, 1, 5)
     memory.collect(same, even, features, logits, labelled(label))
-    memory.memory.commit()
-    assert memory.memory.filled.tolist() == [1, 1, 0]
-    assert memory.memory.rows[0, 0].tolist() == [0, 5]
-    assert memory.memory.rows[1, 0].tolist() == [3, 8]
+    memory.queue.commit()
+    assert memory.queue.filled.tolist() == [1, 1, 0]
+    assert memory.queue.rows[0, 0].tolist() == [0, 5]
+    assert memory.queue.rows[1, 0].tolist() == [3, 8]
 
 
 def test_of_an_image_and_class_the_best_enter_in_the_memorys_own_measure() -> None:
@@ -56,9 +56,9 @@ def test_of_an_image_and_class_the_best_enter_in_the_memorys_own_measure() -> No
         return 1 / (1 + (rows[..., 0] - 13).abs())  # best: what projects to 13, 12 or 14
 
     memory.collect(lambda maps: maps + 10, score, features, logits, labelled(label))
-    memory.memory.commit()
-    assert memory.memory.filled.tolist() == [4, 0, 0]
-    rows = memory.memory.rows[0, :4, 0].view(2, 2)
+    memory.queue.commit()
+    assert memory.queue.filled.tolist() == [4, 0, 0]
+    rows = memory.queue.rows[0, :4, 0].view(2, 2)
     assert (rows == 13).any(1).all() and ((rows - 13).abs() <= 1).all()
 
 
@@ -75,8 +75,8 @@ def filled() -> ClassBank:
     features = torch.tensor([[1.0, 1, 3], [0, 1, 3]]).view(1, 2, 1, 3)
     logits = said((0.98, 0.01, 0.01), (0.01, 0.98, 0.01), (0.01, 0.98, 0.01))
     memory.collect(same, even, features, logits, labelled(torch.tensor([[[0, 1, 1]]])))
-    memory.memory.commit()
-    assert memory.memory.filled.tolist() == [1, 2, 0]
+    memory.queue.commit()
+    assert memory.queue.filled.tolist() == [1, 2, 0]
     return memory
 
 
@@ -98,7 +98,7 @@ def test_the_distance_is_that_to_the_own_class_and_a_mean_over_all_classes() -> 
 
 def test_scores_weigh_pixels_and_what_is_remembered_among_themselves() -> None:
     memory = filled()
-    memory.memory.rows[1, 1] = torch.tensor([0.0, 4.0])  # class 1 is now at 45° and at 90°
+    memory.queue.rows[1, 1] = torch.tensor([0.0, 4.0])  # class 1 is now at 45° and at 90°
     features, label = torch.tensor([[1.0, 0], [0, 1]]).view(1, 2, 1, 2), torch.tensor([[[1, 1]]])
 
     def score(rows: Tensor) -> Tensor:

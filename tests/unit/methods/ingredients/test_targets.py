@@ -344,3 +344,16 @@ def test_labels_and_views_on_a_grid_divide_as_pixels_do(unlabelled: Unlabelled) 
     assert torch.equal(found.mix.box, view.mix.box[:, ::4, ::4]) and found.pixels == pytest.approx(50 / 9)
     counted = view_on_grid(replace(view, pixels=None), unlabelled, (3, 3)).pixels
     torch.testing.assert_close(counted, view.mix(unlabelled.valid).sum() / 9)
+
+
+def test_masks_of_classes_lie_on_the_grid_and_are_watched_as_a_loss_is(unlabelled: Unlabelled, logits: Tensor) -> None:
+    watch, student = Seen(), torch.randn(2, 3, 3, 3)
+    target = hard_target(logits, replace(unlabelled, watch=watch), 0.6, SUPERVISION)
+    masks = target.class_masks(student)
+    label, keep = target.label[:, ::4, ::4], target.keep[:, ::4, ::4]
+    assert 0 < keep.sum() < keep.numel()
+    for c in range(3):
+        assert torch.equal(masks[:, c], (label == c) & keep)
+    ((shown, of_whom, _, counts, _),) = watch.shown
+    assert shown is student
+    assert torch.equal(of_whom, label) and torch.equal(counts, keep)
