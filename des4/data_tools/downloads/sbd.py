@@ -63,7 +63,10 @@ def require_scipy() -> None:
 
 
 def read_labels(data: bytes, where: str) -> NDArray[Any]:
-    """Read the label map, (H, W), from the bytes of a MATLAB file. where: what they come from. Raises DataError."""
+    """Read the label map, (H, W), from the bytes of a MATLAB file. where: what they come from. Raises DataError.
+
+    For files of an archive whose SHA-256 is published: SciPy sets no limit to what a file may unpack to.
+    """
     from scipy.io import loadmat
 
     try:
