@@ -116,6 +116,15 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
     assert measured["shares"]["data"] == pytest.approx(measured["waiting"] / measured["step"])
 
 
+def test_every_part_of_a_run_is_measured(run: Des4) -> None:
+    arguments = ("method=des4_committee", *SCENES, *TINY, "train.steps=50", "--steps", "1")
+    measured = json.loads(run(*arguments, "--json").stdout)["dry_run"]["measured"]
+    assert [part["share"] for part in measured["parts"]] == [0.6, 0.4]
+    assert measured["step"] == pytest.approx(sum(part["share"] * part["step"] for part in measured["parts"]))
+    assert sum(measured["shares"].values()) == pytest.approx(1)
+    assert "60 % · 40 % of the steps" in run(*arguments).stdout
+
+
 def test_a_method_that_waits_for_the_device_is_told(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("method=supervised", *SCENES, *TINY, "--steps", "1", "--json")
     told = "supervised asks the device for values in each step, and waits for them"
