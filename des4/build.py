@@ -5,6 +5,7 @@ A weights file is a safetensors file whose header says how to build the network 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -47,7 +48,7 @@ from des4.engine import (
     choose_device,
     choose_precision,
 )
-from des4.engine.checkpoint import read_checkpoint, read_meta
+from des4.engine.checkpoint import read_checkpoint, read_meta, state_file
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -515,6 +516,11 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
+
+
+def weights_hash(path: Path) -> str:
+    """Return the SHA-256 of a weights file, or of the state of a training in a run's checkpoint."""
+    return hashlib.sha256((state_file(path) if path.is_dir() else path).read_bytes()).hexdigest()
 
 
 def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:

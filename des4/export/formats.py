@@ -6,7 +6,6 @@ was found is written into it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -23,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 import des4
-from des4.build import WeightsInfo, load_weights, save_weights
+from des4.build import WeightsInfo, load_weights, save_weights, weights_hash
 from des4.engine import EvalConfig, segment_batch
-from des4.engine.checkpoint import state_file
 from des4.export.card import model_card
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
@@ -83,7 +81,7 @@ class Model:
             "output": "labels: (N, H, W) class indices; probs: (N, C, H, W)",
             "mean": self.segmenter.mean.tolist(),
             "std": self.segmenter.std.tolist(),
-            "weights_sha256": _sha256(self.path),
+            "weights_sha256": weights_hash(self.path),
         }
 
 
@@ -178,12 +176,7 @@ def _is_of(path: Path, weights: Path) -> bool:
     import onnx
 
     told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
-    return told.get("weights_sha256") == _sha256(weights)
-
-
-def _sha256(weights: Path) -> str:
-    """Return the hash of a weights file, or of the state in a run's checkpoint."""
-    return hashlib.sha256((state_file(weights) if weights.is_dir() else weights).read_bytes()).hexdigest()
+    return told.get("weights_sha256") == weights_hash(weights)
 
 
 def _remove(path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import des4
 from des4.config import ConfigError, load_config
+from des4.data import FolderConfig, open_files
 from des4.plan import Plan, plan, within_budget
 from des4.types import DataError
 
@@ -48,6 +49,13 @@ def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all("\n" not in line and ": " in line for line in planned.lines())
     assert planned.lines()[0].startswith("method.name=des4: ")
     assert plan({"data": str(photos)}).config == config
+
+
+def test_the_check_draws_the_val_images_that_a_plan_draws(photos: Path) -> None:
+    planned = plan({}, [f"data={photos}"]).config.data
+    assert isinstance(planned, FolderConfig)
+    drawn = [open_files(config).val for config in (planned, FolderConfig(root=photos))]
+    assert len(drawn[0]) == 2 and drawn[0] == drawn[1]
 
 
 def test_every_key_that_is_given_stays(photos: Path) -> None:
