@@ -23,7 +23,7 @@ import numpy as np
 from pycocotools import mask as coco_api
 from timing import medians, prepare
 
-from des4.data.formats.coco_file import CocoMask, read_coco
+from des4.datasets.annotations.coco_file import CocoMask, read_coco
 
 WIDTH, HEIGHT, CLASSES = 640, 480, 80
 

@@ -27,7 +27,8 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from des4.data import Folder, FolderConfig, Loader, Scenes, ScenesConfig, ViewsConfig
+from des4.data import Loader, ViewsConfig
+from des4.datasets import Folder, FolderConfig, Scenes, ScenesConfig
 from des4.types import IGNORE, ViewSpec
 
 

@@ -4,7 +4,7 @@ python benchmarks/memory.py [--encoder NAME …] [--crop N] [--batch N] [--chann
                            [--precision NAME]
 
 Counted, not measured, by des4.engine.cost. So any machine gives the same figure. `des4 data check` sizes
-batches by it (MEMORY in des4/data/checks/advice.py).
+batches by it (MEMORY in des4/data_tools/checks/advice.py).
 """
 
 from __future__ import annotations

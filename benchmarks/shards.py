@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from des4.data import Folder, FolderConfig
-from des4.data.lists import content_hash
 from des4.data.order import Order
-from des4.data.shards import Shards
+from des4.datasets import Folder, FolderConfig
+from des4.datasets.lists import content_hash
+from des4.datasets.shards import Shards
 
 
 def write_shards(folder: Path, entries: int, shards: int) -> None:

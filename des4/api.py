@@ -16,11 +16,11 @@ from torch import Tensor
 from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
-from des4.data.bands import describe as describe_bands
-from des4.data.checks.advice import DRAWN_EACH_TIME
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.engine import Evaluator, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
+from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
 from des4.models import Segmenter
 from des4.ops.pixels import picture, unit

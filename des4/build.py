@@ -31,12 +31,12 @@ from torch.optim import Optimizer
 
 import des4
 from des4.config import RunConfig
-from des4.data import DATASETS, FileDataset, Loader, content_hash, pixel_counts, recognise_lists
-from des4.data.bands import Chosen
-from des4.data.checks.advice import validations
-from des4.data.checks.check import refuse_errors, warnings_by_kind
-from des4.data.checks.inspection import Role
-from des4.data.formats.files import FilesConfig
+from des4.data import Loader
+from des4.data_tools.checks.advice import validations
+from des4.data_tools.checks.check import refuse_errors, warnings_by_kind
+from des4.data_tools.checks.inspection import Role
+from des4.datasets import DATASETS, FileDataset, content_hash, pixel_counts, recognise_lists
+from des4.datasets.files import FilesConfig
 from des4.engine import (
     DriftGuard,
     EvalConfig,
@@ -54,6 +54,7 @@ from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
 from des4.engine.process import free_memory
 from des4.engine.sharding import shard_weights
+from des4.images.bands import Chosen
 from des4.methods import METHODS, Method, Setting
 from des4.metrics import tail_classes
 from des4.models import (

@@ -22,10 +22,10 @@ from pydantic import Field, ValidationError, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from des4.config import RunConfig, differences, dump, load_config, read_yaml
-from des4.data import open_files
-from des4.data.formats.files import FilesConfig
-from des4.data.split_folder import Recipe, write_splits
-from des4.data.splits import counts_of, draw, pool_of, read_contents
+from des4.data_tools.split_folder import Recipe, write_splits
+from des4.data_tools.splits import counts_of, draw, pool_of, read_contents
+from des4.datasets import open_files
+from des4.datasets.files import FilesConfig
 from des4.methods import METHODS
 from des4.report.campaign import CampaignReport, Finished
 from des4.runlog import RunFolder, read_json, write_atomically

@@ -25,9 +25,9 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from des4.data.checks.inspection import Look
-    from des4.data.formats.files import FilesConfig
-    from des4.data.progress import Bar
+    from des4.data_tools.checks.inspection import Look
+    from des4.data_tools.progress import Bar
+    from des4.datasets.files import FilesConfig
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Check, split, download and pack data.")
 
@@ -49,9 +49,9 @@ def check(
 
     Exit code: 2 with errors, 1 with warnings and --strict, else 0.
     """
-    from des4.data.checks.advice import Machine, as_yaml, suggest
-    from des4.data.checks.check import check as check_data
-    from des4.data.checks.summary import examples, summarise
+    from des4.data_tools.checks.advice import Machine, as_yaml, suggest
+    from des4.data_tools.checks.check import check as check_data
+    from des4.data_tools.checks.summary import examples, summarise
     from des4.report.data_page import data_page
     from des4.report.data_table import findings, overview
 
@@ -104,9 +104,9 @@ def splits(
     format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data; else recognised.")] = None,
 ) -> None:
     """Draw which images are labelled: lists for every fraction, and a table of the classes in them."""
-    from des4.data import open_files
-    from des4.data.split_folder import Recipe, refuse_place, write_splits
-    from des4.data.splits import counts_of, draw, pool_of, preset_named, read_contents
+    from des4.data_tools.split_folder import Recipe, refuse_place, write_splits
+    from des4.data_tools.splits import counts_of, draw, pool_of, preset_named, read_contents
+    from des4.datasets import open_files
     from des4.report.list_tables import draws_table
 
     dataset = open_files(_files_config(data, format, settings or []))
@@ -134,7 +134,7 @@ def protocols(
     ] = None,
 ) -> None:
     """List the published protocols by family, and which of them a folder holds."""
-    from des4.data.protocols import FAMILIES, PROTOCOLS, find_all_lists
+    from des4.datasets.protocols import FAMILIES, PROTOCOLS, find_all_lists
     from des4.report.list_tables import protocols_table
 
     found = find_all_lists(lists) if lists else {}
@@ -159,8 +159,8 @@ def download(
 
     Goes on where an earlier call stopped. What is there is never overwritten.
     """
-    from des4.data.downloads.download import download as download_source
-    from des4.data.downloads.sources import source_named
+    from des4.data_tools.downloads.download import download as download_source
+    from des4.data_tools.downloads.sources import source_named
 
     download_source(source_named(name), root, offline=offline, meter=_meter, say=lambda line: print(line, flush=True))
     print(f"next: des4 data check {shlex.quote(str(root))}")
@@ -176,7 +176,7 @@ def shard(
 
     Files without a sound image header are named and left out; the exit code is 1 then.
     """
-    from des4.data.shard_writer import write_shards
+    from des4.data_tools.shard_writer import write_shards
 
     packed = write_shards(source, out, size * 10**6, _meter)
     for line in packed.skipped:
@@ -189,7 +189,7 @@ def shard(
 def _files_config(root: Path, format: str | None, settings: Sequence[str]) -> FilesConfig:
     """Read the settings of data in files as a training reads them. Raises ConfigError or DataError."""
     from des4.config import dump, load_config
-    from des4.data.formats.files import FilesConfig
+    from des4.datasets.files import FilesConfig
     from des4.types import ConfigError, DataError
 
     if not root.is_dir():

@@ -30,7 +30,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from des4.data import DATASETS, FORMATS, DataConfig, ViewsConfig, recognise
+from des4.data import ViewsConfig
+from des4.datasets import DATASETS, FORMATS, DataConfig, recognise
 from des4.engine import EvalConfig, GuardConfig, OptimConfig, TrainConfig
 from des4.methods import METHODS, SupervisionConfig
 from des4.models import ModelConfig

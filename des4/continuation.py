@@ -11,7 +11,7 @@ from typing import Any
 
 from des4.build import MEASURED, Known, Training
 from des4.config import RunConfig
-from des4.data import content_hash
+from des4.datasets import content_hash
 from des4.engine import Checkpoints
 from des4.runlog import RunFolder
 from des4.types import Bands, Dataset, RunError

@@ -9,7 +9,7 @@ from typing import Any
 
 from des4 import api, build
 from des4.config import load_config
-from des4.data import pixel_counts
+from des4.datasets import pixel_counts
 from des4.report.pictures import grid
 
 SETTINGS = Path(__file__).parent / "configs" / "demo.yaml"

@@ -20,10 +20,10 @@ import torch
 
 from des4 import build
 from des4.config import Overrides, RunConfig, given_settings, load_config
-from des4.data import FORMATS, open_files
-from des4.data.checks.advice import DRAWN_EACH_TIME, EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
-from des4.data.checks.survey import DataCheck
-from des4.data.formats.files import FileDataset, FilesConfig
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME, EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
+from des4.data_tools.checks.survey import DataCheck
+from des4.datasets import FORMATS, open_files
+from des4.datasets.files import FileDataset, FilesConfig
 from des4.engine import Evaluator, TrainStep, choose_precision
 from des4.engine.cost import Part, at_step, parts_of_run, wait_for
 from des4.engine.process import prepare_process

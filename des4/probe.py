@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from des4 import build
 from des4.config import Overrides, RunConfig, load_config
-from des4.data import pixel_counts
+from des4.datasets import pixel_counts
 from des4.engine import Checkpoints, EvalConfig, choose_device, segment_batch
 from des4.engine.inference import resized
 from des4.methods import METHODS

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from des4.data.formats.files import scan
-from des4.data.formats.masks import IndexMask
-from des4.data.formats.voc import CLASSES
-from des4.data.lists import read_list, sample_name
-from des4.data.protocols import FAMILIES, PROTOCOLS, VAL_LISTS, find_all_lists, list_hash, read_lists
+from des4.datasets.files import scan
+from des4.datasets.lists import read_list, sample_name
+from des4.datasets.masks import IndexMask
+from des4.datasets.protocols import FAMILIES, PROTOCOLS, VAL_LISTS, find_all_lists, list_hash, read_lists
+from des4.datasets.voc import CLASSES
 from des4.ops.sampling import class_ratio
 from des4.report.plots import canvas
 

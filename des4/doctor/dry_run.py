@@ -15,7 +15,7 @@ import torch
 
 from des4 import build
 from des4.config import RunConfig
-from des4.data.checks.advice import DRAWN_EACH_TIME
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.doctor.findings import Finding, duration, size
 from des4.doctor.machine import existing, usable_cores
 from des4.engine import Evaluator, TrainStep, choose_precision

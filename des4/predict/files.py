@@ -27,9 +27,9 @@ from PIL import Image
 
 import des4
 from des4.build import weights_hash
-from des4.data.georeference import read_georeference
-from des4.data.video import is_video, read_frames
-from des4.data.windows import Decoded, Windows, open_windows, show
+from des4.images.georeference import read_georeference
+from des4.images.video import is_video, read_frames
+from des4.images.windows import Decoded, Windows, open_windows, show
 from des4.predict.pieces import Piece, label_type
 from des4.predict.png import PngWriter
 from des4.predict.prediction import OVERLAY_PIXELS, grey_of_entropy, png_of_labels, reduction

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data.windows import Windows, show
+from des4.images.windows import Windows, show
 from des4.predict.png import PngWriter
 from des4.report import pictures
 from des4.types import DataError, RunError

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from des4.build import load_weights
 from des4.config import Overrides, differences, load_config
-from des4.data.bands import type_of, without_gaps
-from des4.data.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.engine import Checkpoints, choose_device, segment_batch
 from des4.engine.checkpoint import is_checkpoint, read_meta
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
+from des4.images.bands import type_of, without_gaps
+from des4.images.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.ops.pixels import unit
 from des4.predict.pieces import Piece, label_type
 from des4.predict.prediction import Prediction

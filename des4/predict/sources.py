@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from des4.data.images import IMAGE_SUFFIXES
-from des4.data.video import is_video
+from des4.images.pictures import IMAGE_SUFFIXES
+from des4.images.video import is_video
 from des4.types import DataError
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from des4.config import KEYS, SHORTHANDS, RunConfig, load_config
-from des4.data import DATASETS, FORMATS
+from des4.datasets import DATASETS, FORMATS
 from des4.types import Config, ConfigError
 
 ROOT = Path(__file__).parents[2]

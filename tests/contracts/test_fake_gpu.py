@@ -21,8 +21,8 @@ from torch._subclasses.fake_tensor import (
 )
 
 from des4.data.loader import Loader
-from des4.data.scenes import Scenes, ScenesConfig
 from des4.data.views import ViewsConfig
+from des4.datasets.scenes import Scenes, ScenesConfig
 from des4.engine import EvalConfig, OptimConfig, TrainStep, build_optimiser, segment
 from des4.engine.cost import step_cost
 from des4.engine.settings import DTYPES

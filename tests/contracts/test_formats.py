@@ -13,7 +13,8 @@ import pytest
 import torch
 from trees import TREES
 
-from des4.data import FORMATS, FileDataset, Loader, ViewsConfig, pixel_counts, recognise
+from des4.data import Loader, ViewsConfig
+from des4.datasets import FORMATS, FileDataset, pixel_counts, recognise
 from des4.types import IGNORE, DataError, ViewSpec
 
 Open = Callable[..., FileDataset]

@@ -15,18 +15,12 @@ import torch.distributed as dist
 from eager import eager
 from torch import Tensor, nn
 
-from des4.data import Loader, Scenes, ScenesConfig, ViewsConfig
+from des4.data import Loader, ViewsConfig
+from des4.datasets import Scenes, ScenesConfig
 from des4.engine import Checkpoints, EvalConfig, Evaluator, OptimConfig, TrainStep, build_optimiser
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.engine.distributed import agree, average_statistics, on_first
-from des4.engine.sharding import (
-    gather_whole,
-    moments_in_shards,
-    own_moments,
-    shard_weights,
-    spread,
-    whole_weights,
-)
+from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, shard_weights, spread, whole_weights
 from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank

@@ -97,8 +97,8 @@ def test_packages_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["supervised", "des4"])
 def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
-    result = run(f"method={method}", *SCENES, *TINY, "train.steps=50", "eval_every=20", "--steps", "2", "--seconds", "600",
-                 "--json")  # fmt: skip
+    measure = ("--steps", "2", "--seconds", "600", "--json")
+    result = run(f"method={method}", *SCENES, *TINY, "train.steps=50", "eval_every=20", *measure)
     data: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == int(any(finding["level"] == "problem" for finding in data["findings"])), result.stdout
     trained = data["dry_run"]

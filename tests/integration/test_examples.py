@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from trees import index_mask, put
 
-from des4.data.lists import read_list
+from des4.datasets.lists import read_list
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"

@@ -16,7 +16,7 @@ from test_data_video import make_video
 
 import des4
 from des4.build import load_weights, save_weights
-from des4.data import windows
+from des4.images import windows
 from des4.models import build_segmenter
 from des4.predict import Outputs, Predictor, predict_files, prediction
 from des4.predict.files import free_folder

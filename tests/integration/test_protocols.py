@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 
 from des4 import build, cli
 from des4.config import RunConfig, load_config
-from des4.data import recognise_lists
-from des4.data.checks.check import check
-from des4.data.lists import read_list, sample_name
-from des4.data.protocols import PROTOCOLS, find_lists
+from des4.data_tools.checks.check import check
+from des4.datasets import recognise_lists
+from des4.datasets.lists import read_list, sample_name
+from des4.datasets.protocols import PROTOCOLS, find_lists
 from des4.types import DataError
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import des4
 from des4.config import ConfigError, load_config
-from des4.data import FolderConfig, open_files
+from des4.datasets import FolderConfig, open_files
 from des4.plan import Plan, plan, within_budget
 from des4.types import DataError
 
@@ -38,7 +38,7 @@ def decided(planned: Plan) -> dict[str, object]:
 
 
 def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("des4.data.checks.advice.torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("des4.data_tools.checks.advice.torch.cuda.is_available", lambda: False)
     planned = plan({}, [f"data={photos}"])
     config = planned.config
     assert (config.method.name, config.model.encoder, config.optim.name) == ("des4", "tf_efficientnet_lite0", "adamw")

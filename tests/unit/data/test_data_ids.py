@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from des4.data.ids import MergedIds, SortedIds
-from des4.data.lists import content_hash
+from des4.datasets.lists import content_hash
 
 
 class Kept(SortedIds):

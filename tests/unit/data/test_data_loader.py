@@ -10,21 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from des4.data import (
-    DATASETS,
-    FORMATS,
-    DataConfig,
-    Folder,
-    FolderConfig,
-    Loader,
-    Scenes,
-    ScenesConfig,
-    ViewsConfig,
-    pixel_counts,
-)
+from des4.data import Loader, ViewsConfig
 from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
+from des4.datasets import DATASETS, FORMATS, DataConfig, Folder, FolderConfig, Scenes, ScenesConfig, pixel_counts
 from des4.ops.noise import sample_key
 from des4.types import ConfigError, DataError, ViewSpec
 

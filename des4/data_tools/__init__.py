@@ -1,0 +1,1 @@
+"""What is done to data sets outside of a training: checks, splits, downloads, packing into shards."""

@@ -1,0 +1,261 @@
+"""A folder of images and masks: the format users bring.
+
+`images/…` and `masks/…` hold the same stems, in sub-folders if wanted (`images/train/a.jpg`, `masks/train/a.png`); an
+id is the stem (`train/a`). Masks are PNGs of class indices, 255 = ignore, with one channel, a palette or equal
+channels; or of colours, if the file of the classes names them. An image without a mask is unlabelled.
+
+Other names for the two folders are understood, VOC's among them (`JPEGImages`, `SegmentationClass`), and so is an
+ending that all masks add to the names of their images (`a_mask.png`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from des4.datasets.class_files import CLASS_FILES, find_classes, read_classes
+from des4.datasets.files import (
+    Catalogue,
+    FileDataset,
+    FilesConfig,
+    Mask,
+    existing_root,
+    if_file,
+    numbered_classes,
+    scan,
+    spread,
+    stem_of,
+)
+from des4.datasets.lists import read_list
+from des4.datasets.masks import MAX_CLASSES, IndexMask, TableMask, table_of_colours, table_of_numbers
+from des4.datasets.palettes import Palette
+from des4.types import IGNORE, DataError
+
+_IMAGES = ("images", "imgs", "image", "img", "JPEGImages", "img_dir")
+_MASKS = ("masks", "mask", "SegmentationClass", "SegmentationClassPNG", "labels", "label", "annotations", "ann_dir")
+"""Names of the two folders, the project's own first."""
+
+
+class FolderConfig(FilesConfig):
+    """A data folder."""
+
+    name: Literal["folder"] = "folder"
+    images: Path | None = None
+    """Folder of the images; default: `images` in the root, else another that is usual."""
+    masks: Path | None = None
+    """Folder of the masks; default: `masks` in the root, else another that is usual."""
+    mask_suffix: str | None = None
+    """What names of masks add to those of their images, such as `_mask`; default: what all masks add, if they do."""
+    classes: Path | None = None
+    """One class name a line, with its colour if masks are in colours; default `classes.txt` in the root, and others."""
+    num_classes: int | None = Field(default=None, ge=2, le=IGNORE)
+    """Needed only without class names; default: the largest label of the labelled and val masks + 1."""
+    values: tuple[int, ...] | None = None
+    """The numbers in the masks that stand for the classes, in their order: `0,255`, `1-150`; default 0, 1, 2, …"""
+    ignore: tuple[int | str, ...] = ()
+    """Numbers in the masks, or names of classes, that are read as 255: nobody is taught them, nobody scores them."""
+
+    @field_validator("values", "ignore", mode="before")
+    @classmethod
+    def _spread(cls, given: Any) -> Any:
+        return spread(given)
+
+    @field_validator("values")
+    @classmethod
+    def _are_bytes(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is not None and not (len(values) > 1 and all(0 <= v <= 255 for v in values)):
+            raise ValueError("write two or more numbers of 0-255, such as 0,255")
+        if values is not None and len(set(values)) < len(values):
+            raise ValueError("write every number once")
+        return values
+
+
+class Folder(FileDataset):
+    """The data set of a FolderConfig. Raises DataError as FileDataset does, and for a class list that does not fit."""
+
+    Config = FolderConfig
+
+    def __init__(self, config: FolderConfig) -> None:
+        root = existing_root(config, "images/ and masks/")
+        folders = _folder(config.images, root, _IMAGES), _folder(config.masks, root, _MASKS, ".png")
+        images = scan(folders[0])
+        stems = scan(folders[1], strip=config.mask_suffix or "")
+        suffix = _common_suffix(images, stems) if config.mask_suffix is None else config.mask_suffix
+        if config.mask_suffix is None and suffix:
+            stems = {stem.removesuffix(suffix): path for stem, path in stems.items()}
+        if not stems:
+            _refuse_other_formats(root)
+        meaning = _meaning(config)
+        catalogue = Catalogue(
+            images=images,
+            masks={stem: meaning.mask(path) for stem, path in stems.items()},
+            classes=meaning.classes,
+            palette=meaning.palette,
+            identify=partial(_identify, folder=folders[0].name),
+            mask_at=meaning.mask,
+            **_subsets(root, images, stems),
+        )
+        super().__init__(config, catalogue)
+        self.notes += tuple(_notes(root, folders, suffix, meaning))
+
+    @staticmethod
+    def recognises(root: Path) -> bool:
+        """Whether `root` is laid out like this."""
+        return any((root / name).is_dir() for name in _IMAGES)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What masks hold. mask: opens one. palette: the colours that masks may have. source: the file that says so."""
+
+    classes: tuple[str, ...] | None
+    mask: Callable[[Path], Mask]
+    palette: Palette | None = None
+    source: Path | None = None
+
+
+def _folder(given: Path | None, root: Path, names: tuple[str, ...], suffix: str = "") -> Path:
+    """Find the folder of images or masks. suffix: of a file that it has to hold, unless it has the project's own name.
+
+    Raises DataError if two could be it.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise DataError(f"{given}: no such folder; mend data.images or data.masks")
+        return given
+    own = root / names[0]
+    if own.is_dir():
+        return own
+    there = {path.name for path in root.iterdir()}  # by name, since a disk may not tell Images from images
+    found = [root / name for name in names if name in there and (root / name).is_dir()]
+    if suffix:
+        found = [folder for folder in found if scan(folder, {suffix})]
+    if len(found) > 1:
+        raise DataError(f"{root}: {found[0].name}/ and {found[1].name}/ could both be meant; say data.images=FOLDER or "
+                        "data.masks=FOLDER")  # fmt: skip
+    return found[0] if found else own
+
+
+def _refuse_other_formats(root: Path) -> None:
+    """Raise DataError for a folder without masks that is annotated in a format that is not read."""
+    instead = "export its masks instead: CVAT's 'Segmentation mask 1.1', COCO, or PNGs of class indices into masks/"
+    if (root / "annotations.xml").is_file():
+        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' is not read; {instead}")
+    if (root / "labels").is_dir() and scan(root / "labels", {".txt"}):
+        raise DataError(f"{root / 'labels'}: YOLO's text files are not read; {instead}")
+
+
+def _identify(name: str, folder: str) -> str:
+    return stem_of(name).removeprefix(f"{folder}/")
+
+
+def _common_suffix(images: Mapping[str, Path], masks: Collection[str]) -> str:
+    """Return what all masks add to the names of images, '' if it is nothing, or not the same for all."""
+    if not masks or not images or any(stem in images for stem in masks):
+        return ""
+    first = min(masks)
+    added = sorted({first[len(stem) :] for stem in images if first.startswith(stem)}, key=len)
+    return next(
+        (end for end in added if all(stem.endswith(end) and stem.removesuffix(end) in images for stem in masks)), ""
+    )
+
+
+def _subsets(root: Path, images: Collection[str], masks: Collection[str]) -> dict[str, list[str]]:
+    """Return what lists in VOC's place (ImageSets/Segmentation) say of who is who; nothing without them."""
+    lists = root / "ImageSets" / "Segmentation"
+    subsets = {
+        name: {stem_of(line).rpartition("JPEGImages/")[2] for line, _ in read_list(path)}
+        for name in ("train", "val", "test")
+        if (path := if_file(lists / f"{name}.txt")) and path.stat().st_size
+    }
+    if not subsets:
+        return {}
+    kept_out = subsets.get("val", set()) | subsets.get("test", set())
+    return {
+        "val": sorted(subsets.get("val", set()) & set(masks)),
+        "labelled": sorted(subsets.get("train", set(masks)) & set(masks) - kept_out),
+        "unlabelled": sorted(set(images) - kept_out),
+    }
+
+
+def _meaning(config: FolderConfig) -> _Meaning:
+    """Find out what is in the masks. Raises DataError where names, numbers and colours do not fit together."""
+    found = read_classes(config.classes) if config.classes else find_classes(config.root)
+    if found is None:
+        return _numbered(config)
+    names, values = found.names, config.values or found.numbers
+    if config.num_classes not in (None, len(names)) or (values and len(values) != len(names)):
+        wanted = config.num_classes if config.num_classes not in (None, len(names)) else len(values or ())
+        raise DataError(f"{found.path}: names {len(names)} classes, expected {wanted}; mend the list, num_classes or "
+                        "data.values")  # fmt: skip
+    if unknown := [name for name in config.ignore if isinstance(name, str) and name not in names]:
+        raise DataError(
+            f"{found.path}: has no class '{unknown[0]}', which data.ignore names; it has {', '.join(names)}"
+        )
+    classes = tuple(name for name in names if name not in config.ignore)
+    if not 2 <= len(classes) <= IGNORE:
+        raise DataError(
+            f"{found.path}: names {len(classes)} classes, expected 2..{IGNORE}; mend the list or num_classes"
+        )
+    index = {name: classes.index(name) if name in classes else IGNORE for name in names}
+    numbers = _numbers(config, dict(zip(values or range(len(names)), (index[name] for name in names), strict=True)))
+    if values is None and len(classes) == len(names) and not config.ignore:
+        numbers = {}
+    table = table_of_numbers(numbers) if numbers else None
+    if found.colours is None:
+        return _Meaning(classes, partial(IndexMask, table=table), source=found.path)
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{found.path}: gives colours to {len(classes)} classes, of which {MAX_CLASSES} can be told "
+                        "apart; use masks of class indices")  # fmt: skip
+    colour_of = dict(zip(names, found.colours, strict=True))
+    if all(red == green == blue for red, green, blue in colour_of.values()):
+        table = table_of_numbers({IGNORE: IGNORE} | {colour[0]: index[name] for name, colour in colour_of.items()})
+    colours = table_of_colours({colour: index[name] for name, colour in colour_of.items()})
+    return _Meaning(
+        classes,
+        partial(TableMask, colours=colours, numbers=table),
+        tuple(colour_of[name] for name in classes),
+        found.path,
+    )
+
+
+def _numbered(config: FolderConfig) -> _Meaning:
+    """Read masks of numbers whose classes have no names. Raises DataError."""
+    if names := [name for name in config.ignore if isinstance(name, str)]:
+        raise DataError(
+            f"{config.root}: data.ignore names '{names[0]}', but no file names the classes; add classes.txt"
+        )
+    if config.values is not None:
+        count = len(config.values)
+        if config.num_classes not in (None, count):
+            raise DataError(f"{config.root}: data.values has {count} numbers, data.num_classes is {config.num_classes}")
+        table = table_of_numbers(_numbers(config, dict(zip(config.values, range(count), strict=True))))
+        return _Meaning(numbered_classes(count), partial(IndexMask, table=table))
+    if config.ignore:
+        raise DataError(f"{config.root}: data.ignore needs data.values or a classes.txt beside it, so that the other "
+                        "numbers keep their meaning; say e.g. data.values=1-20")  # fmt: skip
+    return _Meaning(numbered_classes(config.num_classes) if config.num_classes else None, IndexMask)
+
+
+def _numbers(config: FolderConfig, index: Mapping[int, int]) -> dict[int, int]:
+    """Return what the numbers in masks mean: those of the classes, those ignored, and 255 unless it is a class."""
+    return {IGNORE: IGNORE} | dict(index) | {number: IGNORE for number in config.ignore if isinstance(number, int)}
+
+
+def _notes(root: Path, folders: tuple[Path, Path], suffix: str, meaning: _Meaning) -> list[str]:
+    """Say what was found out beyond the usual names."""
+    notes = []
+    if [folder.name for folder in folders] != [_IMAGES[0], _MASKS[0]]:
+        notes.append(f"folders: images are in {folders[0].name}/, masks in {folders[1].name}/")
+    if suffix:
+        notes.append(f"masks: named as their images, with '{suffix}' at the end")
+    if meaning.source and meaning.palette:
+        notes.append(f"classes: named by {meaning.source.name}, and masks in colour are read by its colours")
+    elif meaning.source and meaning.source.name != CLASS_FILES[0]:
+        notes.append(f"classes: named by {meaning.source.name}")
+    return notes
