@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from des4.plan import plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "ten_minutes.md"
 TINY = ["encoder=test_efficientnet", "weights=none", "channels=8", "low_channels=8", "embedding_dim=8", "crop_size=33",
-        "batch_size=2", "workers=0", "steps=4", "eval_every=2"]  # fmt: skip
+        "batch_size=2", "workers=0", "steps=6", "eval_every=3"]  # fmt: skip
+BEYOND_TOYS = ("planned: train.", "stopped after")
+"""How lines begin that a toy does not print: it is told its steps, and nobody stops it with Ctrl-C."""
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
@@ -34,8 +37,8 @@ def transcript() -> list[tuple[str, list[str]]]:
 
 
 def shape(line: str) -> str:
-    """Return what a line says whatever its numbers, names of methods and drawn rules are."""
-    line = re.sub(r"[━─│┃┏┓┗┛┡┩└┘├┤┼┬┴╇]+", " ", line)
+    """Return how a line begins, whatever its numbers, bars and rules are."""
+    line = re.sub(r"[\u2500-\u259f]+", " ", line)
     return " ".join(re.sub(r"[\d.]+", "#", line).split()[:3])
 
 
@@ -56,6 +59,8 @@ def mydata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / "new_images" / "a.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the verbs replace
+    warnings.simplefilter("always")  # as in a process that has said nothing yet; pytest puts the filters back
     return tmp_path
 
 
@@ -81,7 +86,7 @@ def test_the_page_is_repeated_at_toy_size(mydata: Path) -> None:
         result = CliRunner().invoke(cli.app, arguments)
         assert result.exit_code == 0, result.output
         shapes = {shape(line) for line in result.output.splitlines()}
-        for line in printed:
+        for line in (one for one in printed if not one.startswith(BEYOND_TOYS)):
             assert shape(line) in shapes, f"{' '.join(arguments[:2])} does not print: {line}"
         if arguments[0] == "train" and number == 1:  # the page stops it with Ctrl-C
             stop(Path("runs/des4-1"))
