@@ -35,6 +35,7 @@ from des4.data import Loader
 from des4.data_tools.checks.advice import validations
 from des4.data_tools.checks.check import refuse_errors, warnings_by_kind
 from des4.data_tools.checks.inspection import Role
+from des4.data_tools.importing import prepared
 from des4.datasets import DATASETS, FileDataset, content_hash, pixel_counts, recognise_lists
 from des4.datasets.files import FilesConfig
 from des4.engine import (
@@ -328,8 +329,14 @@ def _opened_dataset(config: RunConfig, bands: Known) -> Dataset:
 
 def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
     """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError."""
-    cls: Any = DATASETS[config.data.name]
-    data: Dataset = cls(config.data)
+    given: Any = prepared(config.data) if isinstance(config.data, FilesConfig) else config.data
+    cls: Any = DATASETS[given.name]
+    data: Dataset = cls(given)
+    if given is not config.data:
+        data.notes = (
+            f"imported: {given.root} holds what was read of it, and import.json there what was lost",
+            *data.notes,
+        )
     if isinstance(data, FileDataset) and bands != MEASURED:
         data.read_as(bands)
     elif bands is not None and bands != MEASURED:

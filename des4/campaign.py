@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from des4.config import RunConfig, differences, dump, load_config, read_yaml
+from des4.data_tools.importing import prepared
 from des4.data_tools.split_folder import Recipe, write_splits
 from des4.data_tools.splits import counts_of, draw, pool_of, read_contents
 from des4.datasets import open_files
@@ -127,7 +128,7 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
         )
     if not isinstance(config.data, FilesConfig):
         raise ConfigError("data: a learning curve is drawn of data in files; give data=FOLDER")
-    dataset = open_files(config.data)
+    dataset = open_files(prepared(config.data))
     pool = pool_of(dataset)
     numbers = sorted(set(masks)) or sorted({n for n in (len(pool) >> shift for shift in range(4)) if n >= 2})
     counts = counts_of(len(pool), (), [*numbers, *([len(pool)] if len(pool) not in numbers else [])])

@@ -6,9 +6,9 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -26,10 +26,11 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from des4.data_tools.checks.inspection import Look
+    from des4.data_tools.foreign import Item
     from des4.data_tools.progress import Bar
     from des4.datasets.files import FilesConfig
 
-app = typer.Typer(name="data", no_args_is_help=True, help="Check, split, download and pack data.")
+app = typer.Typer(name="data", no_args_is_help=True, help="Check, split, download, import and pack data.")
 
 
 @app.command()
@@ -52,12 +53,13 @@ def check(
     from des4.data_tools.checks.advice import Machine, as_yaml, suggest
     from des4.data_tools.checks.check import check as check_data
     from des4.data_tools.checks.summary import examples, summarise
+    from des4.data_tools.importing import prepared
     from des4.report.data_page import data_page
     from des4.report.data_table import findings, overview
 
     config = _files_config(root, format, settings or [])
     _refuse_places(root, html, write)
-    done = check_data(config, quick=quick, progress=_looks)
+    done = replace(check_data(prepared(config), quick=quick, progress=_looks), config=config)
     suggested = suggest(done, Machine.here())
     summary = summarise(done, suggested)
     text = as_yaml(suggested, f"Where to begin with {root}: suggested by des4 data check") if suggested else ""
@@ -104,13 +106,14 @@ def splits(
     format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data; else recognised.")] = None,
 ) -> None:
     """Draw which images are labelled: lists for every fraction, and a table of the classes in them."""
+    from des4.data_tools.importing import prepared
     from des4.data_tools.split_folder import Recipe, refuse_place, write_splits
     from des4.data_tools.splits import counts_of, draw, pool_of, preset_named, read_contents
     from des4.datasets import open_files
     from des4.report.list_tables import draws_table
 
-    dataset = open_files(_files_config(data, format, settings or []))
-    refuse_place(out, dataset)
+    dataset = open_files(prepared(_files_config(data, format, settings or [])))
+    refuse_place(out, dataset, data)
     wanted = preset_named(preset) if preset else None
     pool = pool_of(dataset, wanted)
     counts = counts_of(len(pool), fraction or (), [*(count or ()), *(wanted.counts if wanted else ())])
@@ -164,6 +167,33 @@ def download(
 
     download_source(source_named(name), root, offline=offline, meter=_meter, say=lambda line: print(line, flush=True))
     print(f"next: des4 data check {shlex.quote(str(root))}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set in another program's format.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where it goes, a new folder; else FOLDER-imported, here.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data set; else recognised.")] = None,
+    background: Annotated[
+        Literal["class", "ignore"] | None,
+        typer.Option(help="Pixels under no area: the class background, or ignored; else as the format has it."),
+    ] = None,
+) -> None:
+    """Write a data set that another program made as a plain folder: images linked, masks drawn.
+
+    Changes nothing in FOLDER. Reads YOLO segmentation, CVAT for images, COCO panoptic, Mapillary Vistas, KITTI and
+    others; needs the extra `formats`.
+    """
+    from des4.data_tools.importing import import_folder
+
+    out = out or Path(f"{source.resolve().name}-imported")
+    done = import_folder(source, out, format=format, uncovered=background, walk=_items)
+    for line in done.lines():
+        print(line)
+    exif = " exif=upright" if done.turned else ""
+    print(f"written  {out}\nnext     des4 data check {shlex.quote(str(out))}{exif}")
 
 
 @app.command()
@@ -238,6 +268,12 @@ def _progress(what: str) -> Callable[[Sequence[str]], Iterable[str]]:
     """Return a function that walks over a sequence and shows a bar, on a terminal."""
     console = Console(stderr=True)
     return lambda items: track(items, what, console=console, disable=not console.is_terminal)
+
+
+def _items(items: Iterable[Item], total: int) -> Iterable[Item]:
+    """Walk over the images of an import and show a bar, on a terminal."""
+    console = Console(stderr=True)
+    return track(items, "importing", total, console=console, disable=not console.is_terminal)
 
 
 @contextmanager

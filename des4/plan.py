@@ -22,6 +22,7 @@ from des4 import build
 from des4.config import Overrides, RunConfig, given_settings, load_config
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME, EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
 from des4.data_tools.checks.survey import DataCheck
+from des4.data_tools.importing import prepared
 from des4.datasets import FORMATS, open_files
 from des4.datasets.files import FileDataset, FilesConfig
 from des4.engine import Evaluator, TrainStep, choose_precision
@@ -109,7 +110,7 @@ def _decide(given: Mapping[str, Any]) -> list[Setting]:
 
 def _glance(config: FilesConfig) -> DataCheck:
     """Look at lists and at the sizes of some images; `build.training` looks at the rest. Raises DataError."""
-    dataset = open_files(config.model_copy(update={"cache": 0.0}))  # it makes a folder
+    dataset = open_files(prepared(config).model_copy(update={"cache": 0.0}))  # it makes a folder
     counts: Any = {role: len(getattr(dataset, role)) for role in ("labelled", "unlabelled", "val")}
     return DataCheck(config, counts, 0, (), 0.0, _sizes(dataset), (), dataset=dataset)
 

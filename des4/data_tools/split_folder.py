@@ -38,11 +38,11 @@ class Recipe:
         return " ".join(["des4 data splits DATA --out DIR", *self.sizes, f"--seed {self.seed}", *rules])
 
 
-def refuse_place(out: Path, dataset: FileDataset) -> None:
-    """Raise DataError if the folder holds something, or lies inside the data."""
+def refuse_place(out: Path, dataset: FileDataset, *sources: Path) -> None:
+    """Raise DataError if the folder holds something, or lies inside the data or the sources they were imported from."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: is there already, and nothing is overwritten; give another folder with --out")
-    if out.resolve().is_relative_to(dataset.root.resolve()):
+    if any(out.resolve().is_relative_to(root.resolve()) for root in (dataset.root, *sources)):
         raise DataError(f"{out}: lies inside the data, into which nothing is written; give another folder with --out")
 
 

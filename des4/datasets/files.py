@@ -91,7 +91,7 @@ class FilesConfig(Config):
     cache: float = Field(default=0.0, ge=0)
     """GiB of decoded images to keep on disk; 0 = none. For images that take long to decode."""
     cache_dir: Path | None = None
-    """Folder for them and for the indexes of shards; default: `des4` in the user's cache folder."""
+    """Folder for them, for indexes of shards and for imports; default: `des4` in the user's cache folder."""
     skip_broken: bool = False
     """Replace a labelled image that cannot be read by another, as is always done with unlabelled ones."""
     allow_leak: bool = False
@@ -475,7 +475,8 @@ class FileDataset(ABC):
                 )
             if not labelled:
                 raise DataError(
-                    f"{config.root}: no image has a mask for training; put masks in masks/, named as their images"
+                    f"{config.root}: no image has a mask for training; put masks in masks/, named as their images "
+                    "(other programs' formats: des4 data import)"
                 )
         for sample_id in (*labelled, *val):
             if sample_id not in known:

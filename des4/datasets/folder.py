@@ -37,7 +37,16 @@ from des4.datasets.palettes import Palette
 from des4.types import IGNORE, DataError
 
 _IMAGES = ("images", "imgs", "image", "img", "JPEGImages", "img_dir")
-_MASKS = ("masks", "mask", "SegmentationClass", "SegmentationClassPNG", "labels", "label", "annotations", "ann_dir")
+MASK_FOLDERS = (
+    "masks",
+    "mask",
+    "SegmentationClass",
+    "SegmentationClassPNG",
+    "labels",
+    "label",
+    "annotations",
+    "ann_dir",
+)
 """Names of the two folders, the project's own first."""
 
 
@@ -82,7 +91,7 @@ class Folder(FileDataset):
 
     def __init__(self, config: FolderConfig) -> None:
         root = existing_root(config, "images/ and masks/")
-        folders = _folder(config.images, root, _IMAGES), _folder(config.masks, root, _MASKS, ".png")
+        folders = _folder(config.images, root, _IMAGES), _folder(config.masks, root, MASK_FOLDERS, ".png")
         images = scan(folders[0])
         stems = scan(folders[1], strip=config.mask_suffix or "")
         suffix = _common_suffix(images, stems) if config.mask_suffix is None else config.mask_suffix
@@ -142,12 +151,14 @@ def _folder(given: Path | None, root: Path, names: tuple[str, ...], suffix: str 
 
 
 def _refuse_other_formats(root: Path) -> None:
-    """Raise DataError for a folder without masks that is annotated in a format that is not read."""
-    instead = "export its masks instead: CVAT's 'Segmentation mask 1.1', COCO, or PNGs of class indices into masks/"
+    """Raise DataError for a folder without masks that is annotated in a format that has to be imported."""
+    instead = f"or put PNGs of class indices into {root / 'masks'}"
     if (root / "annotations.xml").is_file():
-        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' is not read; {instead}")
+        raise DataError(f"{root / 'annotations.xml'}: 'CVAT for images' has to be imported: des4 data import {root}; "
+                        f"{instead}")  # fmt: skip
     if (root / "labels").is_dir() and scan(root / "labels", {".txt"}):
-        raise DataError(f"{root / 'labels'}: YOLO's text files are not read; {instead}")
+        raise DataError(f"{root / 'labels'}: YOLO's text files need a data.yaml beside it, with names: of classes and "
+                        f"train: FOLDER, to be imported; {instead}")  # fmt: skip
 
 
 def _identify(name: str, folder: str) -> str:
@@ -250,7 +261,7 @@ def _numbers(config: FolderConfig, index: Mapping[int, int]) -> dict[int, int]:
 def _notes(root: Path, folders: tuple[Path, Path], suffix: str, meaning: _Meaning) -> list[str]:
     """Say what was found out beyond the usual names."""
     notes = []
-    if [folder.name for folder in folders] != [_IMAGES[0], _MASKS[0]]:
+    if [folder.name for folder in folders] != [_IMAGES[0], MASK_FOLDERS[0]]:
         notes.append(f"folders: images are in {folders[0].name}/, masks in {folders[1].name}/")
     if suffix:
         notes.append(f"masks: named as their images, with '{suffix}' at the end")

@@ -215,14 +215,14 @@ def test_two_folders_that_could_hold_the_masks_are_a_question(tmp_path: Path) ->
     assert len(load(tmp_path, masks=tmp_path / "labels").labelled) == 2
 
 
-def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
-    for place, reason in (("annotations.xml", "'CVAT for images' is not read"), ("labels/a.txt", "YOLO's text files")):
+def test_formats_that_have_to_be_imported_are_named(tmp_path: Path) -> None:
+    for place, reason in (("annotations.xml", "has to be imported"), ("labels/a.txt", "need a data.yaml")):
         root = tmp_path / reason[:5]
         put(root / "images" / "a.png", photo())
         put(root / place, b"0 0.1 0.1 0.2 0.2 0.3 0.3")
         message = refusal_of(lambda root=root: load(root))
         assert reason in message
-        assert "export its masks instead" in message
+        assert "or put PNGs of class indices into" in message
 
 
 def test_hidden_folders_are_no_data(tmp_path: Path) -> None:
