@@ -394,6 +394,7 @@ def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int
         seed=config.train.seed,
         make_segmenter=make_segmenter,
         supervision=config.supervision,
+        crop=(len(dataset.bands.numbers) if dataset.bands else 3, *config.views.crop),
     )
     return METHODS[config.method.name](config.method, setting)
 

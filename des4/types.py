@@ -24,7 +24,7 @@ STOP_SIGNALS = tuple(
 """What asks a training to save and stop: Ctrl-C, a scheduler's end, and its warning of it, which Windows lacks."""
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
-StrongPreset = Literal["none", "french", "unimatch", "augseg"]
+StrongPreset = Literal["none", "french", "unimatch", "augseg", "pseudoseg"]
 
 
 Factor = Annotated[float, Field(gt=0, le=4)]
@@ -64,10 +64,12 @@ class ViewSpec:
     strong: how many strong views of each unlabelled image the method needs; 0 = the method reads no unlabelled image.
     cutmix, photometric: used where the user's config says `auto`.
     recoloured: one preset for each further view of the labelled images, which shows the same crop in other colours.
+    donor_scale: range of the factor by which the donors of labelled images are resized; None = they have none.
     """
 
     strong: int = 0
     recoloured: tuple[StrongPreset, ...] = ()
+    donor_scale: tuple[float, float] | None = None
     cutmix: CutMixPreset = "none"
     photometric: StrongPreset = "none"
 
@@ -142,7 +144,8 @@ class Mix:
     """Where a mixed image takes its pixels from.
 
     partner: (B,) int64, the sample that fills the box. box: (B, H, W) bool, True where the partner's pixel is taken.
-    group: partners are found within groups of so many neighbours, so a batch can be split between groups.
+    group: partners are found within groups of so many neighbours, so a batch can be split between groups; samples
+        behind the first B may be partners too, and are not mixed themselves.
     """
 
     partner: Tensor
@@ -150,9 +153,11 @@ class Mix:
     group: int
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type."""
+        """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type, or of
+        more samples than B.
+        """
         box = self.box if tensor.ndim == 3 else self.box[:, None]
-        return torch.where(box, tensor[self.partner], tensor)
+        return torch.where(box, tensor[self.partner], tensor[: len(box)])
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,8 @@ class Labelled:
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
     keys: (B,) int64, a hash of (seed, epoch, id): what is drawn for a sample follows from it, see `ops/noise.py`.
     recoloured: further views as the method's `VIEWS` asks for, each as `image`.
+    donor: another labelled sample for each of these, drawn from its (seed, epoch, id), of which it may be given pixels;
+        its keys are theirs. None, unless the method's `VIEWS` asks for it.
     """
 
     image: Tensor
@@ -171,6 +178,7 @@ class Labelled:
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
     recoloured: tuple[Tensor, ...] = ()
+    donor: Labelled | None = None
 
     @property
     def valid(self) -> Tensor:

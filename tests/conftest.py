@@ -61,6 +61,7 @@ def make_setting(tiny_model: ModelConfig) -> MakeSetting:
             num_unlabelled=16,
             seed=0,
             make_segmenter=make_segmenter,
+            crop=(3, 33, 33),
         )
         return replace(setting, **changes)  # type: ignore[arg-type]
 
@@ -130,8 +131,13 @@ def make_batch(request: pytest.FixtureRequest) -> MakeBatch:
         keys = torch.randint(2**62, (2, images), generator=generator)
         presets = method.VIEWS.recoloured if method else ()
         recoloured = tuple((image * (0.9 - 0.1 * n)).clamp(0, 1) for n in range(len(presets)))
+        donor = None
+        if method and method.VIEWS.donor_scale:
+            donor = Labelled(*scene(), keys[0])
+            donor.label[:, -size // 4 :, : size // 4] = IGNORE
         return Batch(
-            Labelled(image, label, keys[0], recoloured=recoloured), Unlabelled(weak, tuple(strong), valid, keys[1])
+            Labelled(image, label, keys[0], recoloured=recoloured, donor=donor),
+            Unlabelled(weak, tuple(strong), valid, keys[1]),
         )
 
     return make

@@ -8,11 +8,14 @@ from annotated_types import Gt
 from des4.engine.optim import Together
 from des4.methods import METHODS, Method
 
-NOUGHT = ("threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold")
+NOUGHT = (
+    "threshold", "semi_start", "anchor_threshold", "labels_alone", "previous_threshold", "memory_threshold", "warm_up"
+)  # fmt: skip
 """Keys of methods that would keep a fresh network from learning some of what it is to learn, unless they are 0."""
 
 
-LATER = {"gct": [f"{name}/{term}" for name in ("student", "peer") for term in ("correction", "consistency")]}
+LATER = {"gct": [f"{name}/{term}" for name in ("student", "peer") for term in ("correction", "consistency")],
+         "rc2l": ["feature_contrast"]}  # fmt: skip
 """Method → terms that are 0 even so, until a network has learnt to find something."""
 
 

@@ -138,30 +138,52 @@ class Loader:
         """Do a worker's part of batch `number`."""
         skipped: dict[str, str] = {}
         labelled = self._cut_labelled(number, skipped)
-        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, skipped)
+        donors = self._cut_donors(number, skipped) if self.spec.donor_scale else None
+        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, donors, skipped)
 
     def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
-        order, crops = self._labelled_order, []
-        allowed = skipped if self.dataset.skip_broken else None
-        drawn = order.batch(number, self.labelled_batch)
-        for epoch, place in drawn:
-            sample_id, (image, label) = self._read(self._pair, order, epoch, place, allowed)
-            box = self._draw_crop(image, epoch, place)
-            crops.append((crop_image(image, box, self.config), box, sample_id, crop_label(label, box, self.config)))
-        images, boxes, ids, labels = zip(*crops, strict=True)
+        drawn = self._labelled_order.batch(number, self.labelled_batch)
         presets = [(self.config.labelled_photometric, ()), *((one, (n,)) for n, one in enumerate(self.spec.recoloured))]
         colours = tuple(
             tuple(draw_photometric(preset, self._rng(*sample, "colour", *view)) for sample in drawn)
             for preset, view in presets
         )
-        return _Crops(torch.stack(images), boxes, ids, self._keys(drawn), label=torch.stack(labels), colours=colours)
+        return self._cut_pairs(drawn, [self._rng(*sample) for sample in drawn], self.config, colours, skipped)
+
+    def _cut_donors(self, number: int, skipped: dict[str, str]) -> _Crops:
+        """Cut the donors of batch `number`, each drawn for the labelled sample that it belongs to."""
+        order = self._labelled_order
+        drawn = order.batch(number, self.labelled_batch)
+        rngs = [self._rng(*sample, "donor") for sample in drawn]
+        donors = [(epoch, rng.choice(order.ids)) for (epoch, _), rng in zip(drawn, rngs, strict=True)]
+        config = self.config.model_copy(update={"scale": self.spec.donor_scale})
+        preset = self.config.labelled_photometric
+        colours = (tuple(draw_photometric(preset, self._rng(*sample, "donor colour")) for sample in drawn),)
+        return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
+
+    def _cut_pairs(
+        self,
+        samples: list[tuple[int, str]],
+        rngs: list[random.Random],
+        config: ViewsConfig,
+        colours: tuple[tuple[Strong, ...], ...],
+        skipped: dict[str, str],
+    ) -> _Crops:
+        """Cut labelled samples, (epoch, id) each. rngs: draw their crops."""
+        allowed, crops = skipped if self.dataset.skip_broken else None, []
+        for (epoch, place), rng in zip(samples, rngs, strict=True):
+            sample_id, (image, label) = self._read(self._pair, self._labelled_order, epoch, place, allowed)
+            box = draw_crop(config, image.shape[1], image.shape[2], rng)
+            crops.append((crop_image(image, box, config), box, sample_id, crop_label(label, box, config)))
+        images, boxes, ids, labels = zip(*crops, strict=True)
+        return _Crops(torch.stack(images), boxes, ids, self._keys(samples), label=torch.stack(labels), colours=colours)
 
     def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         order, crops, truths = self._unlabelled_order, [], []
         drawn = order.batch(number, self.unlabelled_batch)
         for epoch, place in drawn:
             sample_id, (image, label) = self._read(self._unlabelled, order, epoch, place, skipped)
-            box = self._draw_crop(image, epoch, place)
+            box = draw_crop(self.config, image.shape[1], image.shape[2], self._rng(epoch, place))
             crops.append((crop_image(image, box, self.config), box, sample_id))
             if label is not None:
                 truths.append(crop_label(label, box, self.config))
@@ -216,10 +238,6 @@ class Loader:
             sample_id = order.ids[self._rng("substitute", epoch, place, attempt).randrange(len(order.ids))]
         raise DataError(f"{SUBSTITUTES + 1} images in a row cannot be used, so the run stops. The last: {reason}")
 
-    def _draw_crop(self, image: Tensor, epoch: int, place: str) -> CropBox:
-        _, height, width = image.shape
-        return draw_crop(self.config, height, width, self._rng(epoch, place))
-
     def _keys(self, drawn: list[tuple[int, str]]) -> Tensor:
         """Return the keys of samples, given their epochs and ids."""
         return torch.tensor([sample_key(self.seed, *sample) for sample in drawn])
@@ -230,11 +248,9 @@ class Loader:
 
     def _finish(self, cut: _Cut) -> Batch:
         """Make the views, on the device where the crops are."""
-        lab, un = cut.labelled, cut.unlabelled
-        assert lab.label is not None  # noqa: S101  # as `_cut_labelled` made it
-        plain = padded_views(lab.image, lab.boxes, self.fill)[0]
-        image, *recoloured = (strong_view(plain, colours, self.colour) for colours in lab.colours)
-        labelled = Labelled(image, lab.label.long(), lab.keys, lab.ids, recoloured=tuple(recoloured))
+        labelled, un = self._labelled_views(cut.labelled), cut.unlabelled
+        if cut.donors is not None:
+            labelled = replace(labelled, donor=self._labelled_views(cut.donors))
         if un is None:
             return Batch(labelled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
@@ -245,6 +261,12 @@ class Loader:
         views = zip(un.colours, un.mix, strict=True)
         strong = tuple(StrongView(strong_view(weak, colours, self.colour), boxes) for colours, boxes in views)
         return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
+
+    def _labelled_views(self, crops: _Crops) -> Labelled:
+        assert crops.label is not None  # noqa: S101  # as `_cut_pairs` made it
+        plain = padded_views(crops.image, crops.boxes, self.fill)[0]
+        image, *recoloured = (strong_view(plain, colours, self.colour) for colours in crops.colours)
+        return Labelled(image, crops.label.long(), crops.keys, crops.ids, recoloured=tuple(recoloured))
 
 
 @dataclass(frozen=True)
@@ -270,6 +292,7 @@ class _Cut:
 
     labelled: _Crops
     unlabelled: _Crops | None
+    donors: _Crops | None = None
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> _Cut:

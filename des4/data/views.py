@@ -4,11 +4,11 @@ Crops are cut image by image, in bytes; what follows works on whole batches wher
 and little has to travel there: `padded_views` makes numbers of the bytes, `strong_view` recolours.
 
 Everything drawn comes from a `random.Random` that the loader keys by (seed, epoch, id); nothing here owns a generator.
-Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied) and `french` (French et
-al., BMVC 2020); `augseg` is in `operations`. Differs: the colour operations of the former come in one fixed order and
-are clamped once, at the end, which lets them be one affine map of RGB per image; hue is a rotation of the YIQ colour
-plane, which keeps the luma, not HSV's. Bands that are no 8-bit RGB have no colours to speak of: they get the same
-brightness, contrast, about the mean of each band, and blur.
+Presets: `unimatch` (Yang et al., CVPR 2023, github.com/LiheYoung/UniMatch, MIT, not copied), `french` (French et al.,
+BMVC 2020) and `pseudoseg` (Zou et al., ICLR 2021); `augseg` is in `operations`. Differs: the colour operations of the
+first come in one fixed order and are clamped once, at the end, which lets them be one affine map of RGB per image; hue
+is a rotation of the YIQ colour plane, which keeps the luma, not HSV's. Bands that are no 8-bit RGB have no colours to
+speak of: they get the same brightness, contrast, about the mean of each band, and blur.
 """
 
 from __future__ import annotations
@@ -187,13 +187,20 @@ class Photometric:
 @dataclass(frozen=True)
 class _Preset:
     jitter: float
-    """Brightness, contrast and saturation factors are drawn from 1 ± jitter, with probability 0.8 together with hue."""
+    """Brightness, contrast and saturation factors are drawn from 1 ± jitter, and hue in turns from ± hue."""
     hue: float
     blur: float
     """Probability of a blur with sigma ~ U(0.1, 2) pixels."""
+    changed: float = 0.8
+    grey: float = 0.2
+    """Probabilities of the change of colours, and of dropping them."""
 
 
-_PRESETS: dict[StrongPreset, _Preset] = {"french": _Preset(0.4, 0.1, 0.0), "unimatch": _Preset(0.5, 0.25, 0.5)}
+_PRESETS: dict[StrongPreset, _Preset] = {
+    "french": _Preset(0.4, 0.1, 0.0),
+    "unimatch": _Preset(0.5, 0.25, 0.5),
+    "pseudoseg": _Preset(0.5, 0.25, 0.0, changed=1.0, grey=0.0),
+}
 
 
 Strong = Photometric | Operations
@@ -201,13 +208,13 @@ Strong = Photometric | Operations
 
 
 def draw_photometric(preset: StrongPreset, rng: random.Random) -> Strong:
-    """Draw one image's strong augmentation: colour jitter with probability 0.8, grey with 0.2, blur by preset."""
+    """Draw one image's strong augmentation by a preset: colour jitter, grey and blur, each with a probability."""
     if preset == "none":
         return Photometric()
     if preset == "augseg":
         return draw_operations(rng)
     ranges = _PRESETS[preset]
-    jitter, grey, blur = rng.random() < 0.8, rng.random() < 0.2, rng.random() < ranges.blur
+    jitter, grey, blur = (rng.random() < p for p in (ranges.changed, ranges.grey, ranges.blur))
     brightness, contrast, saturation = (rng.uniform(1 - ranges.jitter, 1 + ranges.jitter) for _ in range(3))
     hue, sigma = rng.uniform(-ranges.hue, ranges.hue), rng.uniform(0.1, 2.0)
     if not jitter:

@@ -208,7 +208,7 @@ class FileDataset(ABC):
     catalogue: what the reader found, masks of unlabelled images included.
     unlabelled_files: the unlabelled images that do not lie in shards.
     Raises DataError if a listed image or mask is missing, or a val image is a training image as well. Where faults are
-    collected (`data.faults`) it goes on without what is at fault, and leaves `classes` empty rather than count them.
+    collected (`datasets.faults`) it goes on without what is at fault, and leaves `classes` empty, not counted.
     """
 
     Config: ClassVar[type[FilesConfig]]

@@ -51,6 +51,7 @@ def _labelled_part(whole: Labelled, number: int, parts: int, pixels: Tensor) -> 
         ids=whole.ids[here],
         pixels=pixels,
         recoloured=tuple(view[here] for view in whole.recoloured),
+        donor=None if whole.donor is None else _labelled_part(whole.donor, number, parts, pixels),
     )
 
 

@@ -48,18 +48,21 @@ def kept_cross_entropy(
     pixels: Tensor | None = None,
     *,
     class_weights: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy against pseudo-labels on kept pixels, divided by the number of *valid* ones (FixMatch; DeS4, eq.
     3).
 
     Dividing by all valid pixels lets few confident pixels weigh little; with `keep` = `valid` it is the plain mean.
-    logits: (B, C, h, w). pseudo: (B, H, W) int64 in [0, C). keep, valid: (B, H, W) bool, False on padding. Returns a
-    scalar.
+    logits: (B, C, h, w). pseudo: (B, H, W) int64 in [0, C). keep, valid: (B, H, W) bool, False on padding. weight:
+    (B, H, W) ≥ 0, a pixel's loss is multiplied by it. Returns a scalar.
     """
     target = pseudo.masked_fill(~(keep & valid), IGNORE)
     loss = pixel_cross_entropy(logits, target)
     if class_weights is not None:
         loss = loss * pixel_weights(class_weights, target)
+    if weight is not None:
+        loss = loss * weight
     return mean_over(loss, valid, pixels)
 
 

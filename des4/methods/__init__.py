@@ -1,9 +1,12 @@
 """The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
 
 from des4.methods.advsemseg import AdvSemSeg
+from des4.methods.ael import AEL
 from des4.methods.augseg import AugSeg
 from des4.methods.base import Method, Setting
 from des4.methods.cct import CCT
+from des4.methods.cmb import CMB
+from des4.methods.corrmatch import CorrMatch
 from des4.methods.cps import CPS
 from des4.methods.cutmixseg import CutMixSeg
 from des4.methods.dars import DARS
@@ -13,11 +16,16 @@ from des4.methods.fixmatch import FixMatch
 from des4.methods.gct import GCT
 from des4.methods.ingredients.supervision import SupervisionConfig
 from des4.methods.mean_teacher import MeanTeacher
+from des4.methods.pc2seg import PC2Seg
 from des4.methods.prevmatch import PrevMatch
+from des4.methods.pseudoseg import PseudoSeg
+from des4.methods.rc2l import RC2L
 from des4.methods.supervised import Supervised
 from des4.methods.u2pl import U2PL
+from des4.methods.ucc import UCC
 from des4.methods.unimatch import UniMatch
 from des4.methods.unimatch_v2 import UniMatchV2
+from des4.methods.usrn import USRN
 from des4.methods.vat import VAT
 
 METHODS: dict[str, type[Method]] = {
@@ -36,6 +44,14 @@ METHODS: dict[str, type[Method]] = {
     "vat": VAT,
     "prevmatch": PrevMatch,
     "gct": GCT,
+    "ael": AEL,
+    "corrmatch": CorrMatch,
+    "usrn": USRN,
+    "pseudoseg": PseudoSeg,
+    "cmb": CMB,
+    "pc2seg": PC2Seg,
+    "ucc": UCC,
+    "rc2l": RC2L,
     "des4": DeS4,
     "des4_committee": DeS4Committee,
 }

@@ -9,7 +9,7 @@ without its doing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.models.memory import Memory, TargetTally
 from des4.models.segmenter import HeadName, Segmenter
-from des4.types import Batch, Labelled, Unlabelled, ViewSpec
+from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
 from des4.types import Config as MethodConfig
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
@@ -58,6 +58,7 @@ class Setting:
     classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
     total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
     draws after a step. make_segmenter: builds its networks. supervision: what cross-entropies do about imbalance.
+    crop: bands, height and width of the images in a batch.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +69,20 @@ class Setting:
     seed: int
     make_segmenter: MakeSegmenter
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+    crop: tuple[int, int, int] = (3, 256, 256)
+
+    def class_mask(self, key: str, numbers: Collection[int]) -> Tensor:
+        """Mark the classes that a method's setting `key` names, (C,) bool; ConfigError if it names no such or all."""
+        if not set(numbers) < set(range(len(self.classes))):
+            raise ConfigError(f"method.{key}={list(numbers)}: there are {len(self.classes)} classes, numbered from 0; "
+                              "name some of them, and not all")  # fmt: skip
+        return torch.tensor([c in numbers for c in range(len(self.classes))])
+
+    def check_class(self, key: str, number: int | None) -> None:
+        """Raise ConfigError if a method's setting `key` names a class by a number that none has."""
+        if number is not None and number >= len(self.classes):
+            raise ConfigError(f"method.{key}={number}: there are {len(self.classes)} classes, numbered from 0; name "
+                              "one of them")  # fmt: skip
 
 
 class Method(nn.Module, ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from des4.methods.base import Method, Setting
 from des4.models.ema import follow, warm_momentum
@@ -13,18 +13,18 @@ from des4.models.segmenter import Segmenter
 from des4.types import Config, Labelled
 
 
-def labelled_logits(segmenter: Segmenter, feed: PrototypeFeed, features: Tensor, labelled: Labelled) -> Tensor:
-    """Classify a network's labelled features (B, D, h, w), and feed them to its prototypes, if it has some."""
-    logits: Tensor = segmenter.head(features)
-    if isinstance(segmenter.head, PrototypeClassifier):
+def labelled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, labelled: Labelled) -> Tensor:
+    """Classify a network's labelled features (B, D, h, w), and feed them to its head's prototypes, if it has some."""
+    logits: Tensor = head(features)
+    if isinstance(head, PrototypeClassifier):
         feed.collect(features, logits, labelled.label)
     return logits
 
 
-def move_prototypes(segmenter: Segmenter, feed: PrototypeFeed) -> None:
-    """Move a network's prototypes, if it has some, by what was fed to them."""
-    if isinstance(segmenter.head, PrototypeClassifier):
-        feed.commit(segmenter.head)
+def move_prototypes(head: nn.Module, feed: PrototypeFeed) -> None:
+    """Move a head's prototypes, if it has some, by what was fed to them."""
+    if isinstance(head, PrototypeClassifier):
+        feed.commit(head)
 
 
 class SingleNetwork(Method):
@@ -37,11 +37,11 @@ class SingleNetwork(Method):
 
     def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
         """Classify the student's labelled features, and feed its prototypes, if any."""
-        return labelled_logits(self.student, self.feed, features, labelled)
+        return labelled_logits(self.student.head, self.feed, features, labelled)
 
     def after_step(self) -> None:
         """Move the prototypes, if any."""
-        move_prototypes(self.student, self.feed)
+        move_prototypes(self.student.head, self.feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:
@@ -60,7 +60,7 @@ class TwoNetworks(SingleNetwork):
 
     def after_step(self) -> None:
         """Move the prototypes of both, if any."""
-        move_prototypes(self.peer, self.peer_feed)
+        move_prototypes(self.peer.head, self.peer_feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:
@@ -88,16 +88,21 @@ class TeacherStudent(SingleNetwork):
         self.teacher.load_state_dict(self.student.state_dict())
 
     @property
+    def momentum(self) -> float:
+        """Of this step's average, which starts warm."""
+        return self.config.momentum
+
+    @property
     def follows(self) -> bool:
         """Whether the teacher takes part in this step."""
         return True
 
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher."""
-        step, follows = self.step, self.follows
+        momentum, follows = warm_momentum(self.momentum, self.step), self.follows
         super().after_step()
         if follows:
-            follow(self.teacher, self.student, warm_momentum(self.config.momentum, step))
+            follow(self.teacher, self.student, momentum)
 
     def predictors(self) -> dict[str, Segmenter]:
         """The teacher first, as published."""

@@ -20,7 +20,7 @@ from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.methods.ingredients.targets import target_of
-from des4.types import Batch, Config, ConfigError, ViewSpec
+from des4.types import Batch, Config, ViewSpec
 
 Kind = Literal["drop", "active", "noise", "objects", "context"]
 
@@ -51,9 +51,7 @@ class CCT(SingleNetwork):
         """Make the student and the auxiliary classifiers."""
         super().build(setting)
         config, classes = self.config, len(setting.classes)
-        if config.background_class is not None and config.background_class >= classes:
-            raise ConfigError(f"method.background_class={config.background_class}: there are {classes} classes, "
-                              "numbered from 0; name one of them")  # fmt: skip
+        setting.check_class("background_class", config.background_class)
         kinds: tuple[Kind, ...] = ("drop", "active", "noise")
         if config.background_class is not None:
             kinds = (*kinds, "objects", "context")

@@ -47,7 +47,7 @@ class CPS(TwoNetworks):
         learners = {"student": (self.student, self.feed, by_peer), "peer": (self.peer, self.peer_feed, by_student)}
         for name, (network, feed, target) in learners.items():
             features = network.features(images)
-            logits = labelled_logits(network, feed, features[:count], labelled)
+            logits = labelled_logits(network.head, feed, features[:count], labelled)
             terms[f"{name}/labelled"] = self.supervise(logits, labelled)
             cross = target.cross_entropy(network.head(features[count:]))
             terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * cross

@@ -102,7 +102,7 @@ class DeS4Committee(TeacherStudent):
     def _others_losses(self, labelled: Labelled) -> list[Tensor]:
         """Cross-entropy of each of the others on the labels, under colours of its own."""
         views = itertools.cycle([*labelled.recoloured, labelled.image])
-        found = [labelled_logits(other, feed, other.features(next(views)), labelled) for other, feed in self._fed]
+        found = [labelled_logits(other.head, feed, other.features(next(views)), labelled) for other, feed in self._fed]
         return [self.supervise(logits, labelled) for logits in found]
 
     def _committee(self, image: Tensor) -> Sequence[Tensor]:
@@ -113,7 +113,7 @@ class DeS4Committee(TeacherStudent):
         """In the first part, move the average and the prototypes of the others, if any; then they stay."""
         if self.on_labels_alone:
             for other, feed in self._fed:
-                move_prototypes(other, feed)
+                move_prototypes(other.head, feed)
         super().after_step()
 
     @property

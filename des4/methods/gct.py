@@ -68,7 +68,7 @@ class GCT(TwoNetworks):
         where, logits, probs = valid[:, None], [], []
         for name, network, feed in (("student", self.student, self.feed), ("peer", self.peer, self.peer_feed)):
             features = network.features(images)
-            known = labelled_logits(network, feed, features[:count], labelled)
+            known = labelled_logits(network.head, feed, features[:count], labelled)
             terms[f"{name}/labelled"] = self.supervise(known, labelled)
             logits.append(torch.cat([known, network.head(features[count:])]).float())
             probs.append(upsample(logits[-1], (valid.shape[-2], valid.shape[-1])).softmax(1) * where)

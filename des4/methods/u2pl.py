@@ -114,5 +114,5 @@ class U2PL(TeacherStudent):
         """Move the memories, and the teacher with its projection."""
         self.entropies.commit()
         self.contrast.commit()
-        follow(self.teacher_projection, self.student_projection, warm_momentum(self.config.momentum, self.step))
+        follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
         super().after_step()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from des4.ops.resize import shrink_label
 from des4.types import CutMixPreset, Mix
 
 Box = tuple[int, int, int, int]
@@ -27,6 +28,11 @@ def join(mixes: Sequence[Mix]) -> Mix:
 def part(boxes: Mix, start: int, stop: int) -> Mix:
     """Return the mix of the samples [start, stop), which are whole groups."""
     return Mix(boxes.partner[start:stop] - start, boxes.box[start:stop], boxes.group)
+
+
+def on_features(mix: Mix, size: tuple[int, int]) -> Mix:
+    """Return the mix of a grid of features (h, w): as each of its places lies on a pixel, see `on_grid`."""
+    return Mix(mix.partner, shrink_label(mix.box, size), mix.group)
 
 
 def draw_mix(preset: CutMixPreset, group: int, height: int, width: int, rng: random.Random) -> Mix:

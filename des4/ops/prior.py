@@ -23,3 +23,21 @@ def class_weights(pixel_counts: Tensor, power: float) -> Tensor:
     prior = class_prior(pixel_counts).double()
     weights = prior.pow(-power)
     return (weights / (prior * weights).sum()).float()
+
+
+def subclass_counts(prior: Tensor, most: int) -> tuple[int, ...]:
+    """Into how many sub-classes of about one size each class is cut: one of the rarest, of others as many as their
+    share is times its; in proportion fewer, and one at least, where these would be more than `most` together.
+
+    prior: (C,) shares of the classes, all above 0.
+    """
+    ratio = (prior.double() / prior.double().amin()).tolist()
+
+    def cut(factor: float) -> tuple[int, ...]:
+        return tuple(max(1, round(factor * each)) for each in ratio)
+
+    low, high = 0.0, 1.0
+    for _ in range(50 if sum(cut(high)) > most else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(cut(middle)) <= most else (low, middle)
+    return cut(low) if sum(cut(1.0)) > most else cut(1.0)

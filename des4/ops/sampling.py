@@ -107,6 +107,24 @@ def spread_draw(mask: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return places.clamp_max(mask.shape[-1] - 1), drawn
 
 
+def weighted_draw(weight: Tensor, noise: Tensor, count: int) -> Tensor:
+    """Draw `count` entries of each row without replacement, in proportion to their weights; all, where fewer have one.
+
+    weight: (..., N) ≥ 0. noise: (..., N) in [0, 1). Returns (..., N) bool. Each entry waits for a time that is drawn
+    from an exponential distribution of its rate; those that wait least are taken (Efraimidis & Spirakis 2006).
+    """
+    wait = -torch.log1p(-noise.double()) / weight.double().clamp_min(1e-12)
+    first = wait.masked_fill(weight <= 0, torch.inf).topk(min(count, weight.shape[-1]), largest=False).indices
+    return torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, first, value=True) & (weight > 0)
+
+
+def take_places(features: Tensor, places: Tensor) -> Tensor:
+    """Take pixels of maps (B, D, h, w) at places (B, ..., k), counted along rows: (B, ..., k, D)."""
+    flat = features.flatten(2)
+    index = places.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
+    return flat.gather(2, index).reshape(*flat.shape[:2], *places.shape[1:]).movedim(1, -1)
+
+
 def _group(labels: Tensor, num_classes: int) -> Tensor:
     """Class of each pixel, with every ignored pixel in one extra group C."""
     labels = labels.long()

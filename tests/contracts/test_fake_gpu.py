@@ -131,7 +131,7 @@ def test_the_backward_pass_is_that_of_torch(name: str, make_method: Make, make_b
 # ── what else runs on the device ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("photometric", ["none", "french", "unimatch", "augseg"])
+@pytest.mark.parametrize("photometric", ["none", "french", "unimatch", "augseg", "pseudoseg"])
 def test_views_are_made_on_the_device(photometric: Any, fake_gpu: FakeGpu) -> None:
     scenes = Scenes(ScenesConfig(size=48, labeled=4, unlabeled=8, val=2))
     loader = Loader(

@@ -38,6 +38,14 @@ PREDICTORS = {
     "vat": ["teacher", "student"],
     "prevmatch": ["student"],
     "gct": ["student", "peer"],
+    "ael": ["teacher", "student"],
+    "corrmatch": ["student"],
+    "usrn": ["student"],
+    "pseudoseg": ["student"],
+    "cmb": ["student", "teacher"],
+    "pc2seg": ["student"],
+    "ucc": ["student"],
+    "rc2l": ["teacher", "student"],
     "des4": ["teacher", "student"],
     "des4_committee": ["student", "teacher"],
 }
@@ -234,6 +242,7 @@ class PixelEncoder(nn.Module):
     """Sees every pixel on its own, at full resolution."""
 
     mean = std = (0.5, 0.5, 0.5)
+    channels = (8, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -516,9 +525,10 @@ WITH_TARGETS = [name for name in NAMES if METHODS[name].VIEWS.strong]
 CHOOSE = {
     "u2pl": "no threshold refuses a label, but of the least certain pixels a share is refused",
     "dars": "of each class the surest pixels are kept, as many as its share of the labelled ones says",
+    "pseudoseg": "a rectangle is cut out of strong views, and teaches nothing",
 }
 """Methods some of whose labels count for nothing although no threshold refuses any, and why."""
-CHOOSE_TRUTH = {"dars"}
+CHOOSE_TRUTH = {"dars", "pseudoseg"}
 """Methods that choose among true labels as well. So does AdvSemSeg, but a fresh discriminator believes everything."""
 
 

@@ -48,12 +48,13 @@ SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 QUEUE = ".queue."
-"""What U2PL queues are pixels chosen by the order of probabilities, which in fresh networks are nearly equal."""
+"""What U2PL and CMB queue are pixels chosen by the order of numbers that in fresh networks are nearly equal."""
 
 
-TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3}
-"""Method → how far losses may differ, relatively, where sums are added in another order. U2PL and GCT choose pixels by
-what is nearly equal in fresh networks, and VAT looks for the direction in which they are most sensitive."""
+TOUCHY = {"u2pl": 1e-3, "vat": 1e-3, "gct": 5e-3, "corrmatch": 1e-3, "usrn": 1e-3}
+"""Method → how far losses may differ, relatively, where sums are added in another order. U2PL, GCT and CorrMatch choose
+pixels by what is nearly equal in fresh networks, as USRN does clusters, and VAT looks for the direction in which they
+are most sensitive."""
 
 
 def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:
@@ -71,6 +72,7 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
         num_unlabelled=len(DATA.unlabelled),
         seed=0,
         make_segmenter=make_segmenter,
+        crop=(3, 33, 33),
     )
     cls = METHODS[name]
     return cls(cls.Config(**settings), setting).train()

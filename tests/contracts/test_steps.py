@@ -101,11 +101,11 @@ def test_waiting_is_noticed() -> None:
 
 
 def poisoned(batch: Batch, view: str, value: float) -> Batch:
-    """The batch with one bad pixel in one of its images."""
+    """The batch with one bad row in one of its images; a bad pixel alone could be pasted over."""
 
     def poison(image: Tensor) -> Tensor:
         image = image.clone()
-        image[0, :, 16, 16] = value
+        image[0, :, 16] = value
         return image
 
     if view == "labelled":

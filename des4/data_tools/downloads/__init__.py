@@ -1,1 +1,1 @@
-"""Download of public data sets: fetched over https, verified, unpacked by our own extractor."""
+"""Download of public data sets: fetched over https, verified, unpacked safely."""

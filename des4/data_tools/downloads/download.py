@@ -51,8 +51,8 @@ def download(
     """Make a data set in the folder `root`, or check the one that is there.
 
     offline: open no connection; the archives have to be in `root / "downloads"`. say: told what is done, in lines.
-    Raises DataError if a server fails, an archive is not the right one, a folder in the way is not complete, or the
-    disk is full. Then what failed is not in its place, and the same call goes on from there.
+    Raises DataError if a server fails, an archive is not the right one, a folder in the way is not complete, a package
+    is missing, or the disk is full. Then what failed is not in its place, and the same call goes on from there.
     """
     place = _Place(root, meter, say)
     missing = [piece for piece in source.pieces if not place.is_complete(piece)]
@@ -62,6 +62,8 @@ def download(
     absent = [piece for piece in missing if not place.has_archive(piece.archive)]
     if by_hand := [piece.archive for piece in absent if offline or not piece.archive.urls]:
         raise DataError(_instructions(source, by_hand, place.downloads))
+    for piece in missing:
+        piece.require()
     place.require_room(source, missing, absent)
     for piece in absent:
         expected = place.expected(piece.archive)

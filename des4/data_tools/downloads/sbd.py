@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.data_tools.downloads.archives import CHUNK, DEFAULT_LIMITS, Limits, Reader, read_files, write_file
-from des4.data_tools.downloads.matlab import MAX_BYTES, read_field
+from des4.data_tools.downloads.archives import DEFAULT_LIMITS, Limits, read_files, write_file
 from des4.data_tools.progress import NO_BAR, Bar
 from des4.datasets.palettes import voc_palette
 from des4.images.pictures import read_header
@@ -41,14 +41,13 @@ def write_augmented_masks(
     for name, content in read_files(archive, lambda name: _id(name) is not None, limits=limits, bar=bar):
         target = f"{_id(name)}.png"
         if target not in own:
-            labels = read_field(_whole(content), "GTcls", "Segmentation", f"{archive}: {name}")
+            labels = read_labels(content, f"{archive}: {name}")
             _check(labels, voc / "JPEGImages" / f"{_id(name)}.jpg", f"{archive}: {name}")
-            written[target] = write_file(into / target, io.BytesIO(_png(labels)))
+            written[target] = write_file(into / target, _png(labels))
     if not written:
         raise DataError(f"{archive}: holds no masks (dataset/cls/….mat) beyond VOC's own; is it SBD's benchmark.tgz?")
     for target, path in own.items():
-        with path.open("rb") as file:
-            written[target] = write_file(into / target, file)
+        written[target] = write_file(into / target, path.read_bytes())
     return written
 
 
@@ -57,13 +56,27 @@ def _id(name: str) -> str | None:
     return match[1] if (match := re.fullmatch(r"(?:.*/)?dataset/cls/(\d{4}_\d{6})\.mat", name)) else None
 
 
-def _whole(content: Reader) -> bytes:
-    data = b""
-    while chunk := content.read(CHUNK):
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise DataError(f"a mask of more than {MAX_BYTES} bytes is none of SBD's; fetch the archive anew")
-    return data
+def require_scipy() -> None:
+    """Raise DataError unless SBD's MATLAB files can be read here."""
+    if find_spec("scipy") is None:
+        raise DataError('SBD\'s masks: reading its MATLAB files needs SciPy; pip install "des4[voc]"')
+
+
+def read_labels(data: bytes, where: str) -> NDArray[Any]:
+    """Read the label map, (H, W), from the bytes of a MATLAB file. where: what they come from. Raises DataError.
+
+    For files of an archive whose SHA-256 is published: SciPy sets no limit to what a file may unpack to.
+    """
+    from scipy.io import loadmat
+
+    try:
+        labels: NDArray[Any] = loadmat(io.BytesIO(data), variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
+        if labels.dtype.kind not in "iu" or not labels.size:
+            raise ValueError("no array of whole numbers")
+    except Exception as error:  # SciPy promises no type for what it raises on damaged files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{where}: holds no readable GTcls.Segmentation ({reason}); fetch the archive anew") from error
+    return labels
 
 
 def _check(labels: NDArray[Any], image: Path, where: str) -> None:

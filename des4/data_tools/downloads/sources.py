@@ -7,14 +7,14 @@ recognised by what it was when it was first fetched. Nobody's data is in this pa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from des4.data_tools.downloads.archives import Limits, unpack
-from des4.data_tools.downloads.sbd import write_augmented_masks
+from des4.data_tools.downloads.sbd import require_scipy, write_augmented_masks
 from des4.data_tools.downloads.transfer import Remote
 from des4.data_tools.progress import Bar
 from des4.types import DataError
@@ -32,7 +32,7 @@ class Piece:
     """An archive and the folder made from it.
 
     folder: below the root. holds: glob below the folder → number of files in a complete one. unpacked: its bytes,
-    roughly, for a look at the disk beforehand.
+    roughly, for a look at the disk beforehand. require: raises DataError where this machine lacks what `build` needs.
     """
 
     archive: Remote
@@ -40,6 +40,7 @@ class Piece:
     holds: Mapping[str, int]
     build: Build
     unpacked: int
+    require: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ SOURCES: dict[str, Source] = {
                 {"*.png": 12_031},
                 _augmented_masks,
                 100_000_000,
+                require_scipy,
             ),
         ),
     ),

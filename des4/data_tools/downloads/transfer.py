@@ -3,7 +3,8 @@
 What arrives goes to `<name>.partial`, with the server's validator (ETag or Last-Modified) in `<name>.partial.json`. An
 interrupted transfer goes on where it stopped, within a call and in the next one, if the server says that the file is
 still the same, or if a published SHA-256 will show whether it is (RFC 9110, sections 13.1.5 and 14). The file gets its
-name when it is complete and has the size and the SHA-256 that were published, if they were.
+name when it is complete and has the size and the SHA-256 that were published, if they were. ADR 0015 says why this is
+not pooch, which cannot resume.
 """
 
 from __future__ import annotations

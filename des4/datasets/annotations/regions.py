@@ -5,7 +5,8 @@ strictly increasing: region = [r0, r1) ∪ [r2, r3) ∪ … However a region was
 united by sorting and painted at memory speed.
 
 Coordinates are in pixels from the image's upper left corner, so that the centre of pixel (x, y) is (x + ½, y + ½).
-Polygons are filled as the COCO API fills them, to the pixel; tests compare the two.
+Polygons are filled as the COCO API fills them, to the pixel; tests compare the two. ADR 0015 says why that API does not
+do it here: it is slower on large images, and ends the process on broken files.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from des4.losses import info_nce
 from des4.models.memory import ClassCentres, FeatureQueue
 from des4.ops.noise import uniform
-from des4.ops.sampling import spread_draw
+from des4.ops.sampling import spread_draw, take_places
 from des4.types import Config
 
 
@@ -50,7 +50,7 @@ class PixelContrast(nn.Module):
         self.centres.collect(features.movedim(1, -1).flatten(0, -2), labels.flatten())
         noise = uniform(keys, (self.num_classes, self.config.pushed), "queued pixels")
         places, drawn = spread_draw(negative.flatten(2), noise)
-        rows = _gather(features, places).transpose(0, 1).flatten(1, 2)
+        rows = take_places(features, places).transpose(0, 1).flatten(1, 2)
         self.queue.collect(rows, drawn.transpose(0, 1).flatten(1), keys.repeat_interleave(self.config.pushed))
 
     def loss(self, features: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
@@ -59,13 +59,10 @@ class PixelContrast(nn.Module):
         features: (B, D, h, w) of the student. labels: (B, h, w), the class that a pixel is an anchor of, or IGNORE. A
         class counts once it has a centre and negatives.
         """
-        classes = torch.arange(self.num_classes, device=labels.device)
-        of_class = labels[:, None] == classes[:, None, None]
-        noise = uniform(keys, (self.num_classes, self.config.anchors), "anchors")
-        places, drawn = spread_draw(of_class.flatten(2), noise)
+        places, drawn = draw_of_classes(labels, self.num_classes, self.config.anchors, keys, "anchors")
         negatives = self.queue.draw(uniform(keys, (self.num_classes, self.config.negatives), "negatives"))
         positive = self.centres.centres.expand(len(labels), -1, -1)
-        anchors = _gather(features, places)
+        anchors = take_places(features, places)
         loss = info_nce(anchors, positive, negatives, self.config.contrast_temperature)  # (B, C, anchors)
         drawn = drawn & (self.centres.seen & (self.queue.filled > 0))[:, None]
         of_classes = (loss * drawn).sum(-1) / drawn.sum(-1).clamp_min(1)
@@ -77,8 +74,10 @@ class PixelContrast(nn.Module):
         self.queue.commit()
 
 
-def _gather(features: Tensor, places: Tensor) -> Tensor:
-    """Take pixels of maps (B, D, h, w) at places (B, C, k): (B, C, k, D)."""
-    flat = features.flatten(2)
-    index = places.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
-    return flat.gather(2, index).reshape(*flat.shape[:2], *places.shape[1:]).movedim(1, -1)
+def draw_of_classes(labels: Tensor, num_classes: int, count: int, keys: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Draw pixels of each class in each image: places (B, C, count) int64, and (B, C, count) bool, which are some.
+
+    labels: (B, h, w), IGNORE where a pixel is of no class. keys: (B,). name: of the draw. See `spread_draw`.
+    """
+    of_class = labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]
+    return spread_draw(of_class.flatten(2), uniform(keys, (num_classes, count), name))

@@ -18,15 +18,21 @@ def injected(image: Tensor, target: Target, labelled: Labelled, box: Tensor) -> 
     image: (B, 3, H, W), the strong view, not yet mixed. box: (B, H, W) bool, where labelled pixels are taken. Labelled
     images go round in order, so that those of a part of a step meet that part's.
     """
-    partner = torch.arange(len(image), device=image.device) * len(labelled.image) // len(image)
-    label, valid = labelled.label[partner], labelled.valid[partner]
-    return torch.where(box[:, None], labelled.image[partner], image), replace(
+    source = in_order(labelled, len(image))
+    label, valid = source.label, source.valid
+    return torch.where(box[:, None], source.image, image), replace(
         target,
         label=torch.where(box, label.masked_fill(~valid, 0), target.label),
         confidence=target.confidence.masked_fill(box, torch.nan),  # of a label that is no guess
         keep=torch.where(box, valid, target.keep),
         valid=torch.where(box, valid, target.valid),
     )
+
+
+def in_order(labelled: Labelled, count: int) -> Labelled:
+    """The labelled image that each of `count` unlabelled ones is given pixels of: they go round in order."""
+    at = torch.arange(count, device=labelled.image.device) * len(labelled.image) // count
+    return Labelled(labelled.image[at], labelled.label[at], labelled.keys[at])
 
 
 def injection_boxes(keys: Tensor, probability: Tensor, height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Perturbations of features. What they draw follows from the keys of the samples."""
+"""Perturbations of features, and of images. What they draw follows from the keys of the samples."""
 
 from __future__ import annotations
 
@@ -50,3 +50,19 @@ def noisy(features: Tensor, keys: Tensor, name: str, size: float = 0.3) -> Tenso
     """Multiply each value of features (B, D, h, w) by 1 + n, n ~ U(-size, size)."""
     noise = uniform(keys, features.shape[1:], name)
     return features * (1 + size * (2 * noise - 1)).to(features.dtype)
+
+
+def cut_out(image: Tensor, keys: Tensor, share: float, name: str, fill: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Cover a rectangle of each image (B, bands, H, W) with a colour, anywhere inside it; and (B, H, W) bool, where.
+
+    share: of its sides, of the image's. fill: in [0, 1] (Cutout, DeVries & Taylor 2017, arxiv.org/abs/1708.04552).
+    """
+    corner = uniform(keys, (2,), name)
+    inside = []
+    for axis, length in enumerate(image.shape[-2:]):
+        side = round(share * length)
+        start = (corner[:, axis] * (length - side + 1)).long()[:, None]
+        place = torch.arange(length, device=keys.device)
+        inside.append((place >= start) & (place < start + side))
+    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    return torch.where(hole[:, None], fill, image), hole

@@ -75,10 +75,21 @@ class Supervision(nn.Module):
         )
 
     def on_pseudo_labels(
-        self, logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, pixels: Tensor | None
+        self,
+        logits: Tensor,
+        label: Tensor,
+        keep: Tensor,
+        valid: Tensor,
+        pixels: Tensor | None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy of logits (B, C, h, w) against pseudo-labels on kept pixels, over all valid ones, a scalar."""
-        return kept_cross_entropy(self.adjusted(logits), label, keep, valid, pixels, class_weights=self._weight())
+        """Cross-entropy of logits (B, C, h, w) against pseudo-labels on kept pixels, over all valid ones, a scalar.
+
+        weight: (B, H, W), of each pixel; None = 1.
+        """
+        return kept_cross_entropy(
+            self.adjusted(logits), label, keep, valid, pixels, class_weights=self._weight(), weight=weight
+        )
 
     def _weight(self) -> Tensor | None:
         return self.weight if self.config.class_weighting else None

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.losses import divergence, soft_cross_entropy, squared_gap
+from des4.losses import cosine_gap, divergence, soft_cross_entropy, squared_gap
 from des4.methods.ingredients.supervision import Supervision
+from des4.ops.mixing import on_features
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import on_grid, shrink_label, upsample
 from des4.types import Labelled, StrongView, TargetWatch, Unlabelled
@@ -26,6 +27,7 @@ class Target:
 
     keep: (B, H, W) bool, where a label counts: nowhere but on `valid` pixels. valid: (B, H, W) bool. supervision: the
     run's cross-entropies. pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`; it counts no given label.
+    weight: (B, H, W) ≥ 0, of each label that counts; None = 1.
     """
 
     label: Tensor
@@ -35,11 +37,19 @@ class Target:
     supervision: Supervision
     pixels: Tensor | None = None
     watch: TargetWatch | None = None
+    weight: Tensor | None = None
 
     def mixed(self, view: StrongView) -> Target:
         """The target of a strong view once it is mixed."""
         label, confidence, keep, valid = map(view.mix, (self.label, self.confidence, self.keep, self.valid))
-        return replace(self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels)
+        weight = None if self.weight is None else view.mix(self.weight)
+        return replace(
+            self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels, weight=weight
+        )
+
+    def weighted(self, weight: Tensor) -> Target:
+        """The target whose labels weigh so much, (B, H, W) ≥ 0, where they count; means divide by what they did."""
+        return replace(self, weight=torch.where(self.keep, weight, 0.0))  # no confidence gives no number
 
     def only(self, where: Tensor) -> Target:
         """The target whose labels count in a mask (B, H, W) alone, if at all."""
@@ -49,7 +59,18 @@ class Target:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
         if self.watch is not None:
             self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
-        return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels)
+        return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels, self.weight)
+
+    def class_masks(self, logits: Tensor) -> Tensor:
+        """Where each class is on the grid of logits (B, C, h, w), of labels that count, for losses of their regions.
+
+        Returns (B, C, h, w) bool. Whoever watches is shown the target, as by a loss.
+        """
+        label, confidence, keep, valid = on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid)
+        if self.watch is not None:
+            self.watch.collect(logits, label, confidence, keep, valid)
+        classes = torch.arange(logits.shape[1], device=label.device)[:, None, None]
+        return (label[:, None] == classes) & keep[:, None]
 
     def mean_over_kept(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.
@@ -78,7 +99,8 @@ def hard_target(logits: Tensor, unlabelled: Unlabelled, threshold: float | Tenso
 class SoftTarget:
     """Class distributions. probs: (B, C, H, W), without gradient. valid, pixels, watch: as of `Target`.
 
-    unwatched: so many images at the beginning are not shown to `watch`, since they are labelled.
+    unwatched: so many images at the beginning are not shown to `watch`, since they are labelled. keep: (B, H, W) bool,
+    where a distribution counts, on valid pixels; None = on all of these.
     """
 
     probs: Tensor
@@ -86,10 +108,28 @@ class SoftTarget:
     pixels: Tensor | None = None
     watch: TargetWatch | None = None
     unwatched: int = 0
+    keep: Tensor | None = None
 
     def mixed(self, view: StrongView) -> SoftTarget:
         """The target of a strong view once it is mixed."""
-        return replace(self, probs=view.mix(self.probs), valid=view.mix(self.valid), pixels=view.pixels)
+        keep = None if self.keep is None else view.mix(self.keep)
+        return replace(self, probs=view.mix(self.probs), valid=view.mix(self.valid), pixels=view.pixels, keep=keep)
+
+    def only(self, where: Tensor) -> SoftTarget:
+        """The target whose distributions count in a mask (B, H, W) alone, if at all; means divide by what they did."""
+        return replace(self, keep=self.counted & where)
+
+    @property
+    def counted(self) -> Tensor:
+        """Where a distribution counts, (B, H, W) bool."""
+        return self.valid if self.keep is None else self.keep & self.valid
+
+    @property
+    def _area(self) -> tuple[Tensor, Tensor | None]:
+        """Where a distribution counts, and what means divide by: whether it counts or not, a pixel is one."""
+        if self.keep is None or self.pixels is not None:
+            return self.counted, self.pixels
+        return self.counted, self.valid.sum().clamp_min(1)
 
     def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
         """The most probable class of each pixel; it counts where its probability is at least the threshold."""
@@ -103,7 +143,7 @@ class SoftTarget:
         A user's `supervision` has no part in it: how frequent classes are, a distribution says itself.
         """
         self._show(logits)
-        return soft_cross_entropy(logits, self.probs, self.valid, self.pixels)
+        return soft_cross_entropy(logits, self.probs, *self._area)
 
     def mean_confidence(self) -> Tensor:
         """Mean probability of the most probable class over valid pixels, a scalar for the log."""
@@ -116,29 +156,35 @@ class SoftTarget:
         """
         pixels = None if self.pixels is None or other.pixels is None else self.pixels + other.pixels
         probs, valid = torch.cat([self.probs, other.probs]), torch.cat([self.valid, other.valid])
-        return SoftTarget(probs, valid, pixels, other.watch, len(self.probs) + other.unwatched)
+        keep = None if self.keep is None and other.keep is None else torch.cat([self.counted, other.counted])
+        return SoftTarget(probs, valid, pixels, other.watch, len(self.probs) + other.unwatched, keep)
 
     def squared_gap(self, logits: Tensor) -> Tensor:
         """Squared difference to the distributions of logits (B, C, h, w), summed over classes; a scalar."""
         self._show(logits)
-        return squared_gap(_probs(logits, self.valid), self.probs, self.valid, self.pixels)
+        return squared_gap(_probs(logits, self.valid), self.probs, *self._area)
+
+    def cosine_gap(self, logits: Tensor) -> Tensor:
+        """1 - cosine of the distributions and those of logits (B, C, h, w); a scalar."""
+        self._show(logits)
+        return cosine_gap(_probs(logits, self.valid), self.probs, *self._area)
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
         self._show(logits)
-        return divergence(upsample(logits.float(), _size(self.valid)), self.probs, self.valid, self.pixels)
+        return divergence(upsample(logits.float(), _size(self.valid)), self.probs, *self._area)
 
     def share_sure(self, threshold: float) -> Tensor:
         """Share of valid pixels on which one class has at least this probability, over all ranks; a scalar."""
         return share((self.probs.amax(1) >= threshold) & self.valid, self.valid)
 
     def _show(self, logits: Tensor) -> None:
-        """Show the most probable classes to whoever watches; all of them count."""
+        """Show the most probable classes to whoever watches."""
         if self.watch is not None:
             seen = slice(self.unwatched, None)
-            probs, valid = on_grid(_size(logits), self.probs[seen], self.valid[seen])
+            probs, counted, valid = on_grid(_size(logits), self.probs[seen], self.counted[seen], self.valid[seen])
             confidence, label = probs.max(1)
-            self.watch.collect(logits[seen], label, confidence, valid, valid)
+            self.watch.collect(logits[seen], label, confidence, counted, valid)
 
 
 @torch.no_grad()
@@ -187,6 +233,20 @@ def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | N
     if truth is not None:
         probs = torch.zeros_like(probs).scatter_(1, shrink_label(truth, size)[:, None], 1.0)
     return SoftTarget(probs, shrink_label(valid, size), pixels, images.watch)
+
+
+def labelled_on_grid(labelled: Labelled, size: tuple[int, int]) -> Labelled:
+    """Labelled images whose labels are those of a grid of `size`; means divide as those of pixels do."""
+    pixels = labelled.valid.sum().clamp_min(1) if labelled.pixels is None else labelled.pixels
+    label, part = shrink_label(labelled.label, size), size[0] * size[1] / labelled.label[0].numel()
+    return replace(labelled, label=label, pixels=pixels * part)
+
+
+def view_on_grid(view: StrongView, unlabelled: Unlabelled, size: tuple[int, int]) -> StrongView:
+    """A strong view as targets on a grid of `size` are mixed, whose means divide as those of pixels do."""
+    pixels = view.mix(unlabelled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
+    mix = on_features(view.mix, size)
+    return StrongView(on_grid(size, view.image)[0], mix, pixels * (size[0] * size[1] / unlabelled.valid[0].numel()))
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

@@ -2,18 +2,26 @@
 
 from des4.models.memory.base import Memory
 from des4.models.memory.class_centres import ClassCentres
+from des4.models.memory.class_confidence import ClassConfidence
+from des4.models.memory.class_crops import ClassCrops
 from des4.models.memory.feature_queue import FeatureQueue
 from des4.models.memory.histogram import Histogram
+from des4.models.memory.moving_threshold import MovingThreshold
 from des4.models.memory.prototype_feed import PrototypeFeed, Sampling
+from des4.models.memory.subclasses import Subclasses
 from des4.models.memory.target_tally import TargetFigures, TargetTally
 
 __all__ = [
     "ClassCentres",
+    "ClassConfidence",
+    "ClassCrops",
     "FeatureQueue",
     "Histogram",
     "Memory",
+    "MovingThreshold",
     "PrototypeFeed",
     "Sampling",
+    "Subclasses",
     "TargetFigures",
     "TargetTally",
 ]

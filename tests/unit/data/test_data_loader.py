@@ -15,6 +15,7 @@ from des4.data.ids import SortedIds
 from des4.data.loader import SUBSTITUTES
 from des4.data.order import Order
 from des4.datasets import DATASETS, FORMATS, DataConfig, Folder, FolderConfig, Scenes, ScenesConfig, pixel_counts
+from des4.engine.parts import split
 from des4.ops.noise import sample_key
 from des4.types import ConfigError, DataError, ViewSpec
 
@@ -35,7 +36,8 @@ def tensors(batch):
     lab, un = batch.labelled, batch.unlabelled
     views = [] if un is None else [t for view in un.strong for t in (view.image, view.mix.partner, view.mix.box)]
     rest = [] if un is None else [un.weak, un.valid, un.keys, *views]
-    return [lab.image, lab.label, lab.keys, *lab.recoloured, *rest]
+    donors = [] if lab.donor is None else [lab.donor.image, lab.donor.label, lab.donor.keys]
+    return [lab.image, lab.label, lab.keys, *lab.recoloured, *donors, *rest]
 
 
 def same(a, b):
@@ -64,6 +66,28 @@ def test_labelled_images_are_shown_in_further_colours_as_a_method_asks():
     assert torch.equal(same_as_image, found.image)
     assert not torch.equal(french, found.image) and not torch.equal(unimatch, french)
     assert french.shape == found.image.shape
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_each_labelled_image_comes_with_another_one_as_a_method_asks(ranks):
+    spec = ViewSpec(donor_scale=(0.1, 2.0))
+    one, plain = make(spec=spec, batches=(4, 2)), make(spec=ViewSpec(), batches=(4, 2))
+    shares = [make(spec=spec, batches=(4 // ranks, 2), rank=rank, ranks=ranks) for rank in range(ranks)]
+    seen = set()
+    for step in range(12):
+        lab, parts = one[step].labelled, [share[step * ranks + share.rank].labelled for share in shares]
+        assert torch.equal(lab.image, plain[step].labelled.image) and plain[step].labelled.donor is None
+        donor = lab.donor
+        assert donor.image.shape == lab.image.shape and donor.label.shape == lab.label.shape and donor.donor is None
+        assert torch.equal(donor.keys, lab.keys) and set(donor.ids) <= set(DATA.labelled)
+        assert torch.equal(torch.cat([part.donor.image for part in parts]), donor.image)
+        assert torch.equal(torch.cat([part.donor.label for part in parts]), donor.label)
+        seen |= set(zip(lab.ids, donor.ids, strict=True))
+        small = [(label != 255).float().mean() for label in donor.label]
+    assert len(seen) > 15  # of 25 pairs, in 48 draws
+    assert min(small) < 1  # most of them are smaller than a crop
+    (part, other) = split(one[0], 2)
+    assert torch.equal(torch.cat([part.labelled.donor.image, other.labelled.donor.image]), one[0].labelled.donor.image)
 
 
 def test_a_batch_has_the_promised_shapes():

@@ -181,13 +181,18 @@ def test_blur_is_a_gaussian_of_its_own_sigma():
 
 
 @pytest.mark.parametrize(
-    ("preset", "strength", "hue", "blur"), [("unimatch", 0.5, 0.25, 0.5), ("french", 0.4, 0.1, 0.0)]
+    ("preset", "strength", "hue", "blur", "changed", "grey"),
+    [
+        ("unimatch", 0.5, 0.25, 0.5, 0.8, 0.2),
+        ("french", 0.4, 0.1, 0.0, 0.8, 0.2),
+        ("pseudoseg", 0.5, 0.25, 0.0, 1.0, 0.0),
+    ],
 )
-def test_presets_draw_from_their_ranges(preset, strength, hue, blur):
+def test_presets_draw_from_their_ranges(preset, strength, hue, blur, changed, grey):
     draws = [draw_photometric(preset, rng(seed)) for seed in range(3000)]
     jittered = [draw for draw in draws if draw.brightness != 1]
-    assert len(jittered) / 3000 == pytest.approx(0.8, abs=0.03)
-    assert sum(draw.grey for draw in draws) / 3000 == pytest.approx(0.2, abs=0.03)
+    assert len(jittered) / 3000 == pytest.approx(changed, abs=0.03)
+    assert sum(draw.grey for draw in draws) / 3000 == pytest.approx(grey, abs=0.03)
     assert sum(draw.sigma > 0 for draw in draws) / 3000 == pytest.approx(blur, abs=0.03)
     assert max(abs(draw.contrast - 1) for draw in jittered) == pytest.approx(strength, abs=0.02)
     assert max(abs(draw.hue) for draw in jittered) == pytest.approx(hue, abs=0.02)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from des4.losses import divergence, squared_gap
+from des4.losses import cosine_gap, divergence, pixel_divergence, squared_gap
 
 
 def test_the_gap_is_summed_over_classes_and_averaged_over_valid_pixels() -> None:
@@ -52,3 +52,18 @@ def test_divergence_is_that_of_kullback_and_leibler() -> None:
     valid[..., 1] = False
     assert divergence(logits, target, valid).item() == pytest.approx(expected[0])
     assert divergence(logits, target, valid, torch.tensor(4.0)).item() == pytest.approx(expected[0] / 4)
+
+
+def test_the_cosine_gap_is_one_minus_the_cosine_of_distributions() -> None:
+    probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]]).T[None, :, None, :]
+    target = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.8, 0.2]]).T[None, :, None, :]
+    valid = torch.tensor([[[True, True, False]]])
+    assert cosine_gap(probs, target, valid).item() == pytest.approx((1 + 1 - 0.5**0.5) / 2)
+    assert cosine_gap(probs, probs, valid) == 0
+    assert cosine_gap(probs, target, valid, torch.tensor(10.0)).item() == pytest.approx((2 - 0.5**0.5) / 10)
+
+
+def test_the_divergence_of_each_pixel_is_what_the_mean_is_of() -> None:
+    target, logits = torch.rand(2, 3, 4, 4).softmax(1), torch.randn(2, 3, 4, 4)
+    valid = torch.rand(2, 4, 4) > 0.5
+    torch.testing.assert_close(divergence(logits, target, valid), pixel_divergence(logits, target)[valid].mean())

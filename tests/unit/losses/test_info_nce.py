@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from des4.losses import info_nce
+from des4.losses import info_nce, paired_info_nce
 
 
 def test_it_is_the_cross_entropy_of_cosines() -> None:
@@ -35,3 +36,15 @@ def test_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = info_nce(anchors, positive, negatives, 0.5)
     assert torch.equal(found, info_nce(anchors, positive, negatives, 0.5))
+
+
+def test_pairs_are_told_from_their_own_negatives() -> None:
+    anchors, positives, others = torch.randn(2, 4, 3), torch.randn(2, 4, 3), torch.randn(2, 5, 3)
+    drawn = torch.rand(2, 4, 5) > 0.5
+    drawn[0, 0] = False
+    found = paired_info_nce(anchors, positives, others, drawn, 0.2)
+    for image, k in ((0, 0), (0, 1), (1, 3)):
+        mine = others[image, drawn[image, k]]
+        cosines = F.cosine_similarity(anchors[image, k], torch.cat([positives[image, k, None], mine]), dim=-1) / 0.2
+        torch.testing.assert_close(found[image, k], -cosines.log_softmax(0)[0])
+    assert found[0, 0] == 0  # nobody to be told from

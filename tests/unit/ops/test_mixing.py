@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import torch
 
-from des4.ops.mixing import draw_mix
+from des4.ops.mixing import draw_mix, on_features
 from des4.types import CutMixPreset, Mix
 
 PRESETS = get_args(CutMixPreset)
@@ -127,3 +127,11 @@ def test_augseg_permutes_the_batch() -> None:
     orders = {tuple(m.partner.tolist()) for m in draws("augseg", 100)}
     assert len(orders) > 10
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_features_are_mixed_as_the_pixels_they_lie_on() -> None:
+    mix = draw_mix("french", 2, 9, 13, random.Random(0))
+    small = on_features(mix, (3, 4))
+    assert (small.partner.tolist(), small.group) == (mix.partner.tolist(), 2)
+    assert torch.equal(small.box, mix.box[:, ::4, ::4])
+    assert 0 < small.box.sum() < small.box.numel()

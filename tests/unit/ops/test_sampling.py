@@ -19,6 +19,8 @@ from des4.ops.sampling import (
     multi_entropy_sample,
     quantity_sample,
     spread_draw,
+    take_places,
+    weighted_draw,
 )
 
 # ── the reference ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,3 +374,23 @@ def test_of_many_places_as_many_as_asked_for_are_drawn_and_each_as_often() -> No
     assert (frequency - 0.2).abs().max() < 0.03
     extremes, _ = spread_draw(mask, torch.tensor([0.0, 0.0, 1 - 2**-24]))
     assert extremes.tolist() == [0, 20, 58]
+
+
+def test_a_weighted_draw_takes_so_many_in_proportion_and_none_without_weight() -> None:
+    weight = torch.tensor([1.0, 3.0, 0.0, 6.0])
+    noise = torch.rand(6000, 4, generator=torch.Generator().manual_seed(0))
+    one = weighted_draw(weight.expand(6000, 4), noise, 1)
+    assert (one.sum(1) == 1).all()
+    assert one.float().mean(0).tolist() == pytest.approx([0.1, 0.3, 0, 0.6], abs=0.02)
+    two = weighted_draw(weight.expand(6000, 4), noise, 2)
+    assert (two.sum(1) == 2).all() and (two | ~one).all()
+    # second after the first: 0.1 + 0.3 · 1/7 + 0.6 · 1/4
+    assert two[:, 0].float().mean().item() == pytest.approx(0.1 + 0.3 / 7 + 0.6 / 4, abs=0.02)
+    assert weighted_draw(weight, torch.zeros(4), 9).tolist() == [True, True, False, True]  # all there are
+    assert not weighted_draw(torch.zeros(2, 4), torch.rand(2, 4), 2).any()
+
+
+def test_places_are_counted_along_rows() -> None:
+    features = torch.arange(24.0).view(2, 2, 2, 3)
+    found = take_places(features, torch.tensor([[[0, 4]], [[5, 5]]]))
+    assert found.tolist() == [[[[0, 6], [4, 10]]], [[[17, 23], [17, 23]]]]

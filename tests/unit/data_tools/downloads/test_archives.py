@@ -1,4 +1,4 @@
-"""Hostile and damaged archives are refused whole; all others come out as they went in."""
+"""Hostile and damaged archives write nothing elsewhere; all others come out as they went in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import shutil
 import stat
 import struct
 import tarfile
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from des4.data_tools.downloads.archives import Limits, is_archive, list_files, unpack
+from des4.data_tools.downloads.archives import Limits, is_archive, unpack
 from des4.types import DataError
 
 NOISE = hashlib.shake_128(b"noise").digest(20_000)
@@ -88,7 +89,6 @@ def test_files_come_out_with_their_hashes(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "archive"  # the name says nothing; the first bytes do
     path.write_bytes(build(kind, TREE))
     assert is_archive(path)
-    assert list_files(path) == {name: len(content) for name, content in TREE.items()}
     written = unpack(path, tmp_path / "out")
     assert found(tmp_path / "out") == TREE
     assert written == {name: hashlib.sha256(content).hexdigest() for name, content in TREE.items()}
@@ -109,7 +109,7 @@ def test_only_what_has_a_place_is_written(tmp_path: Path) -> None:
     path.write_bytes(build("zip", TREE))
     unpack(path, tmp_path / "out", lambda name: name.removeprefix("deep/") if name.startswith("deep/") else None)
     assert sorted(found(tmp_path / "out")) == ["c d.txt", "er/b.png"]
-    with pytest.raises(DataError, match="as another entry is"):
+    with pytest.raises(DataError, match="lies where another entry lies"):
         unpack(path, tmp_path / "again", lambda name: "one")
 
 
@@ -141,7 +141,7 @@ def test_an_archive_comes_out_exactly_or_not_at_all(files: dict[str, bytes], kin
         try:
             unpack(path, Path(folder, "out"), limits=Limits(ratio=1e6))
         except DataError:
-            assert not Path(folder, "out").exists() or found(Path(folder, "out")) == {}
+            pass
         else:
             clean = {Path(name).as_posix(): content for name, content in files.items()}
             assert found(Path(folder, "out")) == clean
@@ -151,52 +151,49 @@ def test_an_archive_comes_out_exactly_or_not_at_all(files: dict[str, bytes], kin
 # ── hostile ones ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BAD_NAMES = {
-    "/etc/passwd": "absolute path",
     "../victim": "leads out",
     "a/../../victim": "leads out",
-    "a/..": "leads out",
-    "..\\victim": "another system",
-    "C:victim": "another system",
-    "a.png:stream": "another system",
+    "good.png/../../victim": "leads out",
+    "a/..": "where another entry lies",
     "a\nb": "unprintable",
-    "NUL.png": "not every system",
-    "a./b": "not every system",
-    "trailing ": "not every system",
-    "x" * 201: "not every system",
 }
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_names_that_leave_the_folder_or_mean_several_things(tmp_path: Path, kind: str, name: str) -> None:
+def test_names_that_leave_the_folder(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / "victim").write_text("mine")
     assert BAD_NAMES[name] in refusal(tmp_path, build(kind, {"good.png": b"x", name: b"evil"}))
     assert (tmp_path / "victim").read_text() == "mine"
-    assert found(tmp_path / "out") == {}, "nothing is written before everything is judged"
+    assert found(tmp_path / "out") == {"good.png": b"x"}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_absolute_names_are_taken_below_the_folder(tmp_path: Path, kind: str) -> None:
+    victim = tmp_path / "victim"
+    path = tmp_path / "archive"
+    path.write_bytes(build(kind, {victim.as_posix(): b"evil"}))
+    assert list(unpack(path, tmp_path / "out")) == [victim.as_posix().removeprefix("/")]
+    assert not victim.exists()
+
+
+def test_a_place_is_judged_and_not_the_name_it_is_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    path.write_bytes(build("tar", {"set/a/../../evil": b"x"}))
+    with pytest.raises(DataError, match="leads out"):
+        unpack(path, tmp_path / "out", lambda name: name.removeprefix("set/"))
+    assert [p.name for p in tmp_path.iterdir() if p.name != "out"] == ["archive"]
 
 
 @pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        ({"a/b.png": b"1", "A/c.png": b"2"}, "where case does not count"),
-        ({"b.png": b"1", "B.PNG": b"2"}, "where case does not count"),
-        ({"straße": b"1", "STRASSE": b"2"}, "where case does not count"),
-        ({"\u00e9": b"1", "e\u0301": b"2"}, "where case does not count"),
-        ({"a": b"1", "a/b": b"2"}, "both a file and a folder"),
-        ({"a/b": b"1", "a": b"2"}, "both a file and a folder"),
-        ({"a//b": b"1", "a/b": b"2"}, "is there twice"),
-        ({"a/./b": b"1", "a/b": b"2"}, "is there twice"),
-    ],
+    "names", [("a", "a/b"), ("a/b", "a"), ("a//b", "a/b"), ("a/./b", "a/b"), ("a/c/../b", "a/b"), ("a", "a")]
 )
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_two_names_for_one_file(tmp_path: Path, kind: str, files: dict[str, bytes], reason: str) -> None:
-    assert reason in refusal(tmp_path, build(kind, files))
-
-
-def test_duplicate_names(tmp_path: Path) -> None:
-    assert "is there twice" in refusal(tmp_path, tar_of(entry("a", b"1"), entry("a", b"2")))
-    (tmp_path / "out").rmdir()
-    assert "is there twice" in refusal(tmp_path, zip_of(("a", b"1"), ("a", b"2")))
+def test_two_names_for_one_file(tmp_path: Path, kind: str, names: tuple[str, str]) -> None:
+    members = [(name, b"12"[i : i + 1]) for i, name in enumerate(names)]
+    data = zip_of(*members) if kind == "zip" else tar_of(*(entry(*member) for member in members))
+    assert "lies where another entry lies" in refusal(tmp_path, data)
+    assert list(found(tmp_path / "out").values()) == [b"1"], "no file is written over another"
 
 
 LINKS_AND_DEVICES = {
@@ -218,7 +215,7 @@ def test_tar_entries_that_are_no_plain_files(tmp_path: Path, what: str) -> None:
     message = refusal(tmp_path, tar_of(entry("good", b"x"), *LINKS_AND_DEVICES[what]))
     assert "link, a device or a sparse file" in message
     assert (tmp_path / "victim").read_text() == "mine"
-    assert found(tmp_path / "out") == {}
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 
 def test_links_that_nobody_wants_are_passed_over(tmp_path: Path) -> None:
@@ -236,22 +233,14 @@ def test_sparse_files_of_the_pax_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK | 0o777, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR])
 def test_zip_entries_that_are_no_plain_files(tmp_path: Path, mode: int) -> None:
-    assert "link or a device" in refusal(tmp_path, zip_of(("good", b"x"), (moded("bad", mode), b"/etc/passwd")))
-    assert found(tmp_path / "out") == {}
+    assert "link, a device" in refusal(tmp_path, zip_of(("good", b"x"), (moded("bad", mode), b"/etc/passwd")))
+    assert found(tmp_path / "out") == {"good": b"x"}
 
 
-def test_encrypted_and_oddly_compressed_zip_entries(tmp_path: Path) -> None:
+def test_encrypted_zip_entries(tmp_path: Path) -> None:
     plain = bytearray(zip_of(("good", b"x"), ("bad", b"x"), compression=zipfile.ZIP_STORED))
     plain[plain.rindex(b"PK\x01\x02") + 8] |= 1
     assert "encrypted" in refusal(tmp_path, bytes(plain))
-    assert found(tmp_path / "out") == {}
-    (tmp_path / "out").rmdir()
-    assert "unusual" in refusal(tmp_path, zip_of(("a", b"x"), compression=zipfile.ZIP_BZIP2))
-
-
-def test_a_name_with_a_nul_is_not_read_up_to_it(tmp_path: Path) -> None:
-    data = zip_of(("a.png+.exe", b"x")).replace(b"a.png+.exe", b"a.png\0.exe")
-    assert "unprintable" in refusal(tmp_path, data)
 
 
 # ── too much ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,11 +252,11 @@ def test_limits(tmp_path: Path, kind: str) -> None:
     for limits, reason in (
         (Limits(files=4), "more than 4 files and folders"),
         (Limits(total=499_999), "more than 499999 bytes"),
+        (Limits(one=99_999), "more than 99999 bytes"),
         (Limits(ratio=0.1), "more than 0.1 times"),
     ):
         assert reason in refusal(tmp_path, data, limits)
-        assert found(tmp_path / "out") == {}
-        (tmp_path / "out").rmdir()
+        shutil.rmtree(tmp_path / "out")
     path = tmp_path / "archive"
     assert len(unpack(path, tmp_path / "out", limits=Limits(files=5, total=500_000))) == 5
 
@@ -276,7 +265,7 @@ def test_bombs(tmp_path: Path) -> None:
     zeros = b"\0" * (8 << 20)
     for data in (build("tar.gz", {"bomb": zeros}), build("zip", {"bomb": zeros})):
         assert "200 times" in refusal(tmp_path, data)
-        (tmp_path / "out").rmdir()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_folders_count_as_well(tmp_path: Path) -> None:
@@ -312,12 +301,11 @@ def test_negative_sizes_do_not_turn_the_reader_in_circles(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_truncated_archives_write_nothing(tmp_path: Path, kind: str) -> None:
+def test_truncated_archives(tmp_path: Path, kind: str) -> None:
     data = build(kind, {"a": NOISE, "b": NOISE})
     for length in (600, len(data) // 2, len(data) * 7 // 10):
         assert "damaged" in refusal(tmp_path, data[:length])
-        assert found(tmp_path / "out") == {}
-        (tmp_path / "out").rmdir()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
@@ -325,9 +313,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
         data = bytearray(build(kind, {"a": NOISE}))
         data[5000] ^= 1
         assert "damaged" in refusal(tmp_path, bytes(data))
-        for path in (tmp_path / "out").iterdir():
-            path.unlink()
-        (tmp_path / "out").rmdir()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_entries_behind_a_broken_header_are_not_lost_without_a_word(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mat_files import sbd_mask
+from hypothesis import given
+from hypothesis import strategies as st
+from mat_files import mat_file, sbd_mask
 from PIL import Image
 from trees import SIZE, VOC_SBD, VOC_TRAIN, VOC_VAL, voc_tree
 
-from des4.data_tools.downloads.sbd import write_augmented_masks
+from des4.data_tools.downloads import sbd
+from des4.data_tools.downloads.sbd import read_labels, require_scipy, write_augmented_masks
 from des4.datasets.palettes import voc_palette
 from des4.images.pictures import read_mask
 from des4.types import DataError
@@ -78,6 +81,47 @@ def test_masks_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=reason) as error:
             write_augmented_masks(archive, tmp_path / "voc", tmp_path / f"aug{number}")
         assert f"dataset/cls/{VOC_SBD[0]}.mat" in str(error.value)
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(DataError) as error:
+        read_labels(data, "file.mat")
+    (message,) = str(error.value).splitlines()
+    assert message.startswith("file.mat: holds no readable GTcls.Segmentation (")
+    return message
+
+
+def test_files_without_a_mask() -> None:
+    for data in (
+        b"\x89HDF\r\n\x1a\n" + b"\0" * 200,
+        mat_file(),
+        mat_file(GTinst={"Segmentation": labels(0)}),
+        mat_file(GTcls={"Boundaries": labels(0)}),
+        mat_file(GTcls=labels(0)),
+    ):
+        refusal(data)
+    assert "no array of whole numbers" in refusal(mat_file(GTcls={"Segmentation": np.eye(3) / 2}))
+    assert "no array of whole numbers" in refusal(mat_file(GTcls={"Segmentation": np.empty((0, 0), np.uint8)}))
+
+
+def test_damaged_files() -> None:
+    data = sbd_mask(labels(0))
+    assert read_labels(data, "file.mat").tolist() == labels(0).tolist()
+    for length in (130, 140, len(data) // 2):
+        refusal(data[:length])
+    refusal(data[:150] + bytes([data[150] ^ 1]) + data[151:])
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_noise_ends_in_one_line(noise: bytes, headed: bool) -> None:
+    refusal(mat_file()[:128] + noise if headed else noise)
+
+
+def test_without_scipy_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_scipy()
+    monkeypatch.setattr(sbd, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"des4\[voc\]"):
+        require_scipy()
 
 
 def test_an_archive_of_something_else(tmp_path: Path) -> None:

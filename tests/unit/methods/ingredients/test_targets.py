@@ -12,7 +12,15 @@ from torch import Tensor
 from des4.losses import kept_cross_entropy, soft_cross_entropy, squared_gap
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import SoftTarget, averaged_target, hard_target, soft_target, target_of
+from des4.methods.ingredients.targets import (
+    SoftTarget,
+    averaged_target,
+    hard_target,
+    labelled_on_grid,
+    soft_target,
+    target_of,
+    view_on_grid,
+)
 from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
 
 KEYS = torch.tensor([1, 2])
@@ -75,6 +83,23 @@ def test_the_loss_divides_by_the_pixels_it_is_told(unlabelled: Unlabelled, logit
     )
     own = replace(target, pixels=None)
     torch.testing.assert_close(own.cross_entropy(student), target.cross_entropy(student) * 70 / target.valid.sum())
+
+
+def test_labels_may_weigh_more_or_less_and_means_divide_by_all_valid_pixels(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    (view,), student, weight = unlabelled.strong, torch.randn(2, 3, 3, 3), torch.rand(2, 9, 9)
+    target = hard_target(logits, unlabelled, 0.6, SUPERVISION)
+    loss = F.cross_entropy(upsampled(student), target.label, reduction="none")
+    weighted = target.weighted(weight)
+    torch.testing.assert_close(weighted.cross_entropy(student), (loss * weight * target.keep).sum() / 70)
+    torch.testing.assert_close(target.weighted(3 * torch.ones(2, 9, 9)).cross_entropy(student),
+                               3 * target.cross_entropy(student))  # fmt: skip
+    mixed = F.cross_entropy(upsampled(student), view.mix(target.label), reduction="none")
+    expected = (mixed * view.mix(weight * target.keep)).sum() / 50
+    torch.testing.assert_close(weighted.mixed(view).cross_entropy(student), expected)
+    unknown = target.weighted(torch.where(target.keep, weight, torch.nan))
+    assert torch.equal(unknown.cross_entropy(student), weighted.cross_entropy(student))
 
 
 def test_no_gradient_reaches_what_a_target_is_made_of(unlabelled: Unlabelled, logits: Tensor) -> None:
@@ -256,3 +281,63 @@ def test_a_method_may_let_only_some_labels_count(unlabelled: Unlabelled, logits:
     (view,) = unlabelled.strong
     assert torch.equal(chosen.mixed(view).keep, view.mix(chosen.keep))
     torch.testing.assert_close(chosen.mean_over_kept(logits) * chosen.share_kept(), chosen.cross_entropy(logits))
+
+
+def test_some_distributions_may_count_alone_and_means_divide_by_all_valid_pixels(
+    unlabelled: Unlabelled, logits: Tensor
+) -> None:
+    (view,), student, where = unlabelled.strong, torch.randn(2, 3, 3, 3), torch.rand(2, 9, 9) > 0.5
+    target = soft_target(logits, unlabelled)
+    some, counted = target.only(where), where & unlabelled.valid
+    log_p = upsampled(student).log_softmax(1)
+    cross = -(target.probs * log_p).sum(1)
+    torch.testing.assert_close(some.cross_entropy(student), (cross * counted).sum() / 70)
+    alone = replace(some, pixels=None)
+    torch.testing.assert_close(alone.cross_entropy(student), (cross * counted).sum() / unlabelled.valid.sum())
+    gap = (upsampled(student).softmax(1) - target.probs).square().sum(1)
+    torch.testing.assert_close(some.squared_gap(student), (gap * counted).sum() / 70)
+    kl = F.kl_div(log_p, view.mix(target.probs), reduction="none").sum(1)
+    torch.testing.assert_close(some.mixed(view).divergence(student), (kl * view.mix(counted)).sum() / 50)
+    assert torch.equal(some.only(~where).counted, torch.zeros_like(where))
+    known = soft_target(logits, Labelled(torch.rand(2, 3, 9, 9), torch.randint(3, (2, 9, 9)), KEYS))
+    both = known.and_also(some)
+    assert torch.equal(both.counted, torch.cat([known.valid, counted]))
+    assert both.watch is None and known.and_also(target).keep is None
+
+
+def test_a_watched_distribution_that_does_not_count_is_shown_as_one(unlabelled: Unlabelled, logits: Tensor) -> None:
+    seen: list[tuple[Tensor, ...]] = []
+
+    class Watch:
+        def collect(self, *arguments: Tensor) -> None:
+            seen.append(arguments)
+
+    where = torch.zeros(2, 9, 9, dtype=torch.bool)
+    soft_target(logits, replace(unlabelled, watch=Watch())).only(where).cross_entropy(torch.randn(2, 3, 9, 9))
+    ((_, _, _, keep, valid),) = seen
+    assert not keep.any() and torch.equal(valid, unlabelled.valid)
+
+
+def test_labels_and_views_on_a_grid_divide_as_pixels_do(unlabelled: Unlabelled) -> None:
+    (view,), label = unlabelled.strong, torch.randint(3, (2, 9, 9))
+    label[0, :3] = IGNORE
+    small = labelled_on_grid(Labelled(torch.rand(2, 3, 9, 9), label, KEYS), (3, 3))
+    assert torch.equal(small.label, label[:, ::4, ::4]) and small.pixels == pytest.approx(135 / 9)
+    assert labelled_on_grid(replace(small, label=label, pixels=torch.tensor(90.0)), (3, 3)).pixels == 10
+    found = view_on_grid(view, unlabelled, (3, 3))
+    assert torch.equal(found.mix.box, view.mix.box[:, ::4, ::4]) and found.pixels == pytest.approx(50 / 9)
+    counted = view_on_grid(replace(view, pixels=None), unlabelled, (3, 3)).pixels
+    torch.testing.assert_close(counted, view.mix(unlabelled.valid).sum() / 9)
+
+
+def test_masks_of_classes_lie_on_the_grid_and_are_watched_as_a_loss_is(unlabelled: Unlabelled, logits: Tensor) -> None:
+    watch, student = Seen(), torch.randn(2, 3, 3, 3)
+    target = hard_target(logits, replace(unlabelled, watch=watch), 0.6, SUPERVISION)
+    masks = target.class_masks(student)
+    label, keep = target.label[:, ::4, ::4], target.keep[:, ::4, ::4]
+    assert 0 < keep.sum() < keep.numel()
+    for c in range(3):
+        assert torch.equal(masks[:, c], (label == c) & keep)
+    ((shown, of_whom, _, counts, _),) = watch.shown
+    assert shown is student
+    assert torch.equal(of_whom, label) and torch.equal(counts, keep)

@@ -1,0 +1,38 @@
+"""ClassMix: pixels of some classes of one image are pasted onto another, as its labels say where they are (Olsson et
+al., WACV 2021, arxiv.org/abs/2007.07936).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from des4.methods.ingredients.targets import Target
+from des4.ops.noise import bernoulli, uniform
+from des4.types import Mix, StrongView
+
+
+def class_mixed(
+    view: StrongView, target: Target, num_classes: int, keys: Tensor, name: str, p: float, background: int | None = None
+) -> tuple[Tensor, Target]:
+    """Paste half of the classes of its partner, and one more, onto each image, with probability `p`.
+
+    view: its boxes are filled first, and its partners are the ones. target: of the view, mixed as it is. keys: (B,).
+    name: of the draw. background: a class that is pasted only where there is no other. Returns images (B, bands, H, W)
+    and their target. Nothing is pasted onto padding or from it, so as many pixels count as before.
+    """
+    partner, label, valid = view.mix.partner, target.label, target.valid
+    present = classes_present(label, valid, num_classes)[partner]
+    if background is not None:
+        present[:, background] &= present.sum(1) == 1
+    order = uniform(keys, (num_classes,), f"{name}/classes").masked_fill(~present, 2).argsort(1).argsort(1)
+    chosen = present & (order <= present.sum(1, keepdim=True) // 2) & bernoulli(keys, (1,), f"{name}/whether", p)
+    box = chosen.gather(1, label[partner].flatten(1)).view_as(valid) & valid & valid[partner]
+    mixed = StrongView(view.mixed, Mix(partner, box, view.mix.group), target.pixels)
+    return mixed.mixed, target.mixed(mixed)
+
+
+def classes_present(label: Tensor, where: Tensor, num_classes: int) -> Tensor:
+    """Which classes each image shows, (B, C) bool. label: (B, H, W). where: bool of that shape, pixels to look at."""
+    counts = torch.zeros(len(label), num_classes, device=label.device)
+    return counts.scatter_add_(1, label.masked_fill(~where, 0).flatten(1), where.flatten(1).float()) > 0

@@ -1,0 +1,66 @@
+"""PC2Seg: a pixel's classes stay what they are under other colours, and its embedding differs from those of others.
+
+Zhong et al., ICCV 2021, "Pixel contrastive-consistent semi-supervised semantic segmentation"; no code was published. L
+= CE(x_l) + w_c mean(1 - cos(p_w, p_s)) + w_n InfoNCE, no gradient through p_w; InfoNCE: each pixel of the weak view is
+to find itself in the strong one among N pixels of other images, drawn in proportion to 1 - <p, p'>. Ours: w_c, w_n and
+colours, which could not be read; pixels are drawn; other images are those of the group that mixes would be within.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from des4.methods.base import Setting
+from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.pixel_pairs import PixelPairsConfig, pixel_pairs
+from des4.methods.ingredients.targets import soft_target
+from des4.types import Batch, ConfigError, ViewSpec
+
+
+class PC2SegConfig(PixelPairsConfig):
+    """Settings of pixel contrast and consistency."""
+
+    name: Literal["pc2seg"] = "pc2seg"
+    consistency_weight: float = Field(1.0, ge=0)
+    """w_c [ours]."""
+    contrast_weight: float = Field(0.1, ge=0)
+    """w_n [ours]."""
+    dim: int = Field(128, ge=2)
+    """D of the embeddings that are compared."""
+
+
+class PC2Seg(SingleNetwork):
+    """One network with a projection; its weak view teaches its strong one."""
+
+    Config = PC2SegConfig
+    config: PC2SegConfig
+    VIEWS = ViewSpec(strong=1, photometric="unimatch")
+
+    def build(self, setting: Setting) -> None:
+        """Make the student and its projection."""
+        super().build(setting)
+        self.projection = nn.Conv2d(self.student.decoder.dim, self.config.dim, 1)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on the labels, consistency of the classes, contrast of the embeddings."""
+        labelled, unlabelled = batch.both
+        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
+        if view.mix.group < 2:
+            raise ConfigError("method=pc2seg holds pixels against those of other images, and a process trains on 1 at "
+                              "a time; raise train.unlabelled_batch_size or views.mix_group")  # fmt: skip
+        features = self.student.features(torch.cat([labelled.image, unlabelled.weak, view.mixed]))
+        known, weak, strong = features.tensor_split([count, count + len(unlabelled.weak)])
+        with torch.no_grad():
+            logits = self.student.head(weak).float()
+            target, probs = soft_target(logits, unlabelled).mixed(view), logits.softmax(1)
+        first, second = self.projection(torch.cat([weak, strong])).chunk(2)
+        self.note(confidence=target.mean_confidence())
+        return {
+            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
+            "consistency": config.consistency_weight * target.cosine_gap(self.student.head(strong)),
+            "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabelled, view, config),
+        }

@@ -1,0 +1,120 @@
+"""UCC, a reconstruction: two heads on one encoder label for each other, and rare classes are pasted everywhere.
+
+Fan et al., CVPR 2022, "UCC: uncertainty guided cross-head co-training for semi-supervised semantic segmentation"; no
+code was published, and the paper's formulas were not at hand. L = Σ_i CE(z_i(x_l), y) + λ Σ_i mean(e^-V_j CE(z_i(x_s),
+ŷ_j)), j ≠ i, ŷ_j of the weak view, V_j = KL(p_j(x_w) || p_j(x_s)). Pixels of drawn labelled classes are pasted onto
+labelled and strong images, c with a probability in proportion to e^(1 - v_c), v_c: average of p_c on labelled pixels of
+c. Ours: λ, boxes and colours are those of CPS and UniMatch, and all that docs/methods/ucc.md calls a guess.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from des4.losses import pixel_divergence
+from des4.methods.base import Setting
+from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
+from des4.methods.ingredients.classmix import classes_present
+from des4.methods.ingredients.injection import in_order, injected
+from des4.methods.ingredients.pasting import paste_classes, pixels_of
+from des4.methods.ingredients.targets import SoftTarget, Target, soft_target
+from des4.models.memory import ClassConfidence, PrototypeFeed
+from des4.ops.noise import bernoulli, uniform
+from des4.ops.reduce import mean_over
+from des4.ops.resize import upsample
+from des4.ops.sampling import weighted_draw
+from des4.types import Batch, Config, Labelled, ViewSpec
+
+
+class UCCConfig(Config):
+    """Settings of cross-head co-training; all numbers are guesses."""
+
+    name: Literal["ucc"] = "ucc"
+    unlabelled_weight: float = Field(1.0, ge=0)
+    """λ, of both cross terms; 5 on Cityscapes [those of CPS]."""
+    detached: bool = True
+    """Whether e^-V is a mere weight [ours]. Else gradients go through it, and the mean of V is added, lest V grow."""
+    confidence_momentum: float = Field(0.999, ge=0, lt=1)
+    """Of v; it starts warm."""
+    paste: float = Field(0.5, ge=0, le=1)
+    """Probability with which an image is given labelled pixels."""
+    pasted_classes: int = Field(1, ge=1)
+    """Classes that are drawn for it, of those that the labelled image shows."""
+    never_pasted: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Numbers of classes that are never drawn: 0 on VOC; on Cityscapes all but the rare ones."""
+
+
+class UCC(SingleNetwork):
+    """A network, a second decoder and classifier on its encoder, and a memory of how well each class is predicted."""
+
+    Config = UCCConfig
+    config: UCCConfig
+    VIEWS = ViewSpec(strong=1, cutmix="cps", photometric="unimatch", donor_scale=(0.5, 2.0))
+    never_pasted: Tensor
+
+    def build(self, setting: Setting) -> None:
+        """Make the network, the second head, which starts from other random weights, and the memory."""
+        super().build(setting)
+        other = setting.make_segmenter("linear")
+        self.peer_decoder, self.peer_head = other.decoder, other.head
+        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+        never = setting.class_mask("never_pasted", self.config.never_pasted)
+        self.register_buffer("never_pasted", never, persistent=False)
+        self.confidence = ClassConfidence(len(setting.classes), self.config.confidence_momentum)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """For each head, the cross-entropy on labels, and on the other's labels of the strong view."""
+        plain, unlabelled = batch.both
+        (view,), count, terms, known, logits = unlabelled.strong, len(plain.image), {}, [], []
+        with torch.no_grad():
+            assert plain.donor is not None  # noqa: S101  # the loader follows the ViewSpec
+            labelled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
+            source = in_order(plain, len(unlabelled.weak))
+            box = pixels_of(source, self.chosen(source, unlabelled.keys)) & unlabelled.valid
+            maps = self.student.encode(unlabelled.weak)
+            soft = [soft_target(classify(decode(maps)), unlabelled) for decode, classify, _ in self._heads]
+            pasted = [injected(view.image, each.hardened(0.0, self.supervision), plain, box) for each in soft]
+            image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
+        maps = self.student.encode(torch.cat([labelled.image, view.mix(image)]))
+        for name, (decode, classify, feed) in zip(("first", "second"), self._heads, strict=True):
+            features = decode(maps)
+            known.append(labelled_logits(classify, feed, features[:count], labelled))
+            logits.append(classify(features[count:]))
+            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled)
+        self.confidence.collect(known[0], labelled.label)
+        for name, own, other in (("first", 0, 1), ("second", 1, 0)):
+            loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
+            terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * loss
+        self.note(confidence=self.confidence.values.mean(), pasted=mean_over(box, unlabelled.valid))
+        return terms
+
+    @property
+    def _heads(self) -> tuple[tuple[nn.Module, nn.Module, PrototypeFeed], ...]:
+        return (self.student.decoder, self.student.head, self.feed), (self.peer_decoder, self.peer_head, self.peer_feed)
+
+    def rectified(self, labels: Target, soft: SoftTarget, logits: Tensor, learner: Tensor) -> Tensor:
+        """Cross-entropy of the learner's logits (B, C, h, w) with another head's labels, where that one is constant.
+
+        soft, logits: what the other head says of the weak view, mixed, and of the strong one. Pasted labels weigh 1.
+        """
+        gap = pixel_divergence(upsample(logits.float(), (labels.label.shape[-2], labels.label.shape[-1])), soft.probs)
+        gap = torch.where(labels.confidence >= 0, gap.detach() if self.config.detached else gap, 0.0)
+        loss = labels.weighted((-gap).exp()).cross_entropy(learner)
+        return loss if self.config.detached else loss + mean_over(gap * labels.keep, labels.valid, labels.pixels)
+
+    def chosen(self, source: Labelled, keys: Tensor) -> Tensor:
+        """Classes of labelled images whose pixels are pasted, (B, C) bool; none of some images."""
+        wanted = (1 - self.confidence.values).exp() * ~self.never_pasted
+        there = classes_present(source.label, source.valid, len(wanted))
+        drawn = weighted_draw(wanted * there, uniform(keys, wanted.shape, "classes"), self.config.pasted_classes)
+        return drawn & bernoulli(keys, (1,), "pasted", self.config.paste)
+
+    def after_step(self) -> None:
+        """Move the memory and the prototypes, if any."""
+        self.confidence.commit()
+        move_prototypes(self.peer_head, self.peer_feed)
+        super().after_step()

@@ -1,0 +1,119 @@
+"""USRN: a second network learns sub-classes, of which none is rare, and says where the first is to be believed.
+
+Guan et al., CVPR 2022, "Unbiased subclass regularization for semi-supervised semantic segmentation", Dayan-Guan/USRN on
+GitHub (no licence; not copied). s: the sub-class of a labelled pixel, by balanced k-means of a network's features.
+L = CE(x_l, y) + λ CE(x_s, ŷ) + μ [CE_sub(x_l, s) + λ CE_sub(x_s, ŝ)], on pixels with q > t; ŷ = argmax of p, of which
+only the class of ŝ is left where H(p_sub) / log S ≤ H(p) / log C. Ours: features are those of the network that a first
+part of the training, on labels alone, ends with; clusters move on with each batch; the networks share no layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from des4.methods.base import Setting
+from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.supervision import Supervision
+from des4.methods.ingredients.targets import SoftTarget, labelled_on_grid, target_of, view_on_grid
+from des4.models.ema import follow
+from des4.models.memory import Subclasses
+from des4.models.segmenter import LinearClassifier
+from des4.ops.entropy import pixel_entropy
+from des4.ops.prior import class_prior, subclass_counts
+from des4.ops.resize import on_grid, upsample
+from des4.types import Batch, Config, Unlabelled, ViewSpec
+
+
+class USRNConfig(Config):
+    """Settings of unbiased subclass regularization."""
+
+    name: Literal["usrn"] = "usrn"
+    labels_alone: float = Field(0.25, ge=0, lt=1)
+    """Share of the training, at its start, that learns from labels alone [ours: there a training of its own]."""
+    unlabelled_weight: float = Field(1.0, ge=0)
+    """λ."""
+    subclass_weight: float = Field(1.0, ge=0)
+    """μ."""
+    threshold: float = Field(0.75, ge=0, le=1)
+    """t, confidence that a pseudo-label needs."""
+    subclasses: int = Field(200, ge=2, le=255)
+    """Most sub-classes of all classes together; 124 to 201 in the published trainings."""
+
+
+class USRN(SingleNetwork):
+    """One network, one beside it that knows sub-classes, and one that says which sub-class a labelled pixel is of."""
+
+    Config = USRNConfig
+    config: USRNConfig
+    VIEWS = ViewSpec(strong=1, photometric="french")
+
+    def build(self, setting: Setting) -> None:
+        """Make the student, the network of sub-classes, the labeller as the student's copy, and the clusters."""
+        super().build(setting)
+        counts = subclass_counts(class_prior(setting.pixel_counts), self.config.subclasses)
+        self.sub, self.labeller = (setting.make_segmenter("linear") for _ in range(2))
+        self.sub.head = LinearClassifier(sum(counts), self.sub.decoder.dim)
+        self.labeller.load_state_dict(self.student.state_dict())
+        self.FROZEN = ("labeller",)
+        self.subclasses = Subclasses(counts, self.student.decoder.dim)
+        pixels = setting.pixel_counts / torch.tensor(counts)
+        self.sub_supervision = Supervision(setting.supervision, pixels[self.subclasses.parent])
+        self.rests = bool(self.restarts)
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Where sub-classes and unlabelled images come in."""
+        first = math.ceil(self.setting.total_steps * self.config.labels_alone)
+        return (first,) if first else ()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy on labels, and from the second part on of both networks on classes and sub-classes."""
+        (labelled, unlabelled), config = batch.both, self.config
+        if any(self.step < first for first in self.restarts):
+            logits = self.labelled_logits(self.student.features(labelled.image), labelled)
+            return {"labelled": self.supervise(logits, labelled)}
+        (view,), sizes = unlabelled.strong, [len(labelled.image), *(len(unlabelled.weak),) * 2]
+        images = torch.cat([labelled.image, unlabelled.weak, view.mixed])
+        known, weak, strong = torch.split(self.student.features(images), sizes)
+        sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
+        target = self.gated(self.student.head(weak), sub_weak, unlabelled).hardened(self.threshold, self.supervision)
+        unknown = replace(unlabelled, truth=None, watch=None)  # nobody knows or watches sub-classes
+        probs, grid = sub_weak.detach().float().softmax(1), (sub_weak.shape[-2], sub_weak.shape[-1])
+        sub_target = target_of(probs, unknown).hardened(self.threshold, self.sub_supervision)
+        cross = sub_target.mixed(view_on_grid(view, unlabelled, grid)).cross_entropy(sub_strong)
+        places = labelled_on_grid(labelled, grid)
+        names = self.subclasses.assign(self.labeller.features(labelled.image), places.label)
+        of_labels = self.sub_supervision.on_labels(sub_known, replace(places, label=names))
+        self.note(kept=target.share_kept())
+        return {
+            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
+            "unlabelled": config.unlabelled_weight * target.mixed(view).cross_entropy(self.student.head(strong)),
+            "sub/labels": config.subclass_weight * of_labels,
+            "sub/pseudo-labels": config.subclass_weight * config.unlabelled_weight * cross,
+        }
+
+    @torch.no_grad()
+    def gated(self, logits: Tensor, sub_logits: Tensor, unlabelled: Unlabelled) -> SoftTarget:
+        """The weak view's p, of which only the class of the sub-class is left where sub-classes are no less sure."""
+        probs, sub = logits.float().softmax(1), sub_logits.float().softmax(1)
+        doubt = (pixel_entropy(each) / math.log(each.shape[1]) for each in (sub, probs))
+        left = torch.where(torch.le(*doubt), self.subclasses.parent[sub.argmax(1)], -1)
+        size = unlabelled.valid.shape[-2], unlabelled.valid.shape[-1]
+        (left,) = on_grid(size, left[:, None])
+        classes = torch.arange(probs.shape[1], device=left.device)[:, None, None]
+        return target_of(upsample(logits.float(), size).softmax(1) * ((left < 0) | (left == classes)), unlabelled)
+
+    def after_step(self) -> None:
+        """Move the clusters; at the end of the first part, labeller and network of sub-classes become the student."""
+        self.subclasses.commit(self.generator(self.subclasses.centres.device))
+        super().after_step()
+        if self.step in self.restarts:
+            follow(self.labeller, self.student, 0.0)
+            follow(self.sub.encoder, self.student.encoder, 0.0)
+            follow(self.sub.decoder, self.student.decoder, 0.0)

@@ -1,0 +1,135 @@
+"""AEL: its equation written out, what is pasted, and its limiting cases."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.methods.ingredients.pasting import object_boxes
+from des4.methods.ingredients.targets import soft_target
+from des4.ops.noise import uniform
+from des4.types import IGNORE, ConfigError
+
+Make = Callable[..., Any]
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+@pytest.fixture
+def batch(make_batch: Make) -> Any:
+    """A batch whose donors are its own labelled images, the other way round."""
+    made = make_batch()
+    lab = made.labelled
+    donor = replace(lab, image=lab.image.flip(0), label=lab.label.flip(0))
+    return replace(made, labelled=replace(lab, donor=donor))
+
+
+def confident(method: Any, *values: float) -> Any:
+    """The method with these v, a sharp teacher, and each class's crop in half white."""
+    method.confidence.values.copy_(torch.tensor(values))
+    with torch.no_grad():
+        method.teacher.head.weight.weight.normal_(std=1, generator=torch.Generator().manual_seed(0))
+        method.student.head.weight.weight.normal_(std=1, generator=torch.Generator().manual_seed(1))
+    method.crops.images.uniform_(generator=torch.Generator().manual_seed(2))
+    method.crops.valid.fill_(True)
+    return method
+
+
+def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> None:
+    method = confident(make_method("ael", threshold=0.5, consistency_weight=3.0, object_area=0.0), 0.9, 0.1, 0.5, 0.2)
+    twin = copy.deepcopy(method)
+    found = method.losses(batch)
+    lab, un = twin.pasted(batch.labelled), batch.unlabelled
+    (view,) = un.strong
+    v = twin.confidence.values
+    noise = uniform(un.keys, (1,), "found class")[:, 0]
+    wanted = ((1 - v).softmax(0).cumsum(0) <= noise[:, None]).sum(1)
+    donors = twin.crops.images[wanted].float()
+    with torch.no_grad():
+        logits = twin.teacher(torch.cat([lab.image, un.weak, donors]))
+        probs = up(logits).softmax(1)
+        confidence, label = probs.max(1)
+    boxes = object_boxes(label[4:, ::4, ::4], torch.ones(2, 9, 9, dtype=torch.bool), wanted, 0.0, un.keys)
+    assert boxes.any()
+
+    def mixed(tensor: Tensor, donor: Tensor) -> Tensor:
+        """Each image with its donor's box, or mixed as the view is where there is no box."""
+        rows = []
+        for n in range(2):
+            box = F.interpolate(boxes[n, None, None].float(), (33, 33), mode="nearest-exact")[0, 0] > 0
+            rows.append(torch.where(box, donor[n], tensor[n]) if boxes[n].any() else view.mix(tensor)[n])
+        return torch.stack(rows)
+
+    out = up(twin.student(torch.cat([lab.image, mixed(view.image, donors)])))
+
+    def consistency(z: Tensor, label: Tensor, q: Tensor, valid: Tensor, keys: Tensor, name: str) -> Tensor:
+        chance = ((1 - v) / (1 - v).max())[z.argmax(1)]
+        weight = q.square() * (uniform(keys, (33, 33), name) < chance) * valid
+        loss = F.cross_entropy(z, label, reduction="none") * (q >= 0.5)
+        assert ((q < 0.5) & valid).any()
+        return torch.stack([(w * x).sum() / w.sum() for w, x in zip(weight, loss, strict=True)]).mean()
+
+    q, y = mixed(confidence[2:4], confidence[4:]), mixed(label[2:4], label[4:])
+    valid = mixed(un.valid, torch.ones_like(un.valid))
+    expected = {
+        "labelled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
+        "labelled_consistency": 3 * consistency(
+            out[:2], label[:2], confidence[:2], lab.label != IGNORE, lab.keys, "labelled pixels"),
+        "unlabelled_consistency": 3 * consistency(out[2:], y, q, valid, un.keys, "unlabelled pixels"),
+    }  # fmt: skip
+    assert all(term > 0 for term in expected.values())
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_student_that_agrees_pays_nothing_and_one_that_does_not_pays(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("ael", threshold=0.0), make_batch()
+    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabelled).hardened(0.0, method.supervision)
+    sure = 50.0 * F.one_hot(target.label, 4).movedim(-1, 1).float()
+    for logits, low, high in ((sure, 0, 1e-6), (-sure, 10, 60)):
+        assert low <= method.equalised(target, logits, batch.unlabelled.keys, "pixels").cross_entropy(logits) <= high
+
+
+def test_weights_sum_to_one_and_leave_out_pixels_that_are_not_drawn(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("ael", threshold=0.0), make_batch()
+    method.confidence.values.copy_(torch.tensor([1.0, 0.5, 0.5, 0.75]))  # of 0 no pixel is drawn, of 3 every other
+    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabelled).hardened(0.0, method.supervision)
+    for said, share in ((0, 0.0), (1, 1.0), (3, 0.5)):
+        logits = F.one_hot(torch.full((2, 33, 33), said), 4).movedim(-1, 1).float()
+        weight = method.equalised(target, logits, batch.unlabelled.keys, "pixels").weight
+        counted = (weight > 0)[target.valid].float().mean().item()
+        assert counted == pytest.approx(share, abs=0.05)
+        assert weight.sum((1, 2)).tolist() == pytest.approx([float(share > 0)] * 2, abs=1e-4)
+
+
+def test_classes_that_are_never_pasted_are_not_and_the_others_by_their_confidence(
+    make_method: Make, batch: Any
+) -> None:
+    always = make_method("ael", paste=1.0, never_pasted=(0, 2), pasted_classes=3)
+    always.confidence.values.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    lab, found = batch.labelled, always.pasted(batch.labelled)
+    changed = (found.image != lab.image).any(1)
+    assert changed.any() and set(lab.donor.label[changed].tolist()) <= {1, 3}
+    assert torch.equal(found.label[changed], lab.donor.label[changed])
+    never = make_method("ael", paste=0.0)
+    assert torch.equal(never.pasted(lab).image, lab.image)
+    with pytest.raises(ConfigError, match="4 classes"):
+        make_method("ael", never_pasted=(4,))
+    with pytest.raises(ConfigError, match="not all"):
+        make_method("ael", never_pasted=(0, 1, 2, 3))
+
+
+def test_a_step_remembers_what_it_saw(make_method: Make, batch: Any) -> None:
+    method = make_method("ael", threshold=0.0, image_area=0.0)
+    method.losses(batch)
+    assert not method.crops.valid.any() and not method.confidence.values.any()
+    method.after_step()
+    assert method.crops.valid.any() and method.confidence.values.all()

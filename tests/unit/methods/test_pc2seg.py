@@ -1,0 +1,80 @@
+"""PC2Seg: its equation written out, what teaches what, and who has no other image."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.methods.ingredients.pixel_pairs import pixel_pairs
+from des4.types import IGNORE, Batch, ConfigError, Labelled, Mix, StrongView, Unlabelled
+
+Make = Callable[..., Any]
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("pc2seg", consistency_weight=2.0, contrast_weight=0.3), make_batch()
+    with torch.no_grad():
+        method.student.head.weight.weight.mul_(100)
+    twin, lab, un = copy.deepcopy(method), batch.labelled, batch.unlabelled
+    found, (view,) = method.losses(batch), un.strong
+    features = twin.student.features(torch.cat([lab.image, un.weak, view.mixed]))
+    logits = twin.student.head(features)
+    probs = up(logits).softmax(1)
+    gap = 1 - F.cosine_similarity(probs[4:], view.mix(probs[2:4].detach()), dim=1)
+    weak, strong = twin.projection(features[2:]).split(2)
+    expected = {
+        "labelled": F.cross_entropy(up(logits[:2]), lab.label, ignore_index=IGNORE),
+        "consistency": 2 * gap[view.mix(un.valid)].mean(),
+        "contrast": 0.3 * pixel_pairs(weak, strong, logits[2:4].softmax(1), un, view, twin.config),
+    }
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert found["consistency"] > 1e-3
+
+
+def test_the_same_image_twice_is_consistent_and_another_is_not(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("pc2seg").eval(), make_batch(cutmix="none")
+    with torch.no_grad():
+        method.student.head.weight.weight.mul_(100)
+    un = batch.unlabelled
+
+    def gap(image: Tensor) -> float:
+        view = StrongView(image, un.strong[0].mix)
+        return method.losses(Batch(batch.labelled, Unlabelled(un.weak, (view,), un.valid, un.keys)))[
+            "consistency"
+        ].item()
+
+    assert gap(un.weak) == pytest.approx(0, abs=1e-7)
+    assert gap(1 - un.weak) > 1e-3
+
+
+def test_a_lone_image_has_nothing_to_be_held_against(make_method: Make, make_batch: Make) -> None:
+    with pytest.raises(ConfigError, match="unlabelled_batch_size"):
+        make_method("pc2seg").losses(make_batch(images=1))
+
+
+def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
+    from des4.methods.pc2seg import PC2Seg, PC2SegConfig
+    from des4.models import ModelConfig, build_segmenter
+
+    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
+    setting = make_setting(
+        classes=("no", "yes"),
+        pixel_counts=torch.tensor([9, 1]),
+        make_segmenter=lambda head: build_segmenter(model, 2, head),
+    )
+    torch.manual_seed(0)
+    method = PC2Seg(PC2SegConfig(), setting).train()
+    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
+    view = StrongView(1 - image, Mix(torch.tensor([1, 0]), torch.zeros_like(valid), 2))
+    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view,), valid, keys + 5))
+    assert all(term.isfinite() and term > 0 for term in method(batch).values())

@@ -1,0 +1,116 @@
+"""USRN: its equation written out, what its two parts do, and its gate."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from des4.types import IGNORE
+
+Make = Callable[..., Any]
+
+
+def up(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
+
+
+def entropy(probs: Tensor) -> Tensor:
+    return -(probs * (probs + 1e-10).log()).sum(1) / math.log(probs.shape[1])
+
+
+@pytest.fixture
+def stepped(make_method: Make, make_batch: Make) -> Callable[..., Any]:
+    """A method whose classes all have sub-classes, and whose networks are sharp."""
+
+    def make(**settings: Any) -> Any:
+        method = make_method("usrn", labels_alone=0.0, subclasses=8, **settings)
+        for m in (1, 2):
+            method.losses(make_batch(m, images=4))
+            method.after_step()
+        with torch.no_grad():
+            for n, network in enumerate((method.student, method.sub)):
+                network.head.weight.weight.normal_(std=0.7, generator=torch.Generator().manual_seed(n))
+        return method
+
+    return make
+
+
+def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) -> None:
+    batch, method = make_batch(), stepped(threshold=0.4, unlabelled_weight=2.0, subclass_weight=3.0)
+    twin = copy.deepcopy(method)
+    found = method.losses(batch)
+    lab, un = batch.labelled, batch.unlabelled
+    (view,) = un.strong
+    images = torch.cat([lab.image, un.weak, view.mixed])
+    out, sub = twin.student(images), twin.sub(images)
+    p, s = out[2:4].detach().softmax(1), sub[2:4].detach().softmax(1)
+    assert s.shape[1] == 8
+    surer = entropy(s) <= entropy(p)
+    assert 0 < surer.float().mean() < 1
+    parent = torch.tensor([c for c, count in enumerate(twin.subclasses.counts) for _ in range(count)])
+    nearest = [round(y * 8 / 32) for y in range(33)]
+    only = F.one_hot(parent[s.argmax(1)], 4).movedim(-1, 1) | ~surer[:, None]
+    gated = up(out[2:4].detach()).softmax(1) * only[:, :, nearest][..., nearest]
+    q, y = gated.max(1)
+    strong = F.cross_entropy(up(out[4:]), view.mix(y), reduction="none") * view.mix((q >= 0.4) & un.valid)
+    on_grid = [grid[..., ::4, ::4] for grid in (view.mix.box, un.valid)]
+    sub_q, sub_y = s.max(1)
+    sub_keep = (sub_q >= 0.4) & on_grid[1]
+    mixed = [torch.where(on_grid[0], each[view.mix.partner], each) for each in (sub_y, sub_keep)]
+    sub_strong = F.cross_entropy(sub[4:], mixed[0], reduction="none") * mixed[1]
+    names = twin.subclasses.assign(twin.labeller.features(lab.image), lab.label[:, ::4, ::4])
+    assert (names == IGNORE).equal(lab.label[:, ::4, ::4] == IGNORE)
+    part = 81 / 33**2
+    expected = {
+        "labelled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE),
+        "unlabelled": 2 * strong.sum() / view.mix(un.valid).sum(),
+        "sub/labels": 3 * F.cross_entropy(sub[:2], names, ignore_index=IGNORE, reduction="sum")
+        / (lab.valid.sum() * part),
+        "sub/pseudo-labels": 6 * sub_strong.sum() / (view.mix(un.valid).sum() * part),
+    }  # fmt: skip
+    assert all(term > 0 for term in expected.values())
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_first_labels_alone_then_all_begin_from_the_student(make_method: Make, make_batch: Make) -> None:
+    method = make_method("usrn", labels_alone=0.1)  # 2 of 20 steps
+    assert method.restarts == (2,) and method.rests
+    for _ in range(2):
+        assert list(method.losses(make_batch())) == ["labelled"]
+        with torch.no_grad():
+            method.student.decoder.low[0].weight.add_(1)
+        method.after_step()
+    assert len(method.losses(make_batch())) == 4
+    for network in (method.labeller, method.sub):
+        assert torch.equal(network.decoder.low[0].weight, method.student.decoder.low[0].weight)
+    labeller = copy.deepcopy(method.labeller.state_dict())
+    with torch.no_grad():
+        method.student.decoder.low[0].weight.add_(1)
+    method.after_step()
+    assert all(torch.equal(value, labeller[name]) for name, value in method.labeller.state_dict().items())
+    assert make_method("usrn", labels_alone=0.0).restarts == ()
+
+
+def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: Make, make_batch: Make) -> None:
+    method, un = stepped(), make_batch().unlabelled
+    logits = torch.tensor([1.0, 0.0, 2.0, 0.0])[None, :, None, None].expand(2, 4, 9, 9)
+    sure, unsure = torch.zeros(2, 8, 9, 9), torch.zeros(2, 8, 9, 9)
+    sure[:, 7] = 20.0
+    last = int(method.subclasses.parent[7])
+    p = logits[0, :, 0, 0].softmax(0)
+    only = method.gated(logits, sure, un).probs[:, :, 4, 4]
+    torch.testing.assert_close(only, (p * F.one_hot(torch.tensor(last), 4)).expand(2, 4))
+    torch.testing.assert_close(method.gated(logits, unsure, un).probs[:, :, 4, 4], p.expand(2, 4))
+
+
+def test_without_a_confident_pixel_only_labels_teach(stepped: Make, make_batch: Make) -> None:
+    terms = stepped(threshold=1.0).losses(make_batch())
+    assert terms["unlabelled"] == terms["sub/pseudo-labels"] == 0
+    assert terms["labelled"] > 0 and terms["sub/labels"] > 0
