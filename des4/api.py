@@ -16,6 +16,7 @@ from torch import Tensor
 from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.engine import Evaluator, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
@@ -25,7 +26,7 @@ from des4.models import Segmenter
 from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks
 from des4.plan import Plan, plan, within_budget
-from des4.predict import Predictor, weights_file
+from des4.predict import Predictor, run_of, weights_file
 from des4.report.page import write_report
 from des4.report.pictures import grid
 from des4.runlog import FollowedRun, RunFolder, unwritable
@@ -33,8 +34,6 @@ from des4.types import ConfigError, DataError, Dataset
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
-NUM_EARLY = 3
-"""Images in that grid while the training goes on: the first ones of the list."""
 NUM_WORST = 20
 """Images in the grid of worst predictions."""
 
@@ -108,7 +107,10 @@ def resume(
 
 
 def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
-    """Load a trained network: the last weights of a run folder, or a weights file. Raises WeightsError or RunError."""
+    """Load a trained network: a weights file, or the newest weights of a run, which need not have finished.
+
+    Raises WeightsError or RunError.
+    """
     return Predictor(run_or_weights, device)
 
 
@@ -152,8 +154,8 @@ def _evaluation_config(
 ) -> RunConfig:
     """Return the run's config, or for a lone weights file a default one, with other data and overrides put in."""
     weights = weights_file(source)
-    folder = Path(source) if Path(source).is_dir() else weights.parent.parent
-    if weights.parent.name == "weights" and (folder / "config.yaml").is_file():
+    folder = run_of(weights)
+    if folder is not None:
         base = RunFolder.open(folder).config()
     else:
         base = {"method": predictor.info.method, "eval": predictor.eval}
@@ -230,7 +232,7 @@ def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float])
     flags = {module: module.training for module in training.method.modules()}
     try:
         run.plots.mkdir(exist_ok=True)
-        _draw_samples(training, run, dict(list(scores.items())[:NUM_EARLY]))
+        _draw_samples(training, run, dict(list(scores.items())[:DRAWN_EACH_TIME]))
     except OSError as error:
         raise unwritable(run.plots, error) from error
     finally:

@@ -5,6 +5,8 @@ A weights file is a safetensors file whose header says how to build the network 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import platform
@@ -15,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +32,7 @@ from torch.optim import Optimizer
 import des4
 from des4.config import RunConfig
 from des4.data import Balance, Loader
+from des4.data_tools.checks.advice import validations
 from des4.data_tools.checks.check import refuse_errors, warnings_by_kind
 from des4.data_tools.checks.inspection import Role
 from des4.data_tools.importing import prepared
@@ -45,6 +49,7 @@ from des4.engine import (
     choose_device,
     choose_precision,
 )
+from des4.engine.checkpoint import read_checkpoint, read_meta, state_file
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -98,26 +103,51 @@ class Training:
 
     def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
         """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
+        info = self._weights_info()
+
+        def save(path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:
+            save_weights(path, state, info)
+
         return Trainer(
             self.method,
             self.loader,
             self.optimiser,
             self.schedule,
             run,
-            self.config.train,
+            self.config.train.model_copy(update={"eval_every": self.eval_every}),
             device=self.device,
-            save_weights=self._save,
+            save_weights=save,
             evaluator=self.evaluator,
             clip=self.config.optim.clip,
             parts=self.parts,
             about=self._about(),
+            network=info.model_dump(mode="json"),
             guards=self.guards,
             on_validation=on_validation,
         )
 
-    def _save(self, path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:
-        assert isinstance(segmenter, Segmenter)  # noqa: S101  # what `Method.predictors` returns
-        info = WeightsInfo(
+    @cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of a typical labelled image."""
+        return typical_size(self.dataset)
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between validations; 0 = only at the end."""
+        every = self.config.train.eval_every
+        return self._planned_every() if every is None else every
+
+    def _planned_every(self) -> int:
+        """Steps between validations where nobody says. Pixels stand for time, so a run that goes on repeats them."""
+        if self.image_size is None:
+            return 0
+        area = math.prod(self.image_size) * self.config.eval.resize**2
+        work = self.schedule.steps * self.config.train.batch_size * math.prod(self.config.views.crop)
+        return -(-self.schedule.steps // validations(work, area, len(self.dataset.val) + self.guards.num_images)[0])
+
+    def _weights_info(self) -> WeightsInfo:
+        segmenter = next(iter(self.method.predictors().values()))
+        return WeightsInfo(
             model=self.config.model,
             head="prototype" if isinstance(segmenter.head, PrototypeClassifier) else "linear",
             classes=self.dataset.classes,
@@ -125,11 +155,10 @@ class Training:
             tail=self.evaluator.tail,
             eval=self.config.eval,
             method=self.config.method.name,
-            image_size=typical_size(self.dataset),
+            image_size=self.image_size,
             oracle=self.config.train.oracle,
             bands=self.dataset.bands,
         )
-        save_weights(path, state, info)
 
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
@@ -452,7 +481,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> 
 
 
 def weights_info(path: Path) -> WeightsInfo:
-    """Read what a weights file says of itself, and no tensor of it. Raises WeightsError."""
+    """Read what a weights file, or a checkpoint of a run, says of its network, and no tensor of it.
+
+    Raises WeightsError, or RunError for a damaged checkpoint.
+    """
+    if path.is_dir():
+        return _parsed(path, json.dumps(_network(path)["info"]))
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("des4")
@@ -460,20 +494,52 @@ def weights_info(path: Path) -> WeightsInfo:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
     if header is None:
         raise WeightsError(f"{path}: was not written by des4; an encoder's weights go into model.weights=PATH")
+    return _parsed(path, header)
+
+
+def _parsed(path: Path, header: str) -> WeightsInfo:
     try:
         return WeightsInfo.model_validate_json(header)
     except ValidationError as error:
         raise WeightsError(f"{path}: its header does not fit this version of des4 ({_first(error)})") from None
 
 
-def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
-    """Build the network of a weights file, in eval mode on the CPU. Raises WeightsError."""
-    info = weights_info(path)
+def _network(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of the headline's network: where its tensors are, and how it is built."""
+    network = read_meta(checkpoint).get("network")
+    if not network:
+        raise WeightsError(
+            f"{checkpoint}: was saved by a des4 that did not note the network in it; continue the run with "
+            "des4 train --resume, and its next checkpoint will"
+        )
+    return dict(network)
+
+
+def _tensors_of(path: Path) -> dict[str, Tensor]:
+    """Read a network's tensors from a weights file, or from the state of a whole training in a checkpoint."""
+    if path.is_dir():
+        start = f"method/{_network(path)['prefix']}."
+        state = read_checkpoint(path).tensors
+        return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
+
+
+def weights_hash(path: Path) -> str:
+    """Return the SHA-256 of a weights file, or of the state of a training in a run's checkpoint."""
+    return hashlib.sha256((state_file(path) if path.is_dir() else path).read_bytes()).hexdigest()
+
+
+def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
+    """Build the network of a weights file, or of a run's checkpoint, in eval mode on the CPU.
+
+    Raises WeightsError, or RunError for a damaged checkpoint.
+    """
+    info = weights_info(path)
+    tensors = _tensors_of(path)
     try:
         segmenter = build_segmenter(info.model, len(info.classes), info.head, info.bands, pretrained=False)
         segmenter.load_state_dict(tensors)

@@ -55,7 +55,6 @@ class Verbs(TyperGroup):
 app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_data.app)
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
 
@@ -162,12 +161,13 @@ def doctor(
 
 
 @app.command()
-def eval(run: RunArgument, overrides: Overrides = None) -> None:
+def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
     from des4.build import cautions, weights_info
     from des4.predict import weights_file
 
+    cli_predict.show_warnings()
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
     settings = [text for text in given if not text.startswith("data=")]

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")]
+from des4.cli_predict import RunArgument, show_warnings
+
 DataSettings = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Other data: data=FOLDER, and settings of it.")
 ]
@@ -39,11 +40,12 @@ def export(
     from des4.export.side_by_side import training_images
     from des4.predict import Predictor, weights_file
 
+    show_warnings()
     formats = [name.strip() for name in format.split(",") if name.strip()]
     weights = weights_file(run)
     images = None
     if "int8" in formats:
-        dataset, _ = api.data_of(Predictor(weights, "cpu"), run, *_split(settings))
+        dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *_split(settings))
         images = lambda: training_images(dataset, CALIBRATION_IMAGES)  # noqa: E731
     for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
         print(path)
@@ -64,8 +66,9 @@ def benchmark(
     from des4.export import measure
     from des4.predict import Predictor, weights_file
 
+    show_warnings()
     weights = weights_file(run)
-    dataset, _ = api.data_of(Predictor(weights, "cpu"), run, *_split(settings))
+    dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *_split(settings))
     console = Console(stderr=True)
     rows = measure(
         weights,
@@ -91,12 +94,12 @@ def benchmark(
 
 
 def _exports(run: Path) -> Path:
-    """Return the folder for the exported files of a run, or of a weights file."""
+    """Return the folder for the exported files of a run, or of a weights file or a checkpoint."""
     from des4.runlog import EXPORTS
 
-    if run.is_dir():
-        return run / EXPORTS
-    return run.parent.parent / EXPORTS if run.parent.name == "weights" else run.with_name(f"{run.stem}-{EXPORTS}")
+    if run.parent.name in ("weights", "checkpoints"):
+        return run.parent.parent / EXPORTS
+    return run / EXPORTS if run.is_dir() else run.with_name(f"{run.stem}-{EXPORTS}")
 
 
 def _split(settings: list[str] | None) -> tuple[str | None, list[str]]:

@@ -14,9 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, finished or not; or a weights file or checkpoint of one.")
+]
+
+
+def show_warnings() -> Console:
+    """From here on show warnings as a line of text; return the console that they go to."""
+    console = Console(stderr=True, soft_wrap=True)
+    warnings.showwarning = lambda message, *place: console.print(Text(str(message), style="yellow"))
+    return console
+
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file of one.")],
+    run: RunArgument,
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -53,8 +64,7 @@ def predict(
     from des4.predict import Outputs, Predictor, predict_files
     from des4.predict.files import free_folder
 
-    console = Console(stderr=True, soft_wrap=True)
-    warnings.showwarning = lambda message, *place: console.print(Text(str(message), style="yellow"))
+    console = show_warnings()
     prepare_process()
     settings = [path for path in paths if path.startswith("eval.") and "=" in path]
     files = [path for path in paths if path not in settings and path != "-"]

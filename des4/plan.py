@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from des4 import build
 from des4.config import Overrides, RunConfig, given_settings, load_config
-from des4.data_tools.checks.advice import EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME, EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
 from des4.data_tools.checks.survey import DataCheck
 from des4.data_tools.importing import prepared
 from des4.datasets import FORMATS, open_files
 from des4.datasets.files import FileDataset, FilesConfig
 from des4.engine import Evaluator, TrainStep, choose_precision
-from des4.engine.cost import wait_for
+from des4.engine.cost import Part, at_step, parts_of_run, wait_for
 from des4.engine.process import prepare_process
 from des4.ops.reduce import gather_over_ranks
-from des4.types import ConfigError, DataError
+from des4.types import Batch, ConfigError, DataError
 
 PROBED = 200
 """Headers of images that are read for their sizes, evenly spaced over the list."""
@@ -136,11 +138,12 @@ def within_budget(planned: Plan) -> Plan:
     start = time.perf_counter()
     training = build.training(planned.config)
     built = time.perf_counter() - start  # which is to be done once more
-    step, image = _timed(training, 60 * planned.minutes)
+    times_of_parts, image = _timed(training, 60 * planned.minutes)
+    step = sum(part.share * seconds for part, seconds in times_of_parts)
     num_val, warnings = len(training.dataset.val), training.warnings
     num_scored = num_val + training.guards.num_images
     del training
-    validation = image * num_scored
+    validation = image * (num_scored + min(DRAWN_EACH_TIME, num_val))
     spent = time.perf_counter() - planned.began
     left = 60 * planned.minutes - spent - built - image * min(PICTURES, num_val)
     slowest: float = min(gather_over_ranks(left - validation))
@@ -152,7 +155,10 @@ def within_budget(planned: Plan) -> Plan:
             "step fits; give more minutes, or make the work smaller with crop_size, batch_size or encoder"
         )
     every = -(-steps // times)
-    found = [Setting("train.steps", steps, f"a step takes {step:.2f} s, and {planned.minutes:g} minutes were given")]
+    of_parts = ", ".join(f"{seconds:.2f}" for _, seconds in times_of_parts)
+    mean = f" in the mean of {len(times_of_parts)} parts of the run ({of_parts})" if len(times_of_parts) > 1 else ""
+    why = f"a step takes {step:.2f} s{mean}, and {planned.minutes:g} minutes were given"
+    found = [Setting("train.steps", steps, why)]
     if planned.config.train.eval_every is None:
         share = 100 * times * validation / (60 * planned.minutes)
         why = f"a validation takes {validation:.1f} s; {times} of them are {share:.1f} % of the time"
@@ -163,12 +169,11 @@ def within_budget(planned: Plan) -> Plan:
     return replace(planned, config=config, settings=settings, minutes=None, warnings=warnings)
 
 
-def _timed(training: build.Training, seconds: float) -> tuple[float, float]:
-    """Take some steps and evaluate some images: seconds a step, and a val image.
+def _timed(training: build.Training, seconds: float) -> tuple[list[tuple[Part, float]], float]:
+    """Take some steps of each part of the run and evaluate some images: seconds a step by part, and a val image.
 
-    seconds: the budget. The first step, which sets things up, counts only if there is time for no other.
+    seconds: the budget. The first step of a part, which sets things up, counts only if there is time for no other.
     """
-    began = time.perf_counter()
     config, method = training.config.train, training.method.train()
     take_step = TrainStep(
         method,
@@ -180,20 +185,34 @@ def _timed(training: build.Training, seconds: float) -> tuple[float, float]:
         sync_norm=config.sync_norm,
         on_smaller=lambda parts, reason: None,  # the run will find out, and say so
     )
-    times: list[float] = []
+    parts = parts_of_run(method)
+    found = []
     with closing(training.loader.batches(0, training.device)) as batches:  # type: ignore[type-var]  # it is a generator
-        while len(times) <= TRIAL_STEPS:
-            start = time.perf_counter()
-            take_step(next(batches))
-            wait_for(training.device)
-            times.append(time.perf_counter() - start)
-            if max(gather_over_ranks(time.perf_counter() - began + times[-1])) > TRIAL_SHARE * seconds:
-                break
-    steps = times[1:] or times
+        for part in parts:
+            with at_step(method, part.first):
+                times = _times(take_step, batches, training.device, TRIAL_SHARE * seconds / len(parts))
+            found.append((part, sum(times) / len(times)))
     ids = training.dataset.val[:TRIAL_VAL]
     start = time.perf_counter()
     Evaluator(training.dataset, ids, training.config.eval, training.device)(method.predictors(), method.threshold)
-    return sum(steps) / len(steps), (time.perf_counter() - start) / len(ids)
+    return found, (time.perf_counter() - start) / len(ids)
+
+
+def _times(take_step: TrainStep, batches: Iterator[Batch], device: torch.device, seconds: float) -> list[float]:
+    """Take steps for so long, up to TRIAL_STEPS and one that sets things up; return how long each of the others took.
+
+    All processes take as many.
+    """
+    began = time.perf_counter()
+    times: list[float] = []
+    while len(times) <= TRIAL_STEPS:
+        start = time.perf_counter()
+        take_step(next(batches))
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+        if max(gather_over_ranks(time.perf_counter() - began + times[-1])) > seconds:
+            break
+    return times[1:] or times
 
 
 def _shown(value: Any) -> str:

@@ -47,6 +47,7 @@ from des4.images.cache import GIB, PixelCache, cache_folder
 from des4.images.pictures import IMAGE_SUFFIXES, Header, decode_header, decode_image, read_bytes, turned_upright
 from des4.images.tiff import MissingExtraError
 from des4.ops.pixels import scaled
+from des4.ops.tail import FEW_VAL
 from des4.types import IGNORE, Bands, Config, DataError
 
 VAL_FOLDERS = frozenset({"val", "valid", "validation"})
@@ -77,8 +78,8 @@ class FilesConfig(Config):
     labeled: Path | None = None
     unlabeled: Path | None = None
     val: Path | None = None
-    val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the labelled images kept for validation where nothing names a val set."""
+    val_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the labelled images kept for validation where nothing names a val set; null = `share_for_val`."""
     val_seed: int = 0
     """Seed of that draw. It is apart from the training seed, so that runs with several seeds share one val set."""
     protocol: str | None = None
@@ -622,7 +623,8 @@ class FileDataset(ABC):
     def _draw_val(self, labelled: list[str], config: FilesConfig) -> tuple[list[str], list[str]]:
         if len(labelled) < 2:
             raise DataError(f"{config.root}: one labelled image cannot serve training and validation; add a val list")
-        count = min(len(labelled) - 1, max(1, round(config.val_fraction * len(labelled))))
+        share = config.val_fraction or share_for_val(len(labelled))
+        count = min(len(labelled) - 1, max(1, round(share * len(labelled))))
         val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))
         self.val_is_drawn = True
         self.notes += (f"val: {count} of the {len(labelled)} labelled images, drawn with val_seed={config.val_seed}",)
@@ -646,6 +648,11 @@ class FileDataset(ABC):
             raise DataError(f"{self.root}: the masks hold no class but 0 ({IGNORE} = ignore); number classes 0, 1, …")
         self.notes += (f"classes: {count}, counted in the labelled and val masks; name them in classes.txt",)
         return numbered_classes(count)
+
+
+def share_for_val(num_masks: int) -> float:
+    """Return the share of the images with masks that is drawn for validation: FEW_VAL of them, but 10 to 30 %."""
+    return round(min(0.3, max(0.1, FEW_VAL / num_masks)), 2)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:

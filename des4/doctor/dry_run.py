@@ -6,7 +6,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,23 @@ import torch
 
 from des4 import build
 from des4.config import RunConfig
+from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.doctor.findings import Finding, duration, size
 from des4.doctor.machine import existing, usable_cores
 from des4.engine import Evaluator, TrainStep, choose_precision
-from des4.engine.cost import Flops, Memory, matrix_rate, memory, step_cost, time_shares, wait_for
+from des4.engine.cost import (
+    Flops,
+    Memory,
+    Part,
+    StepCost,
+    at_step,
+    matrix_rate,
+    memory,
+    parts_of_run,
+    run_cost,
+    time_shares,
+    wait_for,
+)
 from des4.engine.parts import can_split, split
 from des4.engine.process import free_memory, prepare_process
 from des4.engine.settings import Precision
@@ -38,10 +51,19 @@ DATA = "data"
 
 
 @dataclass(frozen=True)
+class TimedPart:
+    """A part of the run, of methods that learn in parts: its share of the steps, and the seconds of one of them."""
+
+    share: float
+    step: float
+
+
+@dataclass(frozen=True)
 class Measured:
-    """What the steps took; times in seconds, rates a second.
+    """What the steps took; times in seconds, rates a second. Of a method that learns in parts, means over the run.
 
     loader_rate: images that the loader delivers when nothing else is done. waiting: part of `step`, for the batch.
+    parts: that the run has.
     validation: all val images once. training: all steps and validations. shares: of a step, by part; empty
     where there was no time to profile.
     flop_rate, matrix_rate: FLOP/s of the steps, and of large matrix products alone. peak: most GPU memory, in bytes.
@@ -51,6 +73,7 @@ class Measured:
     loader_rate: float
     waiting: float
     step: float
+    parts: tuple[TimedPart, ...]
     image_rate: float
     validation: float
     training: float
@@ -66,7 +89,8 @@ class Measured:
 class DryRun:
     """What a training would cost. steps, validations: of the whole training. parts: that each batch is split into.
 
-    images: labelled and unlabelled ones of a step. measured: None if the steps were not risked.
+    images: labelled and unlabelled ones of a step. flops: of a step, in the mean over the run. memory: of the part of
+    the run that needs most. measured: None if the steps were not risked.
     """
 
     method: str
@@ -135,12 +159,12 @@ class _DryRun:
         with closing(self.training.loader.batches(0, self.device)) as batches:  # type: ignore[type-var]
             batch = next(batches)
             self._look_at(batch)
-            cost = step_cost(method, split(batch, self.parts)[0], self.precision)
-            flops = Flops(*(self.parts * one for one in (cost.flops.plain, cost.flops.forward, cost.flops.backward)))
+            costs = run_cost(method, split(batch, self.parts)[0], self.precision)
+            kept, flops = max(cost.kept_bytes for _, cost in costs), self._mean_flops(costs)
             measured = None
-            if self._fits(memory(method, self.training.optimiser, cost.kept_bytes)):
+            if self._fits(memory(method, self.training.optimiser, kept)):
                 measured = self._measure(batches, _num_images(batch), flops.total, num_steps)
-        held = memory(method, self.training.optimiser, cost.kept_bytes)
+        held = memory(method, self.training.optimiser, kept)
         self._look_at_disk(held.weights + held.optimiser)
         data, labelled, unlabelled = self.training.dataset, *_images(batch)
         done = DryRun(
@@ -162,29 +186,42 @@ class _DryRun:
             self._warn("workers", f"train.workers={train.workers} on {usable_cores()} cores", "take fewer of them")
         return done, self.findings
 
+    def _mean_flops(self, costs: Sequence[tuple[Part, StepCost]]) -> Flops:
+        """Return the work of a step, in the mean over the run."""
+
+        def mean(name: str) -> int:
+            return self.parts * round(sum(part.share * float(getattr(cost.flops, name)) for part, cost in costs))
+
+        return Flops(mean("plain"), mean("forward"), mean("backward"))
+
     # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _measure(self, batches: Iterator[Batch], images: int, flops: int, num_steps: int) -> Measured | None:
         loader_rate = images / self._seconds_per_batch(batches)
         rate = matrix_rate(self.device, self.precision)
-        cuts = self._cuts(next(batches), flops / (EXPECTED_RATE * rate))
+        parts = parts_of_run(self.training.method)
+        cuts = self._cuts(next(batches), len(parts) * flops / (EXPECTED_RATE * rate))
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            times = self._times(batches, cuts, num_steps)
+            times = [self._times_of(part, batches, cuts, num_steps, len(parts) - n) for n, part in enumerate(parts)]
         except RunError as error:  # there is no part small enough
             self._problem("memory", str(error), "")
             return None
-        waiting, step = (statistics.median(values) for values in zip(*times, strict=True))
-        step = waiting + cuts * (step - waiting)
+        medians = [[statistics.median(values) for values in zip(*of_part, strict=True)] for of_part in times]
+        steps = [waited + cuts * (whole - waited) for waited, whole in medians]
+        waiting = sum(part.share * waited for part, (waited, _) in zip(parts, medians, strict=True))
+        step = sum(part.share * seconds for part, seconds in zip(parts, steps, strict=True))
+        timed = tuple(TimedPart(part.share, seconds) for part, seconds in zip(parts, steps, strict=True))
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
-        shares = self._shares_of(next(batches), waiting / step, step) if cuts == 1 else {}
+        shares = self._shares_of(next(batches), waiting / step, timed) if cuts == 1 else {}
         validation = self._validation_seconds()
         self._look_at_speed(waiting, step, loader_rate, rate)
         return Measured(
             loader_rate=loader_rate,
             waiting=waiting,
             step=step,
+            parts=timed,
             image_rate=images / step,
             validation=validation,
             training=self.training.schedule.steps * step + self._validations() * validation,
@@ -192,7 +229,7 @@ class _DryRun:
             matrix_rate=rate,
             shares=shares,
             peak=peak,
-            steps=len(times),
+            steps=sum(len(of_part) for of_part in times),
             portion=1 / cuts,
         )
 
@@ -207,19 +244,32 @@ class _DryRun:
         fitting = [cuts for cuts in range(1, len(batch.labelled.image) + 1) if can_split(batch, cuts)]
         return next((cuts for cuts in fitting if seconds / cuts < self._left() / 2), fitting[-1])
 
-    def _times(self, batches: Iterator[Batch], cuts: int, num_steps: int) -> list[tuple[float, float]]:
-        """Take steps; the first ones, which set things up, do not count if there is time for others."""
-        times = [self._timed_step(batches, cuts)]
-        while len(times) < WARMUP_STEPS + num_steps and 3 * times[-1][1] < self._left():
-            times.append(self._timed_step(batches, cuts))
+    def _times_of(
+        self, part: Part, batches: Iterator[Batch], cuts: int, num_steps: int, to_come: int
+    ) -> list[tuple[float, float]]:
+        """Take steps of a part of the run; the first ones, which set things up, do not count if others fit.
+
+        to_come: parts that share the time that is left, this one among them.
+        """
+        with at_step(self.training.method, part.first):
+            times = [self._timed_step(batches, cuts)]
+            while len(times) < WARMUP_STEPS + num_steps and 3 * times[-1][1] < self._left() / to_come:
+                times.append(self._timed_step(batches, cuts))
         return times[WARMUP_STEPS:] or times[-1:]
 
-    def _shares_of(self, batch: Batch, waiting: float, seconds: float) -> dict[str, float]:
-        """Profile some steps, if there is time for it. waiting: part of a step. seconds: that a step takes."""
-        if 3 * PROFILED_STEPS * seconds > self._left():  # the profiler takes its time as well
+    def _shares_of(self, batch: Batch, waiting: float, timed: Sequence[TimedPart]) -> dict[str, float]:
+        """Profile some steps of each part of the run, if there is time for it. waiting: part of a step."""
+        if 3 * PROFILED_STEPS * sum(part.step for part in timed) > self._left():  # the profiler takes its time as well
             return {}
-        shares = time_shares(self.training.method, lambda: self.take_step(batch), PROFILED_STEPS)
-        return {DATA: waiting, **{name: (1 - waiting) * share for name, share in shares.items()}}
+        method, whole = self.training.method, sum(part.share * part.step for part in timed)
+        found: dict[str, float] = {DATA: waiting}
+        for part, one in zip(parts_of_run(method), timed, strict=True):
+            with at_step(method, part.first):
+                shares = time_shares(method, lambda: self.take_step(batch), PROFILED_STEPS)
+            for name, share in shares.items():
+                weight = (1 - waiting) * one.share * one.step / whole
+                found[name] = found.get(name, 0.0) + weight * share
+        return found
 
     def _seconds_per_batch(self, batches: Iterator[Batch]) -> float:
         """Ask for batches and do nothing with them. The first ones do not count: workers have prepared them."""
@@ -253,11 +303,12 @@ class _DryRun:
         evaluate = Evaluator(training.dataset, ids, self.config.eval, self.device)
         start = time.perf_counter()
         evaluate(method.predictors(), method.threshold)
-        scored = len(training.dataset.val) + training.guards.num_images
+        num_val = len(training.dataset.val)
+        scored = num_val + training.guards.num_images + min(DRAWN_EACH_TIME, num_val)
         return (time.perf_counter() - start) / len(ids) * scored
 
     def _validations(self) -> int:
-        steps, every = self.training.schedule.steps, self.config.train.eval_every
+        steps, every = self.training.schedule.steps, self.training.eval_every
         return -(-steps // every) if every else 1
 
     # ── finding fault ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -57,6 +57,10 @@ def _costs(run: DryRun) -> Table:
             measured.portion < 1
         )
         table.add_row("time", duration(measured.step), f"{measured.image_rate:.1f} images/s{how}")
+        if len(measured.parts) > 1:
+            times, shares = (duration(part.step) for part in measured.parts), (part.share for part in measured.parts)
+            of_steps = " · ".join(f"{100 * share:.0f} %" for share in shares)
+            table.add_row("in the run's parts", " · ".join(times), f"{of_steps} of the steps")
         table.add_row("waiting for data", duration(measured.waiting),
                       f"the loader alone: {measured.loader_rate:.1f} images/s")  # fmt: skip
     table.add_row("work", count(flops.total, "FLOP"),

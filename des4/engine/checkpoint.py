@@ -76,6 +76,11 @@ class Checkpoints:
         found = (re.fullmatch(r"step-(\d+)", path.name) for path in self.folder.glob("step-*"))
         return sorted(int(match[1]) for match in found if match)
 
+    def newest(self) -> Path | None:
+        """Return the folder of the newest state, sound or not; None if there is none."""
+        steps = self.steps()
+        return self.folder / f"step-{steps[-1]}" if steps else None
+
     def load(self, say: Callable[[str], object]) -> Checkpoint | None:
         """Load the newest sound state; None if there is none to load.
 
@@ -93,6 +98,40 @@ class Checkpoints:
         if steps:
             raise RunError(f"every checkpoint in {self.folder} is damaged; start again with --overwrite")
         return None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a state that `Checkpoints` saved."""
+    return bool(re.fullmatch(r"step-\d+", folder.name)) and (folder / _MANIFEST).is_file()
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read what a state holds beside its tensors. Raises RunError if it is damaged."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        meta = json.loads(_verified(folder / _META, manifest[_META]))
+    except (_Damaged, OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(folder, error) from error
+    return dict(meta)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read one state. Raises RunError if it is damaged."""
+    try:
+        return _read(folder, int(folder.name.removeprefix("step-")))
+    except _Damaged as damage:
+        raise _unusable(folder, damage) from damage
+
+
+def _unusable(folder: Path, reason: Exception) -> RunError:
+    others = [other for other in Checkpoints(folder.parent).steps() if folder.name != f"step-{other}"]
+    instead = f"give {folder.parent / f'step-{others[-1]}'} in its place" if others else "there is no other"
+    return RunError(f"{folder} is damaged ({reason}); {instead}")
+
+
+def state_file(folder: Path) -> Path:
+    """Return the file of a state that holds its tensors."""
+    return folder / _STATE
 
 
 def optimiser_state(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:

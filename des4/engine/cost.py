@@ -11,13 +11,14 @@ once, and one whose activations are computed again four times.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,34 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from des4.methods.base import Method
+
+
+# ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Part(NamedTuple):
+    """Steps of a run that cost alike. first: the first of them, from 0. share: of all steps."""
+
+    first: int
+    share: float
+
+
+def parts_of_run(method: Method) -> tuple[Part, ...]:
+    """Return the parts that a method learns in: from each of its restarts to the next, and what lies before them."""
+    total = method.setting.total_steps
+    starts = sorted({0, *(step for step in method.restarts if step < total)})
+    return tuple(Part(a, (b - a) / total) for a, b in itertools.pairwise((*starts, total)))
+
+
+@contextmanager
+def at_step(method: Method, step: int) -> Iterator[None]:
+    """Inside, a method that is not to be trained any further takes the steps that come from `step` on."""
+    before = method.step
+    method.step = step
+    try:
+        yield
+    finally:
+        method.step = before
 
 
 # ── operations and memory, counted ───────────────────────────────────────────────────────────────────────────────────
@@ -93,6 +122,15 @@ def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> St
         counter.backwards = True
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     return StepCost(Flops(counter.plain, counter.forward, counter.backward), kept_bytes)
+
+
+def run_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> list[tuple[Part, StepCost]]:
+    """Count what a step on `batch` costs in each part of a run; see `step_cost`."""
+    found = []
+    for part in parts_of_run(method):
+        with at_step(method, part.first):
+            found.append((part, step_cost(method, batch, precision)))
+    return found
 
 
 class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -179,7 +217,7 @@ ROOM = 1.25
 def fewest_parts(
     method: Method, batch: Batch, free: int | None, precision: Precision, num_moments: int, shards: int = 1
 ) -> int:
-    """Return into how few parts a step's batch can be split for it to fit, counted and not tried out.
+    """Return into how few parts a step's batch can be split for every step to fit, counted and not tried out.
 
     method: before its parameters go into `shards`. free: bytes, before there is an optimiser; None = unknown, so
     nothing is split. num_moments: that the run's optimiser will keep of each parameter. The same on all processes. If
@@ -194,7 +232,7 @@ def fewest_parts(
         if not can_split(batch, number):
             continue
         parts = number
-        needed = ROOM * (held + step_cost(method, split(batch, parts)[0], precision).kept_bytes)
+        needed = ROOM * (held + max(cost.kept_bytes for _, cost in run_cost(method, split(batch, parts)[0], precision)))
         if not agree(free is not None and needed > free):
             break
     return parts

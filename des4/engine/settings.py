@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from des4.engine.distributed import own_gpu
 from des4.types import Config, ConfigError
@@ -44,7 +44,9 @@ class TrainConfig(Config):
         encoders that are too large for one GPU.
     sync_norm: of several processes, whether BatchNorm takes its statistics from all of them or each from its own.
     log_every, checkpoint_every: in steps; a checkpoint is also written before each evaluation and at the end.
-    eval_every: in steps; null or 0 = only at the end.
+    eval_every: in steps; 0 = only at the end; null = ten times, or as often as about 5 % of the time allows.
+    stop_after: stop the run when so many validations in a row have not bettered the headline model's mIoU, counted from
+        the last start of the learning rate; null = go to the last step. The length is then chosen on the val images.
     max_skipped_steps: in a row; a step whose loss or gradient is not finite is skipped, one more than these stops the
         run.
     oracle: take the true labels of the unlabelled images in the place of pseudo-labels, where the data set holds their
@@ -67,9 +69,17 @@ class TrainConfig(Config):
     sync_norm: bool = True
     log_every: int = Field(20, ge=1)
     eval_every: int | None = Field(None, ge=0)
+    stop_after: int | None = Field(None, ge=1)
     checkpoint_every: int = Field(500, ge=1)
     max_skipped_steps: int = Field(10, ge=0)
     oracle: bool = False
+
+    @field_validator("stop_after")
+    @classmethod
+    def _counts_validations(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("eval_every") == 0:
+            raise ValueError("counts validations, and with eval_every=0 there is one alone, at the end; leave one out")
+        return value
 
     def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
         """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""

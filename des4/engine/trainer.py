@@ -55,7 +55,8 @@ class Trainer:
     no clipping. parts: that a batch is split into, more if memory has run out before.
     evaluator: None = no evaluation; results.json then holds no figure and there is no best.safetensors.
     save_weights: writes one of the method's predictors to a file, given its state.
-    about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes.
+    about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes, caution.
+    network: what a checkpoint says of the headline's network, so that it can be built without the training.
     guards: what is watched beside the evaluations; None = nothing.
     on_validation: shows an evaluation before the last one; it leaves the method as it is.
     """
@@ -75,6 +76,7 @@ class Trainer:
         clip: float | None = None,
         parts: int = 1,
         about: Mapping[str, Any] | None = None,
+        network: Mapping[str, Any] | None = None,
         guards: Guards | None = None,
         on_validation: Callable[[Evaluation], None] | None = None,
     ) -> None:
@@ -89,10 +91,12 @@ class Trainer:
         self.evaluator = evaluator
         self.clip, self.parts = clip, parts
         self.about = dict(about or {})
+        self.network = dict(network or {})
         self.guards = guards or Guards()
         self.on_validation = on_validation
         self.checkpoints = Checkpoints(run.checkpoints)
-        self.seconds = 0.0
+        self.step, self.seconds = 0, 0.0  # of the whole run
+        self._paced = 0, 0.0  # step and seconds from which the pace is taken
         self._watched: list[_Watched] = []  # steps since the host last waited for the device
         self._skipped_steps: list[int] = []
         self._skipped_in_a_row = 0
@@ -113,6 +117,7 @@ class Trainer:
         prepare_process()
         take_step = self._make_step()
         steps, start = self.schedule.steps, self._restore(take_step)
+        self.step = start
         self.method.train()
         self._progress.disable = this_rank() > 0 or not self._progress.console.is_terminal
         kernels = deterministic_kernels(self.device, self.config.deterministic)
@@ -122,15 +127,17 @@ class Trainer:
                 self._evaluate(start, signals)
             batches = self.loader.batches(start, self.device)
             for step in range(start + 1, steps + 1):
+                if self._stands_still():
+                    break
                 self._train(step, batches, take_step)
-                if step == start + 1:
-                    first = self.seconds  # which sets things up, and is no measure of the others
+                self.step = step
+                if step - 1 in (start, *self.schedule.restarts):
+                    self._paced = step, self.seconds  # the first of its kind sets things up, and is no measure
                 if step % self.config.log_every == 0 or step == steps:
                     self._log(step, bar)
                 elif step == start + FIRST_ESTIMATE:
                     self._look_at_steps()
-                    left = (steps - step) * (self.seconds - first) / (FIRST_ESTIMATE - 1)
-                    self.run.say(f"step {step}/{steps}  about {left / 60:.1f} min left", echo=self._progress.disable)
+                    self.run.say(f"step {step}/{steps}  about {self._left(step)}", echo=self._progress.disable)
                 self._progress.advance(bar)
                 evaluate, stop = self._evaluation_due(step), signals.asked()
                 if evaluate or step % self.config.checkpoint_every == 0 or step == steps or stop:
@@ -139,7 +146,10 @@ class Trainer:
                 if evaluate:
                     self._evaluate(step, signals)
             if self.evaluator and self.evaluation is None:  # a finished run, fitted once more
-                self._evaluate(steps, signals)
+                self._evaluate(self.step, signals)
+            if (early := self._early_stop()) is not None:
+                self.run.say(f"stopped early at step {early['step']}/{steps}: {early['stop_after']} validations "
+                             f"without a better mIoU than that of step {early['best_step']}")  # fmt: skip
         return self._finish()
 
     def _make_step(self) -> TrainStep:
@@ -214,15 +224,45 @@ class Trainer:
         self.run.log(step, line)
         text = f"loss {means['loss']:.4f}  {speed:.1f} img/s"
         self._progress.update(bar, description=text)
-        left = (self.schedule.steps - step) * self.seconds / step
         self.run.say(
-            f"step {step}/{self.schedule.steps}  {text}  lr {lr:.2e}  {left / 60:.1f} min left",
+            f"step {step}/{self.schedule.steps}  {text}  lr {lr:.2e}  {self._left(step)}",
             echo=self._progress.disable,
         )
         for warning in self.guards.look(step, targets.shares) if targets else ():
             self.run.say(warning, echo=self._progress.disable)
             if not self._progress.disable:  # above the bar
                 self._progress.console.print(Text(warning, style="yellow"))
+
+    def _left(self, step: int) -> str:
+        """Say how much time is left, at the pace of this part of the run."""
+        first, then = self._paced
+        pace = (self.seconds - then) / (step - first) if step > first else self.seconds / step
+        starts = (0, *(start for start in self.schedule.restarts if start))
+        part = sum(start < step for start in starts)
+        of_part = f" at the pace of part {part} of {len(starts)}" if part < len(starts) else ""
+        most = " at most" if self.config.stop_after else ""
+        return f"{(self.schedule.steps - step) * pace / 60:.1f} min left{most}{of_part}"
+
+    def _without_gain(self) -> tuple[int, int] | None:
+        """Return the best validation of the last part of the run, by its step, and how many have come after it."""
+        last = max(self.schedule.restarts, default=0)
+        steps = sorted(step for step in self._validated if step > last)
+        if not steps:
+            return None
+        best = max(steps, key=self._validated.__getitem__)  # the first of equal ones
+        return best, len(steps) - 1 - steps.index(best)
+
+    def _stands_still(self) -> bool:
+        """Whether the config asks for a stop here. It rests on the validations alone, so a resumed run stops alike."""
+        found = self._without_gain() if self.config.stop_after else None
+        return found is not None and found[1] >= (self.config.stop_after or 0)
+
+    def _early_stop(self) -> dict[str, Any] | None:
+        """Return what results.json says of a run that stopped before its last step; None of one that went there."""
+        found = self._without_gain()
+        if found is None or self.step == self.schedule.steps:
+            return None
+        return {"step": self.step, "stop_after": self.config.stop_after, "best_step": found[0], "chosen_on": "val"}
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every
@@ -246,6 +286,8 @@ class Trainer:
             self._save_weights("best")
         self._validated[step] = _or_lowest(headline.miou)
         line = validation_line(evaluation) | watched
+        if self.config.stop_after and (found := self._without_gain()):
+            line["val/without_gain"] = found[1]
         self.run.log(step, line)  # after the weights: a line says that they are there
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
 
@@ -269,6 +311,8 @@ class Trainer:
         )
         meta = {
             "optimiser": numbers,
+            "steps": self.schedule.steps,
+            "network": {"prefix": self._headline_name(), "info": self.network},
             "seconds": self.seconds,
             "skipped": self._all_skipped_images(),
             "skipped_steps": self._skipped_steps,
@@ -325,17 +369,23 @@ class Trainer:
         headline = next(iter(predictors))
         self._save_weights("last")
         best = max(self._validated, key=self._validated.__getitem__, default=None)
+        stop = self._early_stop()
         results = {
             **_figures(self.evaluation, headline),
-            "step": self.schedule.steps,
+            "step": self.step,
             "steps": self.schedule.steps,
             "seconds": self.seconds,
             "seed": self.config.seed,
             "skipped_steps": self._skipped_steps,
             "best": None if best is None else {"step": best, "miou": self._validated[best], "chosen_on": "val"},
+            "early_stop": stop,
             **self.guards.results(),
             **self.about,
         }
+        if stop is not None:
+            asked = f"train.stop_after={stop['stop_after']}"
+            said = f"the run's length was chosen on the val images that score it ({asked})"
+            results["caution"] = "; ".join(filter(None, [results.get("caution"), said]))
         images = self._all_skipped_images()
         named = dict(list(images.items())[:NAMED_SKIPPED])
         results["data"] = {**results.get("data", {}), "skipped": {"count": len(images), "images": named}}
@@ -347,6 +397,12 @@ class Trainer:
         headline = next(iter(self.method.predictors().values()))
         state = gather_whole(headline.state_dict())
         on_first(lambda: self.save_weights(self.run.weights / f"{name}.safetensors", headline, state))
+
+    def _headline_name(self) -> str:
+        """Where the headline's network stands in the method: its tensors in a state begin with this."""
+        headline = next(iter(self.method.predictors().values()))
+        found: str = next(name for name, module in self.method.named_modules() if module is headline)
+        return found
 
     def _all_skipped_images(self) -> dict[str, str]:
         """Images that could not be read, of all processes: id → reason."""

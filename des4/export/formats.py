@@ -6,7 +6,6 @@ was found is written into it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -23,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 import des4
-from des4.build import WeightsInfo, load_weights
+from des4.build import WeightsInfo, load_weights, save_weights, weights_hash
 from des4.engine import EvalConfig, segment_batch
 from des4.export.card import model_card
 from des4.export.network import TRACED, Deployed
@@ -46,7 +45,7 @@ CALIBRATION_IMAGES = 16
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network on its way out. path: of its weights. images: of its training data, for int8."""
+    """A trained network on its way out. path: of its weights or checkpoint. images: of its training data, for int8."""
 
     segmenter: Segmenter
     info: WeightsInfo
@@ -82,7 +81,7 @@ class Model:
             "output": "labels: (N, H, W) class indices; probs: (N, C, H, W)",
             "mean": self.segmenter.mean.tolist(),
             "std": self.segmenter.std.tolist(),
-            "weights_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "weights_sha256": weights_hash(self.path),
         }
 
 
@@ -177,7 +176,7 @@ def _is_of(path: Path, weights: Path) -> bool:
     import onnx
 
     told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
-    return told.get("weights_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
+    return told.get("weights_sha256") == weights_hash(weights)
 
 
 def _remove(path: Path) -> None:
@@ -360,7 +359,10 @@ def _write_openvino(model: Model, path: Path) -> None:
 
 def _write_safetensors(model: Model, path: Path) -> None:
     path.mkdir()
-    shutil.copyfile(model.path, path / "model.safetensors")
+    if model.path.is_dir():  # a checkpoint, which holds the whole training
+        save_weights(path / "model.safetensors", model.segmenter.state_dict(), model.info)
+    else:
+        shutil.copyfile(model.path, path / "model.safetensors")
     (path / "README.md").write_text(model_card(model.path, model.info), encoding="utf-8")
 
 

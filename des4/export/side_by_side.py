@@ -15,6 +15,7 @@ from des4.build import load_weights
 from des4.export.formats import FORMATS, Images, Run, onnx_session, openvino_session
 from des4.export.network import Deployed
 from des4.metrics import Results, confusion_matrix
+from des4.models import Segmenter
 from des4.types import Dataset, RunError
 
 WARM_UP = 2
@@ -68,7 +69,8 @@ def measure(
         measured = []
         for name in progress(candidates):
             path, start = candidates[name]
-            measured.append(_measure(name, _megabytes(path), start(), dataset, ids, reference))
+            size = _megabytes_of(segmenter) if path == weights else _megabytes(path)
+            measured.append(_measure(name, size, start(), dataset, ids, reference))
         return measured
     finally:
         torch.set_num_threads(before)
@@ -121,6 +123,12 @@ def _torch_run(network: Deployed) -> Run:
         return labels.numpy(), probs.numpy()
 
     return run
+
+
+def _megabytes_of(network: Segmenter) -> float:
+    """Size of a network's tensors; its file may hold a whole training."""
+    held: int = sum(tensor.nbytes for tensor in network.state_dict().values())
+    return held / 1e6
 
 
 def _megabytes(path: Path) -> float:

@@ -9,7 +9,6 @@ has to go on.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 import shutil
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import des4
+from des4.build import weights_hash
 from des4.images.georeference import read_georeference
 from des4.images.video import is_video, read_frames
 from des4.images.windows import Decoded, Windows, open_windows, show
@@ -402,7 +402,7 @@ def _settings(predictor: Predictor, outputs: Outputs) -> dict[str, Any]:
     return {
         "des4": des4.__version__,
         "weights": str(predictor.path),
-        "sha256": hashlib.sha256(predictor.path.read_bytes()).hexdigest(),
+        "sha256": weights_hash(predictor.path),
         "classes": list(predictor.classes),
         "eval": predictor.eval.model_dump(mode="json"),
         "tile": predictor.tile,

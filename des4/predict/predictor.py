@@ -16,7 +16,8 @@ from torch import Tensor
 
 from des4.build import load_weights
 from des4.config import Overrides, differences, load_config
-from des4.engine import choose_device, segment_batch
+from des4.engine import Checkpoints, choose_device, segment_batch
+from des4.engine.checkpoint import is_checkpoint, read_meta
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
@@ -45,10 +46,11 @@ NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
 class Predictor:
     """A trained network and what its output means.
 
-    source: a weights file, or a run folder, whose last weights are taken. device: `auto`, `cpu` or `cuda`.
-    Attributes: `path`, of the weights; `classes`, names by index; `palette`, RGB by index; `eval`, how images are
-    segmented; `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut; `batch`, images of
-    one size, or tiles, that go through the network at a time.
+    source: where `weights_file` finds weights: a weights file, a run folder, or a checkpoint of one. device: `auto`,
+    `cpu` or `cuda`.
+    Attributes: `path`, of the weights or the checkpoint; `classes`, names by index; `palette`, RGB by index; `eval`,
+    how images are segmented; `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut;
+    `batch`, images of one size, or tiles, that go through the network at a time.
     Raises WeightsError, or RunError for a run that has no weights yet.
     """
 
@@ -215,15 +217,42 @@ class Predictor:
 
 
 def weights_file(source: str | Path) -> Path:
-    """Return a weights file as it is, and the last weights of a run folder. Raises WeightsError or RunError."""
+    """Return where a network's weights are: a weights file or a checkpoint as it is; of a run folder the newest.
+
+    Those are `weights/last.safetensors` of a finished run. One that was stopped, or is still being trained, has them in
+    its newest checkpoint; which one that is, is told by a warning. Raises WeightsError or RunError.
+    """
     path = Path(source)
     if path.is_file():
         return path
     if not path.is_dir():
         raise WeightsError(f"{path}: no such run folder or weights file")
-    if not (last := path / "weights" / "last.safetensors").is_file():
-        raise RunError(f"{path}: has no weights/last.safetensors; is it a run folder, and has the run finished?")
-    return last
+    newest = path if is_checkpoint(path) else Checkpoints(path / "checkpoints").newest()
+    last = path / "weights" / "last.safetensors"
+    if newest is None or (path / "results.json").is_file():
+        if not last.is_file():
+            raise RunError(f"{path}: has no weights/last.safetensors and no checkpoint; is it a run folder, and has "
+                           "the run come to its first checkpoint?")  # fmt: skip
+        return last
+    _say_where_it_stands(newest)
+    return newest
+
+
+def run_of(weights: Path) -> Path | None:
+    """Return the run folder that weights lie in, as a weights file or a checkpoint; None if they lie in none."""
+    folder = weights.parent.parent
+    inside = weights.parent.name in ("weights", "checkpoints")
+    return folder if inside and (folder / "config.yaml").is_file() else None
+
+
+def _say_where_it_stands(checkpoint: Path) -> None:
+    meta, run = read_meta(checkpoint), run_of(checkpoint)
+    step, steps = meta["step"], meta.get("steps")
+    unfinished = run is not None and not (run / "results.json").is_file()
+    text = f"{run or checkpoint}: the weights are those of step {step}" + (f" of {steps}" if steps else "")
+    if unfinished:
+        text += f", for the run has not finished; it goes on with: des4 train --resume {run}"
+    warnings.warn(text, stacklevel=1)
 
 
 def windows_of(image: Source, name: str = "image", bands: Bands | None = None) -> Windows:

@@ -50,7 +50,7 @@ TABLE: dict[str, set[str]] = {
     "probe": {"build"},
     "cli_predict": {"predict"},
     "cli_probe": {"probe"},
-    "cli_export": {"api", "export"},
+    "cli_export": {"api", "cli_predict", "export"},
     "cli": {"api", "campaign", "demo", "doctor", "paper", "cli_data", "cli_predict", "cli_probe", "cli_export"},
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""

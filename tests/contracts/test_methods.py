@@ -395,6 +395,10 @@ def test_predictors_are_the_methods_own_segmenters_headline_first(
         assert isinstance(segmenter, Segmenter)
         assert segmenter in modules
         assert segmenter(make_batch().labelled.image).shape == (2, 4, 9, 9)
+        # A checkpoint holds the method's state, and a predictor is built from its part of it.
+        (place,) = (known for known, module in method.named_modules() if module is segmenter)
+        state = {key for key in method.state_dict() if key.startswith(f"{place}.")}
+        assert state == {f"{place}.{key}" for key in segmenter.state_dict()}
 
 
 @pytest.mark.parametrize("name", NAMES)

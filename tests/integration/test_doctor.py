@@ -97,7 +97,8 @@ def test_packages_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["supervised", "des4"])
 def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
-    result = run(f"method={method}", *SCENES, *TINY, "train.steps=50", "eval_every=20", "--steps", "2", "--json")
+    measure = ("--steps", "2", "--seconds", "600", "--json")
+    result = run(f"method={method}", *SCENES, *TINY, "train.steps=50", "eval_every=20", *measure)
     data: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == int(any(finding["level"] == "problem" for finding in data["findings"])), result.stdout
     trained = data["dry_run"]
@@ -114,6 +115,15 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
     assert measured["flop_rate"] == pytest.approx(total / measured["step"])
     assert sum(measured["shares"].values()) == pytest.approx(1)
     assert measured["shares"]["data"] == pytest.approx(measured["waiting"] / measured["step"])
+
+
+def test_every_part_of_a_run_is_measured(run: Des4) -> None:
+    arguments = ("method=des4_committee", *SCENES, *TINY, "train.steps=50", "--steps", "1", "--seconds", "600")
+    measured = json.loads(run(*arguments, "--json").stdout)["dry_run"]["measured"]
+    assert [part["share"] for part in measured["parts"]] == [0.6, 0.4]
+    assert measured["step"] == pytest.approx(sum(part["share"] * part["step"] for part in measured["parts"]))
+    assert sum(measured["shares"].values()) == pytest.approx(1)
+    assert "60 % · 40 % of the steps" in run(*arguments).stdout
 
 
 def test_a_method_that_waits_for_the_device_is_told(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:

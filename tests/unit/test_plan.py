@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 import des4
 from des4.config import ConfigError, load_config
+from des4.datasets import FolderConfig, open_files
 from des4.plan import Plan, plan, within_budget
 from des4.types import DataError
 
@@ -45,6 +49,13 @@ def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all("\n" not in line and ": " in line for line in planned.lines())
     assert planned.lines()[0].startswith("method.name=des4: ")
     assert plan({"data": str(photos)}).config == config
+
+
+def test_the_check_draws_the_val_images_that_a_plan_draws(photos: Path) -> None:
+    planned = plan({}, [f"data={photos}"]).config.data
+    assert isinstance(planned, FolderConfig)
+    drawn = [open_files(config).val for config in (planned, FolderConfig(root=photos))]
+    assert len(drawn[0]) == 2 and drawn[0] == drawn[1]
 
 
 def test_every_key_that_is_given_stays(photos: Path) -> None:
@@ -104,6 +115,29 @@ def test_a_budget_becomes_steps_that_the_run_records(photos: Path, tmp_path: Pat
     assert f"planned: train.steps={train['steps']}: a step takes" in log
     again = des4.api.resume(run.dir)
     assert again.results["steps"] == train["steps"]
+
+
+def test_a_budget_counts_every_part_of_a_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        """A step that takes longer in the second part."""
+
+        def __init__(self, method: Any, *_: object, **__: object) -> None:
+            self.method = method
+
+        def __call__(self, batch: object) -> None:
+            sleep(0.02 if self.method.step < self.method.restarts[0] else 0.08)
+
+    monkeypatch.setattr("des4.plan.TrainStep", Slow)
+    given = {"data": str(photos), "method": "des4_committee", "labels_alone": 0.5}
+    planned = within_budget(plan(given, {"minutes": 0.2, **TINY}))
+    (said,) = (line for line in planned.lines() if line.startswith("train.steps="))
+    found = re.search(r"a step takes (0\.\d\d) s in the mean of 2 parts of the run \((0\.\d\d), (0\.\d\d)\)", said)
+    assert found
+    mean, first, second = map(float, found.groups())
+    assert mean == pytest.approx((first + second) / 2, abs=0.011)
+    assert second - first > 0.04
+    assert planned.config.train.steps is not None
+    assert planned.config.train.steps * mean < 12
 
 
 def test_a_budget_without_room_for_a_step_is_refused(photos: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from des4.data_tools.checks.survey import DataCheck
+from des4.datasets.files import share_for_val
 from des4.ops.tail import FEW_VAL
 
 MEMORY = {"resnet101": 8000, "resnet50": 6400, "tf_efficientnet_lite0": 6200}
@@ -34,7 +35,10 @@ EPOCHS, MOST_STEPS, FEWEST_STEPS = 80, 40_000, 500
 """The paper's on VOC, and the number of steps to which the protocol's schedules amount."""
 
 EVALUATIONS, EVAL_SHARE = 10, 0.05
-"""How often a planned training is validated, and the part of its time that this may take at most."""
+"""How often a training is validated, and the part of its time that this may take at most."""
+
+DRAWN_EACH_TIME = 3
+"""Val images of which a picture is drawn at each validation, the first ones."""
 
 PASSES = 8, 2
 """Passes over an image in a step of des4 for a pair, a backward one counted twice, and in the scoring of two models."""
@@ -154,7 +158,7 @@ def _data(check: DataCheck) -> Iterator[Setting]:
     if check.dataset is None or not check.dataset.val_is_drawn:
         return
     total = check.counts["labelled"] + check.counts["val"]
-    share = fraction or round(min(0.3, max(0.1, FEW_VAL / total)), 2)
+    share = fraction or share_for_val(total)
     yield Setting(
         "data.val_fraction",
         share,
@@ -247,13 +251,22 @@ def _schedule(check: DataCheck, seen: _Seen) -> Iterator[Setting]:
 
 def _early(check: DataCheck, seen: _Seen, steps: int, batch: int) -> Setting:
     """Say how often to validate, so that a training shows early what it learns. The time is counted in pixels."""
-    of_step, of_image = PASSES
     area = sum(count * height * width for (height, width), count in check.sizes.items()) / sum(check.sizes.values())
-    training = of_step * steps * batch * seen.crop**2
-    validation = of_image * max(1, check.counts["val"]) * area * seen.resize**2
-    times = max(1, min(EVALUATIONS, int(EVAL_SHARE * training / validation)))
-    share = 100 * times * validation / training
-    return Setting("train.eval_every", -(-steps // times), f"scored {times} times, in about {share:.1g} % of the time")
+    times, share = validations(steps * batch * seen.crop**2, area * seen.resize**2, check.counts["val"])
+    why = f"scored {times} times, in about {100 * share:.1g} % of the time"
+    return Setting("train.eval_every", -(-steps // times), why)
+
+
+def validations(trained: float, area: float, num_val: int) -> tuple[int, float]:
+    """Return how often to validate a training, and the part of its time that this takes, about. Pixels stand for time.
+
+    trained: pixels of all labelled crops of the run. area: pixels of a val image as the network sees it.
+    """
+    of_step, of_image = PASSES
+    scored = max(1, num_val) + min(DRAWN_EACH_TIME, num_val)
+    share = of_image * scored * area / (of_step * trained)
+    times = max(1, min(EVALUATIONS, int(EVAL_SHARE / share)))
+    return times, times * share
 
 
 def _evaluation(seen: _Seen) -> Iterator[Setting]:

@@ -10,6 +10,7 @@ from trees import refusal_of
 
 from des4.data import Loader, ViewsConfig
 from des4.datasets import Folder, FolderConfig, pixel_counts, recognise
+from des4.datasets.files import share_for_val
 from des4.datasets.palettes import distinct_palette, voc_palette
 from des4.types import DataError, ViewSpec
 
@@ -102,12 +103,13 @@ def test_val_is_drawn_from_the_labelled_where_nothing_names_it(tmp_path):
     for number in range(10):
         put(tmp_path, f"{number}", number % 3)
     data = load(tmp_path)
-    assert len(data.val) == 2
+    assert len(data.val) == 3
     assert sorted((*data.labelled, *data.val)) == [str(number) for number in range(10)]
     assert data.val == load(tmp_path).val
-    assert any("2 of the 10" in note for note in data.notes)
+    assert any("3 of the 10" in note for note in data.notes)
     assert any(set(load(tmp_path, val_seed=seed).val) != set(data.val) for seed in range(1, 4))
     assert len(load(tmp_path, val_fraction=0.5).val) == 5
+    assert [share_for_val(masks) for masks in (2, 100, 150, 1000)] == [0.3, 0.2, 0.13, 0.1]
 
 
 def test_classes_are_counted_where_nothing_names_them(root):

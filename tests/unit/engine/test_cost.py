@@ -18,6 +18,8 @@ from des4.engine.cost import (
     fewest_parts,
     matrix_rate,
     memory,
+    parts_of_run,
+    run_cost,
     step_cost,
     time_shares,
 )
@@ -164,6 +166,22 @@ def test_memory_of_weights_gradients_and_moments():
     held = memory(network, optimiser, kept_bytes=100)
     assert held == Memory(trained + frozen + buffers, trained, trained, 100)
     assert held.total == 3 * trained + frozen + buffers + 100
+
+
+def test_parts_of_a_run_are_counted_one_by_one(make_method, make_batch):
+    method, batch = make_method("des4_committee"), make_batch(images=4, group=2)
+    total, second = method.setting.total_steps, method.restarts[0]
+    assert parts_of_run(method) == ((0, second / total), (second, 1 - second / total))
+    assert parts_of_run(make_method("des4")) == ((0, 1.0),)
+    (_, one), (_, two) = run_cost(method, batch)
+    assert method.step == 0
+    assert (one.flops.plain == 0) and two.flops.plain > 0  # the committee is asked in the second part alone
+    trained = sum(parameter.nbytes for parameter in method.parameters() if parameter.requires_grad)
+    most = 1.25 * (2 * trained + max(one.kept_bytes, two.kept_bytes))
+    least = 1.25 * (2 * trained + min(one.kept_bytes, two.kept_bytes))
+    assert one.kept_bytes != two.kept_bytes
+    assert fewest_parts(method, batch, most, "fp32", 1) == 1
+    assert fewest_parts(method, batch, least, "fp32", 1) == 2
 
 
 def make_step(method, batch):

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from des4.engine import (
     build_optimiser,
     choose_device,
 )  # fmt: skip
+from des4.engine.checkpoint import read_meta
 from des4.engine.drift import DriftGuard
 from des4.methods import Method
 from des4.models import TargetTally
@@ -104,7 +106,7 @@ def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, 
     return Trainer(
         method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
         device=CPU, save_weights=save_weights, clip=optim.clip, parts=config.accumulate,
-        about={"method": "toy", "tail_classes": ["dark"]}, guards=guards,
+        about={"method": "toy", "tail_classes": ["dark"], "caution": None}, guards=guards,
         evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
     )  # fmt: skip
 
@@ -252,6 +254,61 @@ def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
     assert rows[-1]["held_out/teacher/miou"] == results["held_out"]["models"]["teacher"]["miou"]
     plain = trainer(new_run("without")).fit()
     assert (plain["truth"], plain["held_out"], plain["drift"]) == (None, None, None)
+
+
+STILL = {"steps": 20, "optim": OptimConfig(lr=1e-9), "eval_every": 2, "stop_after": 2, "checkpoint_every": 3}
+"""A run that learns nothing, so that every validation gives one score."""
+
+
+def test_a_run_that_stands_still_stops_early_if_it_is_asked_to(new_run):
+    results = trainer(run := new_run(), method=(method := Toy()), **STILL).fit()
+    assert (results["step"], results["steps"], method.step) == (6, 20, 6)
+    assert results["early_stop"] == {"step": 6, "stop_after": 2, "best_step": 2, "chosen_on": "val"}
+    assert results["caution"] == ("the run's length was chosen on the val images that score it (train.stop_after=2)")
+    assert [row["val/without_gain"] for row in run.metrics() if "val/without_gain" in row] == [0, 1, 2]
+    assert same(load_file(run.weights / "last.safetensors"), method.teacher.state_dict())
+    log = (run.path / "train.log").read_text()
+    assert "stopped early at step 6/20: 2 validations without a better mIoU than that of step 2" in log
+    assert {**trainer(run, **STILL).fit(), "seconds": 0} == {**results, "seconds": 0}  # nothing is trained again
+    onwards = trainer(run, **{**STILL, "stop_after": None}).fit()
+    assert (onwards["step"], onwards["early_stop"], onwards["caution"]) == (20, None, None)
+    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("last", [4, 5])
+def test_an_early_stop_is_the_same_after_a_kill(new_run, last):
+    """In the middle of a part, and between the step it stops at and the validation that says so."""
+    trainer(whole := new_run("whole"), method=(straight := Toy()), **STILL).fit()
+    with pytest.raises(Interrupted):
+        trainer(halves := new_run("halves"), loader=Numbered(on_batch=signal_at(last, signal.SIGTERM)), **STILL).fit()
+    trainer(halves, method=(resumed := Toy()), **STILL).fit()
+    assert same(straight.state_dict(), resumed.state_dict())
+    assert comparable(whole) == comparable(halves)
+    assert {**halves.results(), "seconds": 0} == {**whole.results(), "seconds": 0}
+
+
+def test_a_method_that_learns_in_parts_comes_to_its_last_one(new_run):
+    learner = trainer(run := new_run(), **STILL)
+    learner.schedule = PolySchedule(20, 0.9, restarts=(9,))
+    results = learner.fit()
+    assert results["early_stop"] == {"step": 14, "stop_after": 2, "best_step": 10, "chosen_on": "val"}
+    log = (run.path / "train.log").read_text()
+    assert re.search(r"step 5/20 .* min left at most at the pace of part 1 of 2\n", log)
+    assert re.search(r"step 11/20 .* min left at most\n", log)
+
+
+def test_an_early_stop_needs_validations():
+    with pytest.raises(ValueError, match="with eval_every=0 there is one alone"):
+        TrainConfig(steps=3, eval_every=0, stop_after=2)
+
+
+def test_a_checkpoint_says_how_the_network_in_it_is_built(new_run):
+    learner = trainer(run := new_run(), evaluate=False)
+    learner.network = {"classes": 2}
+    learner.fit()
+    meta = read_meta(run.checkpoints / "step-10")
+    assert (meta["step"], meta["steps"]) == (10, 10)
+    assert meta["network"] == {"prefix": "teacher", "info": {"classes": 2}}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])

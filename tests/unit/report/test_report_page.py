@@ -49,6 +49,16 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
     assert page.index("Samples of") < page.index("by hand")
 
 
+def test_a_run_that_stopped_early_says_who_chose_its_length(make_run: MakeRun) -> None:
+    run = make_run()
+    results = run.results()
+    results["early_stop"] = {"step": results["step"], "stop_after": 3, "best_step": 40, "chosen_on": "val"}
+    run.write_results(results | {"steps": 9999})
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"Stopped early, at step {results['step']} of 9999: 3 validations brought no better mIoU" in page
+    assert "chose the length" in page and "not finished" not in page
+
+
 def test_coverage_is_shown_where_there_is_a_threshold(make_run: MakeRun) -> None:
     run = make_run()
     assert "<th>coverage</th>" not in write_report(run).read_text(encoding="utf-8")
