@@ -71,13 +71,12 @@ class PaperTable:
             return [[self.unit, *(column[0] for column in columns)]] + [
                 [name, *(column[number] for column in columns)] for number, name in enumerate(self.columns, 1)
             ]
-        how = {row.name: row.how for row in self.rows}
-        return [[self.unit, *self.columns, "here"], *([name, *cells, how.get(name, "")] for name, cells in lines)]
+        return [[self.unit, *self.columns], *([name, *cells] for name, cells in lines)]
 
     @property
     def said(self) -> list[str]:
-        """What stands below it."""
-        return [*(f"{row.name}: {row.how}" for row in self.rows if self.by_class), *self.notes]
+        """What stands below it: what trains each row here, and notes."""
+        return [*(f"{row.name}: {row.how}" for row in self.rows), *self.notes]
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,6 @@ class PaperReport:
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [Text(self.about)]
         for table in self.tables:
-            laid_out = as_table(table.laid_out())
-            laid_out.columns[-1].overflow = "fold"  # settings are to be copied
-            lines += [Text(f"\n{table.heading}", style="bold"), laid_out]
+            lines += [Text(f"\n{table.heading}", style="bold"), as_table(table.laid_out())]
             lines += [Text(text, style="dim") for text in table.said]
         return Lines(*lines, *(Text(f"! not counted: {text}", style="yellow") for text in self.left_out))
