@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 THREADS ?= 1
+# Test processes: as many as cores, up to four. Each gets THREADS threads.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-all lint bench docs clean
 
@@ -10,10 +13,10 @@ demo: $(VENV)/installed
 	$(BIN)/des4 demo
 
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$(THREADS) $(PYTEST)
 
 test-all: $(VENV)/installed-dev
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=$(THREADS) $(PYTEST) -m "not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
