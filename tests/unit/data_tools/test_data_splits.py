@@ -241,7 +241,7 @@ def test_val_that_was_drawn_is_written_too(tmp_path):
         put(tmp_path / "data" / "images" / f"{number}.jpg", photo(".jpg"))
         put(tmp_path / "data" / "masks" / f"{number}.png", index_mask(0, 1))
     data = Folder(FolderConfig(root=tmp_path / "data"))
-    assert len(data.val) == 2
+    assert len(data.val) == 3  # 30 % of ten
     draws, _ = written(tmp_path / "lists", data)
     assert tuple(name for name, _ in read_list(tmp_path / "lists" / "val.txt")) == data.val
     assert not {i for one in draws for i in (*one.labelled, *one.unlabelled)} & set(data.val)
