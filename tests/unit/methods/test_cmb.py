@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from des4.methods.ingredients.classmix import class_mixed
-from des4.types import IGNORE, Batch, ConfigError, Labelled, Mix, StrongView, Unlabelled
+from des4.types import IGNORE, ConfigError
 
 Make = Callable[..., Any]
 EARLY = {"memory_threshold": 0.0, "warm_up": 0.0, "dim": 8, "queue": 32, "anchors": 100}
@@ -156,24 +156,3 @@ def test_a_background_has_to_exist(make_method: Make) -> None:
     assert make_method("cmb", background_class=3)
     with pytest.raises(ConfigError, match="background_class=4: there are 4 classes"):
         make_method("cmb", background_class=4)
-
-
-def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
-    from des4.methods.cmb import CMB, CMBConfig
-    from des4.models import ModelConfig, build_segmenter
-
-    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
-    setting = make_setting(
-        classes=("no", "yes"),
-        pixel_counts=torch.tensor([9, 1]),
-        make_segmenter=lambda head: build_segmenter(model, 2, head),
-    )
-    torch.manual_seed(0)
-    method = CMB(CMBConfig(**EARLY), setting).train()
-    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
-    view = StrongView(image, Mix(torch.tensor([1, 0]), torch.zeros_like(valid), 2))
-    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view, view), valid, keys + 5))
-    for _ in range(2):
-        terms = method(batch)
-        method.after_step()
-    assert all(term.isfinite() and term > 0 for term in terms.values())

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from des4.methods.ingredients.pixel_pairs import pixel_pairs
-from des4.types import IGNORE, Batch, ConfigError, Labelled, Mix, StrongView, Unlabelled
+from des4.types import IGNORE, Batch, ConfigError, StrongView, Unlabelled
 
 Make = Callable[..., Any]
 
@@ -60,21 +60,3 @@ def test_the_same_image_twice_is_consistent_and_another_is_not(make_method: Make
 def test_a_lone_image_has_nothing_to_be_held_against(make_method: Make, make_batch: Make) -> None:
     with pytest.raises(ConfigError, match="unlabelled_batch_size"):
         make_method("pc2seg").losses(make_batch(images=1))
-
-
-def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
-    from des4.methods.pc2seg import PC2Seg, PC2SegConfig
-    from des4.models import ModelConfig, build_segmenter
-
-    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
-    setting = make_setting(
-        classes=("no", "yes"),
-        pixel_counts=torch.tensor([9, 1]),
-        make_segmenter=lambda head: build_segmenter(model, 2, head),
-    )
-    torch.manual_seed(0)
-    method = PC2Seg(PC2SegConfig(), setting).train()
-    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
-    view = StrongView(1 - image, Mix(torch.tensor([1, 0]), torch.zeros_like(valid), 2))
-    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view,), valid, keys + 5))
-    assert all(term.isfinite() and term > 0 for term in method(batch).values())

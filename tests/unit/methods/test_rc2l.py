@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.types import IGNORE, Batch, Labelled, Mix, StrongView, Unlabelled
+from des4.types import IGNORE, Batch, StrongView, Unlabelled
 
 Make = Callable[..., Any]
 
@@ -113,21 +113,3 @@ def test_without_regions_there_is_nothing_to_say(sure: Make, make_batch: Make) -
     terms = method.losses(make_batch())
     assert terms["masks"] == terms["mask_contrast"] == terms["feature_contrast"] == 0
     assert method.stats()["regions"] == 0
-
-
-def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
-    from des4.methods.rc2l import RC2L, RC2LConfig
-    from des4.models import ModelConfig, build_segmenter
-
-    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
-    setting = make_setting(
-        classes=("no", "yes"),
-        pixel_counts=torch.tensor([9, 1]),
-        make_segmenter=lambda head: build_segmenter(model, 2, head),
-    )
-    torch.manual_seed(0)
-    method = RC2L(RC2LConfig(), setting).train()
-    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
-    view = StrongView(image, Mix(torch.tensor([1, 0]), torch.zeros_like(valid), 2))
-    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view,), valid, keys + 5))
-    assert all(term.isfinite() and term >= 0 for term in method(batch).values())

@@ -155,26 +155,3 @@ def test_the_projection_of_the_teacher_is_the_average_of_the_students(trained: M
     for name, moved in method.teacher_projection.named_parameters():
         old, new = before.teacher_projection.get_parameter(name), method.student_projection.get_parameter(name)
         torch.testing.assert_close(moved.detach(), momentum * old + (1 - momentum) * new)
-
-
-def test_it_is_for_two_classes_as_well(make_setting: Make) -> None:
-    from des4.methods.u2pl import U2PL, U2PLConfig
-    from des4.models import ModelConfig, build_segmenter
-    from des4.types import Batch, Labelled, Mix, StrongView, Unlabelled
-
-    model = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
-    setting = make_setting(
-        classes=("no", "yes"),
-        pixel_counts=torch.tensor([9, 1]),
-        make_segmenter=lambda head: build_segmenter(model, 2, head),
-    )
-    torch.manual_seed(0)
-    method = U2PL(U2PLConfig(**SMALL, anchor_threshold=0.0), setting).train()
-    image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
-    box = torch.zeros(2, 33, 33, dtype=torch.bool)
-    view = StrongView(image, Mix(torch.tensor([1, 0]), box, 2))
-    batch = Batch(Labelled(image, (image[:, 0] > 0.5).long(), keys), Unlabelled(image, (view,), valid, keys + 5))
-    for _ in range(2):
-        terms = method(batch)
-        method.after_step()
-    assert all(term.isfinite() and term > 0 for term in terms.values())
