@@ -18,16 +18,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
 from itertools import accumulate, pairwise
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.data.class_pixels import class_pixels
 from des4.data.order import Order
 from des4.ops.tail import tail_classes
-from des4.types import Config, DataError, Dataset
+from des4.types import Config, Dataset
 
 COPY = 1 << 32
 """A further copy of an image in an epoch is cut and recoloured as if it were so many epochs later."""
@@ -60,7 +60,7 @@ class Balance:
 
     def __init__(self, config: BalanceConfig, dataset: Dataset) -> None:
         self.config = config
-        pixels = _pixels(dataset)
+        pixels = dict(class_pixels(dataset, dataset.labelled))
         self.shown = {sample_id: (counts > 0).nonzero().flatten().tolist() for sample_id, counts in pixels.items()}
         total = torch.stack(list(pixels.values())).sum(0) if pixels else torch.zeros(len(dataset.classes))
         ids = sorted(self.shown)
@@ -85,16 +85,6 @@ class Balance:
     def is_rare(self, label: Tensor) -> Tensor:
         """Where a label (H, W) uint8 is a rare class: (H, W) bool."""
         return torch.isin(label, self.rare)
-
-
-def _pixels(dataset: Dataset) -> dict[str, Tensor]:
-    """Pixels of each class, (C,), in each labelled mask that can be read."""
-    found = {}
-    for sample_id in dataset.labelled:
-        with suppress(DataError) if dataset.skip_broken else nullcontext():
-            label = dataset.label(sample_id).flatten()
-            found[sample_id] = torch.bincount(label, minlength=256)[: len(dataset.classes)]
-    return found
 
 
 def repeat_factors(shown: Mapping[str, Iterable[int]], threshold: float) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -11,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.data.class_pixels import class_pixels
 from des4.datasets.camvid import Camvid, CamvidConfig
 from des4.datasets.cityscapes import Cityscapes, CityscapesConfig
 from des4.datasets.coco import Coco, CocoConfig
@@ -23,7 +23,7 @@ from des4.datasets.lists import content_hash
 from des4.datasets.protocols import recognise_lists
 from des4.datasets.scenes import Scenes, ScenesConfig
 from des4.datasets.voc import Voc, VocConfig
-from des4.types import Config, DataError, Dataset
+from des4.types import Config, Dataset
 
 FORMATS: dict[str, type[FileDataset]] = {
     "voc": Voc,
@@ -72,12 +72,8 @@ def pixel_counts(dataset: Dataset, ids: Iterable[str]) -> Tensor:
 
     Raises DataError where a mask cannot be read, unless the data set skips such samples.
     """
-    num_classes = len(dataset.classes)
-    counts = torch.zeros(num_classes, dtype=torch.int64)
-    for sample_id in ids:
-        with suppress(DataError) if dataset.skip_broken else nullcontext():
-            counts += torch.bincount(dataset.label(sample_id).flatten(), minlength=256)[:num_classes]
-    return counts
+    none = torch.zeros(len(dataset.classes), dtype=torch.int64)
+    return sum((counts for _, counts in class_pixels(dataset, ids)), start=none)
 
 
 __all__ = [
