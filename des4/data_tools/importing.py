@@ -312,8 +312,10 @@ def _write(foreign: Foreign, source: Path, out: Path, uncovered: Uncovered, walk
     done.classes = table.classes
     if not seen:
         raise DataError(
-            f"{source}: none of the {foreign.count} images of this data set is there"
-            + (f", such as {done.missing[0]}; put them there" if done.missing else "; give the folder that holds it")
+            f"{source}: none of the {foreign.count} images of this data set is there, such as {done.missing[0]}; put "
+            "them there"
+            if done.missing
+            else f"{source}: is {foreign.title}, and no image of it is there; put the images where it says they are"
         )
     if not masks:
         lost = ", ".join(f"{count} {what}" for what, count in sorted(done.lost.items()))
