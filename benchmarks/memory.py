@@ -1,7 +1,7 @@
-"""Bytes that a step of DeS4 keeps for its backward pass, per pixel of a crop and pair of images; its FLOPs and network.
+"""Bytes that a first step of a method keeps for its backward pass, per pixel of a crop and pair of images; its FLOPs and network.
 
 python benchmarks/memory.py [--encoder NAME …] [--crop N] [--batch N] [--channels N] [--stride N] [--checkpointing]
-                           [--precision NAME]
+                           [--precision NAME] [--method NAME]
 
 Counted, not measured, by des4.engine.cost. So any machine gives the same figure. `des4 data check` sizes
 batches by it (MEMORY in des4/data_tools/checks/advice.py).
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--stride", type=int, default=16)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--method", default="des4_committee", help="the planned one by default")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     args = parser.parse_args()
     for encoder in args.encoder:
@@ -38,7 +39,7 @@ def main() -> None:
             channels=args.channels,
             checkpointing=args.checkpointing,
         )
-        method = make_method("des4", model, torch.ones(NUM_CLASSES))
+        method = make_method(args.method, model, torch.ones(NUM_CLASSES))
         cost = step_cost(method, make_batch(args.batch, args.crop), args.precision)
         encoder_size, size = (
             sum(p.numel() for p in part.parameters()) / 1e6 for part in (method.student.encoder, method.student)

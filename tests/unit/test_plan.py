@@ -41,13 +41,13 @@ def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("des4.data_tools.checks.advice.torch.cuda.is_available", lambda: False)
     planned = plan({}, [f"data={photos}"])
     config = planned.config
-    assert (config.method.name, config.model.encoder, config.optim.name) == ("des4", "tf_efficientnet_lite0", "adamw")
+    assert (config.method.name, config.model.encoder, config.optim.name) == ("des4_committee", "tf_efficientnet_lite0", "adamw")
     assert (config.views.crop, config.train.steps, config.train.batch_size) == ((81, 81), 500, 4)
     assert config.train.eval_every == 50
     assert {"method.name", "views.crop_size", "train.steps", "model.weights"} <= decided(planned).keys()
     assert not {"data.name", "data.root"} & decided(planned).keys()
     assert all("\n" not in line and ": " in line for line in planned.lines())
-    assert planned.lines()[0].startswith("method.name=des4: ")
+    assert planned.lines()[0].startswith("method.name=des4_committee: ")
     assert plan({"data": str(photos)}).config == config
 
 
@@ -64,7 +64,7 @@ def test_every_key_that_is_given_stays(photos: Path) -> None:
     assert planned.config.train.eval_every == 0
     assert not {"method.name", "views.crop_size", "train.eval_every"} & decided(planned).keys()
     other = plan({}, [f"data={photos}", "model=resnet18", "optim.name=sgd", "steps=7"])
-    default = load_config({"method": "des4", "data": str(photos)})
+    default = load_config({"method": "des4_committee", "data": str(photos)})
     assert other.config.model == default.model.model_copy(update={"encoder": "resnet18"})
     assert (other.config.optim, other.config.train.steps) == (default.optim, 7)
 
@@ -111,7 +111,7 @@ def test_a_budget_becomes_steps_that_the_run_records(photos: Path, tmp_path: Pat
     assert 1 <= train["eval_every"] <= train["steps"]
     assert "# planned: train.steps=" in text
     log = (run.dir / "train.log").read_text()
-    assert "planned: method.name=des4: it learns from" in log
+    assert "planned: method.name=des4_committee: it learns from" in log
     assert f"planned: train.steps={train['steps']}: a step takes" in log
     again = des4.api.resume(run.dir)
     assert again.results["steps"] == train["steps"]

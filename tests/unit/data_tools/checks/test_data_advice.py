@@ -86,7 +86,7 @@ def test_memory_decides_about_parts_and_encoder():
 
 def test_without_unlabelled_images_training_is_supervised():
     assert values(data(SIZES["voc"], unlabelled=0), CPU)["method.name"] == "supervised"
-    assert values(data(SIZES["voc"]), CPU)["method.name"] == "des4"
+    assert values(data(SIZES["voc"]), CPU)["method.name"] == "des4_committee"
 
 
 def test_data_without_a_readable_image_get_no_suggestion():
