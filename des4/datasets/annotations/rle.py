@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from des4.datasets.annotations.regions import Integers, RegionError
 
+_LENGTH_SIZES = (3, 4, 8, 16)
+"""Bits of the lengths that a stream of ours has."""
 _LONGEST_COUNT = 12
 """Groups of 5 bits that an int64 holds."""
 
@@ -62,6 +64,23 @@ def unpacked_words(packed: NDArray[np.uint8], num_words: int) -> NDArray[np.uint
         words[done : done + length] = stream.take(8) if repeated else stream.take_bytes(length)
         done += length
     return words
+
+
+def packed_words(words: NDArray[np.uint8]) -> list[int]:
+    """Write 8-bit words as such a stream, of runs alone: its bytes, as Label Studio's JSON lists them."""
+    starts = np.flatnonzero(np.diff(words, prepend=np.int16(-1)))
+    lengths = np.diff(starts, append=len(words))
+    bits = [f"{len(words):032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in _LENGTH_SIZES)]
+    for word, length in zip(words[starts].tolist(), lengths.tolist(), strict=True):
+        left = length
+        while left:
+            kind = next((n for n, size in enumerate(_LENGTH_SIZES) if left <= 1 << size), len(_LENGTH_SIZES) - 1)
+            taken = min(left, 1 << _LENGTH_SIZES[kind])
+            bits.append(f"1{kind:02b}{taken - 1:0{_LENGTH_SIZES[kind]}b}{word:08b}")
+            left -= taken
+    stream = "".join(bits)
+    stream += "0" * (-len(stream) % 8)
+    return list(int(stream, 2).to_bytes(len(stream) // 8))
 
 
 class _Bits:
