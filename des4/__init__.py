@@ -15,13 +15,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from des4.acquisition import choose_next
     from des4.api import Run, evaluate, load, train
     from des4.types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["Run", "UserError", "__version__", "evaluate", "load", "train"]
+__all__ = ["Run", "UserError", "__version__", "choose_next", "evaluate", "load", "train"]
 
-_HOMES = {"Run": "des4.api", "UserError": "des4.types", "evaluate": "des4.api", "load": "des4.api", "train": "des4.api"}
+_HOMES = {
+    "Run": "des4.api",
+    "UserError": "des4.types",
+    "choose_next": "des4.acquisition",
+    "evaluate": "des4.api",
+    "load": "des4.api",
+    "train": "des4.api",
+}
 _PACKAGES = ("data", "engine", "losses", "methods", "metrics", "models", "ops", "report")
 
 

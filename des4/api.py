@@ -17,6 +17,7 @@ from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
+from des4.data_tools.checks.inspection import Role
 from des4.engine import Evaluator, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
@@ -139,10 +140,11 @@ def data_of(
     source: str | Path,
     data: str | Path | Mapping[str, Any] | None = None,
     overrides: Overrides = (),
+    roles: Sequence[Role] = ("val",),
 ) -> tuple[Dataset, RunConfig]:
-    """Open the data a model is to be scored on; parameters and errors as of `evaluate`."""
+    """Open the data a model is to be scored on; parameters and errors as of `evaluate`. roles: of samples to check."""
     config = _evaluation_config(predictor, source, data, overrides)
-    dataset = build.dataset(config, ("val",), predictor.info.bands)
+    dataset = build.dataset(config, roles, predictor.info.bands)
     if tuple(dataset.classes) != predictor.classes:
         theirs, ours = ", ".join(dataset.classes), ", ".join(predictor.classes)
         raise DataError(f"the data has the classes {theirs}, the model {ours}; name the model's with data.classes=FILE")

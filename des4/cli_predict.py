@@ -72,7 +72,7 @@ def predict(
     predictor.configure(settings)
     predictor.tile, predictor.batch = tile or predictor.tile, batch or predictor.batch
     name = run.resolve().name if run.is_dir() else run.stem
-    with _bar() as (expect, progress):
+    with bar("predicting") as (expect, progress):
         summary = predict_files(
             predictor,
             files,
@@ -94,13 +94,13 @@ def predict(
 
 
 @contextmanager
-def _bar() -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
+def bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
     """Yield what takes the number of images, and the part of one that has been done; on a terminal, show a bar."""
     console = Console(stderr=True)
-    columns = (TextColumn("predicting"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("predicting", total=None)
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
         yield (
-            lambda images: bar.update(task, total=images),
-            lambda share: bar.update(task, advance=share),
+            lambda images: shown.update(task, total=images),
+            lambda share: shown.update(task, advance=share),
         )

@@ -33,6 +33,9 @@ MIN_SHARE = 1e-3
 EPSILON = 1e-3
 """ε above: a class that nobody has labelled counts as a thousandth of an image."""
 
+_BLOCK = 4096
+"""Images that are compared with the labelled ones at a time."""
+
 Floats = NDArray[np.float32]
 
 
@@ -147,7 +150,7 @@ def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced"
 
 
 def gain_of(shares: Floats, images: NDArray[np.float64]) -> Floats:
-    """r of images: shares (N, C) of their classes, images (C,) of each class that are labelled. Returns (N,)."""
+    """R of images: shares (N, C) of their classes, images (C,) of each class that are labelled. Returns (N,)."""
     weight = (1 / (images + EPSILON)).astype(np.float32)
     gain: Floats = np.log1p(shares * weight).mean(1)
     return gain
@@ -164,10 +167,12 @@ def _nearest(features: Floats, others: Floats) -> tuple[Floats, NDArray[np.int64
     """Return the distance of each image to the nearest of the others, (N,), and which it is; -1 without others."""
     distance = np.full(len(features), np.inf, np.float32)
     nearest = np.full(len(features), -1, np.int64)
-    for number, other in enumerate(others):
-        away = _distances(features, other)
-        closer = away < distance
-        distance[closer], nearest[closer] = away[closer], number
+    if len(others):
+        lengths = np.square(others).sum(1)
+        for start in range(0, len(features), _BLOCK):
+            block = features[start : start + _BLOCK]
+            nearest[start : start + _BLOCK] = (lengths - 2 * block @ others.T).argmin(1)
+        distance = _distances(features, others[nearest])
     return distance, nearest
 
 

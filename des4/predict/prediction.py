@@ -51,6 +51,11 @@ class Prediction:
         return self._kept(self._probs, "probabilities")
 
     @property
+    def has_entropy(self) -> bool:
+        """Whether entropies were kept."""
+        return self._entropy is not None
+
+    @property
     def entropy(self) -> NDArray[np.float32]:
         """(H, W) entropy of each pixel in nats, in [0, log C]. Raises DataError where it was not kept."""
         return self._kept(self._entropy, "entropies")
@@ -70,7 +75,7 @@ class Prediction:
 
     def overlay(self, alpha: float = 0.5) -> Image.Image:
         """The image under the colours of the classes; `alpha` in [0, 1] is their part. A large image is reduced."""
-        picture, labels = self._reduced(OVERLAY_PIXELS)
+        picture, labels = self.reduced(OVERLAY_PIXELS)
         return Image.fromarray(pictures.overlay(picture, labels, self.palette, alpha))
 
     def save(self, path: str | Path, what: Kind = "labels") -> Path:
@@ -102,12 +107,12 @@ class Prediction:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the image, its classes, and their names."""
-        picture, labels = self._reduced(SHOWN_SIDE**2)
+        picture, labels = self.reduced(SHOWN_SIDE**2)
         buffer = io.BytesIO()
         pictures.grid([[picture, labels]], ["image", "prediction"], self.palette, self.classes, buffer)
         return buffer.getvalue()
 
-    def _reduced(self, pixels: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    def reduced(self, pixels: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return the image and its labels with at most so many pixels."""
         step = reduction(self._image.size, pixels)
         height, width = self._image.size

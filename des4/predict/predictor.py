@@ -95,6 +95,10 @@ class Predictor:
             return list(self.stream(images, probs))
         return self._collect(windows_of(images, bands=self.info.bands), probs)
 
+    def segment_opened(self, image: Windows, probs: bool | None = None) -> Prediction:
+        """Segment an image that is open already, as `segment` does. Raises DataError."""
+        return self._collect(image, probs)
+
     def stream(self, images: Iterable[Source], probs: bool | None = None) -> Iterator[Prediction]:
         """Segment images one after the other, as `segment` does: never more than `batch` of them are in memory."""
         sources = (windows_of(image, str(number), self.info.bands) for number, image in enumerate(images))

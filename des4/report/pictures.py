@@ -58,7 +58,7 @@ def grid(
         raise ValueError(f"a grid needs rows of {len(columns)} pictures ({', '.join(columns)})")
     if captions and len(captions) != len(rows):
         raise ValueError(f"{len(captions)} captions for {len(rows)} rows")
-    regular, bold = (_font(name) for name in ("DejaVuSans", "DejaVuSans-Bold"))
+    regular, bold = (font(name) for name in ("DejaVuSans", "DejaVuSans-Bold"))
     pictures = [[_fit(cell, palette) for cell in row] for row in rows]
     width = GAP + len(columns) * (CELL + GAP)
     present = set().union(*(np.unique(cell).tolist() for row in rows for cell in row if cell.ndim == 2))
@@ -112,6 +112,6 @@ def _flow(lengths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], in
     return places, y + TEXT
 
 
-def _font(name: str) -> ImageFont.FreeTypeFont:
+def font(name: str) -> ImageFont.FreeTypeFont:
     """Load the face of the diagrams, which comes with matplotlib."""
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", f"{name}.ttf")), TEXT)

@@ -44,14 +44,27 @@ TABLE: dict[str, set[str]] = {
     "api": {"config", "build", "continuation", "plan", "predict", "report"},
     "campaign": {"config", "data_tools", "methods", "report", "runlog", "types"},
     "paper": {"config", "datasets", "methods", "report", "runlog", "types"},
+    "acquisition": {"api"},
     "demo": {"api"},
     "cli_data": {"config", "data_tools", "report", "types"},
     "export": {"build"},
     "probe": {"build"},
     "cli_predict": {"predict"},
     "cli_probe": {"probe"},
+    "cli_next": {"acquisition", "cli_predict"},
     "cli_export": {"api", "cli_predict", "export"},
-    "cli": {"api", "campaign", "demo", "doctor", "paper", "cli_data", "cli_predict", "cli_probe", "cli_export"},
+    "cli": {
+        "api",
+        "campaign",
+        "demo",
+        "doctor",
+        "paper",
+        "cli_data",
+        "cli_next",
+        "cli_predict",
+        "cli_probe",
+        "cli_export",
+    },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
 
