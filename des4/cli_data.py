@@ -197,6 +197,32 @@ def import_(
 
 
 @app.command()
+def masks(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A folder of drawn masks: labelme, Label Studio, CVAT …")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the PNGs go; no file in it is replaced.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the data, e.g. data.background=ignore.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class names in the order of their numbers; else the data's.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data; else recognised.")] = None,
+) -> None:
+    """Write the masks of a data set in any format as PNGs of class indices. Changes nothing in DATA."""
+    from des4.data_tools.mask_folder import write_masks
+    from des4.datasets import open_files
+    from des4.datasets.class_files import read_classes
+
+    dataset = open_files(_files_config(data, format, settings or []))
+    names = read_classes(classes).names if classes else None
+    count = write_masks(dataset, out, names, _progress("drawing masks"))
+    print(f"{count} masks, written to {out}")
+    print("next: put them into masks/ of your data, and des4 data check DATA")
+
+
+@app.command()
 def shard(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of images; of a data folder, its images.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the shards go; a new or empty folder.")],

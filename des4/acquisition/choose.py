@@ -77,8 +77,8 @@ def choose_next(
     """Pick the images to label next, with the network of a run, and write them into a folder.
 
     run: a run folder, weights file or checkpoint, or its predictor. paths: images, folders and patterns to pick from;
-    none: the unlabelled images of the run's own data, or of `data`. overrides: of `data` and `eval` settings. out: a new
-    folder; None: `next/<run>`, or the next free one. resume: go on with a scoring that was stopped. expect: called with
+    none: the unlabelled images of the run's own data, or of `data`. overrides: of `data` and `eval` settings. out: a
+    new folder; None: `next/<run>`, or the next free one. resume: go on with a scoring that was stopped. expect: called with
     the number of images; progress: with the part of one that is done. Raises ConfigError, DataError, RunError or
     WeightsError.
     """
@@ -151,7 +151,7 @@ def _dataset(
     has_paths: bool,
     notes: list[str],
 ) -> Dataset | None:
-    """Open the data that say what is labelled; None for a lone weights file. Puts `eval` settings into the predictor."""
+    """Open the data that say what is labelled; None for a lone weights file. Sets the predictor's `eval`."""
     if data is None and run_of(predictor.path) is None:
         if not has_paths:
             raise RunError(f"{source}: lies in no run folder, so its data are not known; give data=FOLDER, or images")

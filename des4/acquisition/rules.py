@@ -1,8 +1,8 @@
 """From scores of images to a batch of them, and the reason for each. Numbers alone: no network, no file.
 
 Every image has
-- its doubt u: entropy of a pixel as a share of log C, averaged over the pixels of each predicted class and then over the
-  classes, so that a large class that is easy does not hide a small one that is not. Classes below MIN_SHARE of the
+- its doubt u: entropy of a pixel as a share of log C, averaged over the pixels of each predicted class and then over
+  the classes, so that a large class that is easy does not hide a small one that is not. Classes below MIN_SHARE of the
   pixels are left out;
 - its gain r: the mean over the classes of log(1 + s_c / (n_c + ε)), s_c being the predicted share of class c and n_c
   the sum of its shares in the labelled images: by how much, relatively, the labelled pixels of each class would grow.
@@ -57,7 +57,8 @@ class Scores:
     def counted(self) -> NDArray[np.bool_]:
         """Which classes are taken for seen, (N, C); the largest of each image always is."""
         largest = self.shares >= self.shares.max(1, keepdims=True)
-        return (self.shares >= MIN_SHARE) | largest
+        counted: NDArray[np.bool_] = (self.shares >= MIN_SHARE) | largest
+        return counted
 
     @property
     def doubt(self) -> Floats:
@@ -116,7 +117,7 @@ def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced"
         gain_rank, distance_rank = ranks(gain, left), ranks(distance, left)
         largest = float(distance[left].max())
         near = distance / largest if 0 < largest < math.inf else np.ones(total, np.float32)
-        values = {
+        values: dict[str, Floats] = {
             "balanced": near * (doubt_rank + gain_rank) / 2,
             "entropy": doubt,
             "rarity": gain,
@@ -160,7 +161,7 @@ def ranks(values: Floats, among: NDArray[np.bool_] | None = None) -> Floats:
     """Return for each value (N,) the part of those in `among`, or of all, that are smaller; ties share their mean."""
     pool = np.sort(values if among is None else values[among])
     below = np.searchsorted(pool, values, "left") + np.searchsorted(pool, values, "right")
-    return ((below - 1) / 2 / max(len(pool) - 1, 1)).clip(0, 1).astype(np.float32)  # type: ignore[no-any-return]
+    return ((below - 1) / 2 / max(len(pool) - 1, 1)).clip(0, 1).astype(np.float32)
 
 
 def _nearest(features: Floats, others: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -196,7 +197,7 @@ def reasons(scores: Scores, labelled: Labelled, chosen: Pick, rule: Rule, classe
         worst = int(entropy.argmax())
         said.append(
             f"unsure: {100 * chosen.doubt:.0f} % of the most entropy there can be, more than "
-            f"{100 * chosen.ranks[0]:.0f} % of the images; most of it in {classes[worst]} ({100 * entropy[worst]:.0f} %)"
+            f"{100 * chosen.ranks[0]:.0f} % of the images; most in {classes[worst]} ({100 * entropy[worst]:.0f} %)"
         )
     if rule in ("balanced", "rarity"):
         growth = np.where(counted, shares / (labelled.images + EPSILON), -1)

@@ -117,7 +117,9 @@ def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[
 def as_scores(names: Sequence[str], rows: dict[int, Row], num_classes: int) -> Scores:
     """Lay the rows of images that could be read side by side, in the order of the pool."""
     numbers = [number for number in sorted(rows) if not np.isnan(rows[number][0])]
-    table = np.stack([rows[number] for number in numbers]) if numbers else np.empty((0, row_width(num_classes)))
+    table: Row = np.empty((len(numbers), row_width(num_classes)), np.float32)
+    for place, number in enumerate(numbers):
+        table[place] = rows[number]
     entropy, shares = table[:, 1 : 1 + num_classes], table[:, 1 + num_classes : 1 + 2 * num_classes]
     return Scores(
         [names[number] for number in numbers],

@@ -97,16 +97,11 @@ def contact_sheet(cards: Sequence[Card], palette: Palette, path: Path) -> None:
         picture = picture.resize(_fitted(picture.size, CELL), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left, top + line))
         draw.rectangle((left - 1, top + line - 1, left + picture.width, top + line + picture.height), outline=FRAME)
-        caption = f"{number + 1}  {card.name}"
-        while len(caption) > 4 and regular.getlength(caption) > CELL:
-            caption = f"{caption[: len(str(number + 1)) + 2]}…{caption[len(str(number + 1)) + 4 :]}"
-        draw.text((left, top), caption[: caption.find("  ")], INK, font("DejaVuSans-Bold"))
-        draw.text(
-            (left + regular.getlength(caption[: caption.find("  ") + 2]), top),
-            caption.partition("  ")[2],
-            GREY,
-            regular,
-        )
+        place, name = f"{number + 1}  ", card.name
+        while len(name) > 2 and regular.getlength(place + name) > CELL:
+            name = f"…{name[2:]}"
+        draw.text((left, top), place, INK, font("DejaVuSans-Bold"))
+        draw.text((left + font("DejaVuSans-Bold").getlength(place), top), name, GREY, regular)
     sheet.save(path, format="PNG")
 
 
@@ -149,7 +144,7 @@ def _plane(facts: Facts) -> str:
             for kind, (name, colour, size, alpha) in looks.items():
                 chosen = facts.places[facts.kinds == kind]
                 if len(chosen):
-                    axes.scatter(*chosen.T, s=size, c=colour, alpha=alpha, linewidths=0, label=name)
+                    axes.scatter(chosen[:, 0], chosen[:, 1], s=size, c=colour, alpha=alpha, linewidths=0, label=name)
             picked = facts.places[facts.kinds == 2]
             for number, (x, y) in enumerate(picked[:MOST]):
                 axes.annotate(str(number + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)

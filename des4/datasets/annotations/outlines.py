@@ -142,7 +142,7 @@ def _traced(bitmap: Bitmap) -> Sequence[Floats]:
 
 
 def _area(points: Floats) -> float:
-    x, y = points.T
+    x, y = points[:, 0], points[:, 1]
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
 
 
