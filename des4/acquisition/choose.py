@@ -16,16 +16,16 @@ from des4.acquisition.folder import Batch, write_batch
 from des4.acquisition.pool import DatasetPool, FilePool, JoinedPool, Pool
 from des4.acquisition.rules import Labelled, Rule, Scores, pick
 from des4.acquisition.scoring import Ledger, as_scores, row_width, score
-from des4.build import weights_hash
 from des4.config import Overrides
 from des4.data.class_pixels import class_pixels
 from des4.data_tools.prelabels import Shapes
 from des4.datasets import content_hash
-from des4.predict import Predictor, run_of
+from des4.predict import Predictor
 from des4.predict.files import free_folder
 from des4.predict.sources import find_images
 from des4.runlog import read_json, write_json
 from des4.types import DataError, Dataset, RunError
+from des4.weights import run_of, weights_hash
 
 SUMMARY, LEDGER = "next.json", "scores.part"
 MOST_LABELLED = 2000
@@ -78,8 +78,8 @@ def choose_next(
 
     run: a run folder, weights file or checkpoint, or its predictor. paths: images, folders and patterns to pick from;
     none: the unlabelled images of the run's own data, or of `data`. overrides: of `data` and `eval` settings. out: a
-    new folder; None: `next/<run>`, or the next free one. resume: go on with a scoring that was stopped. expect: called with
-    the number of images; progress: with the part of one that is done. Raises ConfigError, DataError, RunError or
+    new folder; None: `next/<run>`, or the next free one. resume: go on with a scoring that was stopped. expect: called
+    with the number of images; progress: with the part of one that is done. Raises ConfigError, DataError, RunError or
     WeightsError.
     """
     settings = settings or Settings()

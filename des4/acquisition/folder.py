@@ -112,15 +112,15 @@ def _write_lists(batch: Batch, names: Sequence[str], out: Path) -> str:
     if not isinstance(data, FileDataset):
         return "des4 train data=FOLDER   # once images and masks lie in images/ and masks/ of your data folder"
     chosen = set(names)
-    _write_lines(out / "labeled.txt", [*data.labelled, *data.held_out, *names])
-    _write_lines(out / "unlabeled.txt", (name for name in data.unlabelled if name not in chosen))
-    lists = (
-        f"data.labeled={shlex.quote(str(out / 'labeled.txt'))} data.unlabeled={shlex.quote(str(out / 'unlabeled.txt'))}"
-    )
+    lists = out / "lists"  # not beside images/, where they would be those of the folder itself
+    lists.mkdir(exist_ok=True)
+    _write_lines(lists / "labeled.txt", [*data.labelled, *data.held_out, *names])
+    _write_lines(lists / "unlabeled.txt", (name for name in data.unlabelled if name not in chosen))
+    said = f"data.labeled={shlex.quote(str(lists / 'labeled.txt'))} data.unlabeled={shlex.quote(str(lists / 'unlabeled.txt'))}"
     if data.val:
-        _write_lines(out / "val.txt", data.val)
-        lists += f" data.val={shlex.quote(str(out / 'val.txt'))}"
-    return f"des4 train data={shlex.quote(str(data.root))} {lists} minutes=30"
+        _write_lines(lists / "val.txt", data.val)
+        said += f" data.val={shlex.quote(str(lists / 'val.txt'))}"
+    return f"des4 train data={shlex.quote(str(data.root))} {said} minutes=30"
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -117,7 +117,7 @@ def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced"
         gain_rank, distance_rank = ranks(gain, left), ranks(distance, left)
         largest = float(distance[left].max())
         near = distance / largest if 0 < largest < math.inf else np.ones(total, np.float32)
-        values: dict[str, Floats] = {
+        values: dict[str, NDArray[np.floating]] = {
             "balanced": near * (doubt_rank + gain_rank) / 2,
             "entropy": doubt,
             "rarity": gain,

@@ -22,8 +22,10 @@ def write_masks(dataset: FileDataset, out: Path, classes: Sequence[str] | None =
     """
     wanted = list(classes or dataset.classes)
     if missing := [name for name in dataset.classes if name not in wanted]:
-        raise DataError(f"{dataset.root}: has the class {missing[0]}, which is none of {', '.join(wanted)}; if it is only "
-                        "what lies under no region, say data.background=ignore")  # fmt: skip
+        raise DataError(
+            f"{dataset.root}: has the class {missing[0]}, which is none of {', '.join(wanted)}; if it is only what "
+            "lies under no region, say data.background=ignore"
+        )
     table = np.full(256, IGNORE, np.uint8)
     table[: len(dataset.classes)] = [wanted.index(name) for name in dataset.classes]
     ids = sorted({*dataset.labelled, *dataset.val})

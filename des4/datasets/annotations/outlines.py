@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -135,7 +136,7 @@ def _regions(labels: NDArray[np.int64]) -> Iterator[Outline]:
 def _traced(bitmap: Bitmap) -> Sequence[Floats]:
     """Trace the outer outlines of a bitmap (H, W), each (N, 2) without its first point once more."""
     framed = np.pad(bitmap, 1).astype(np.float64)
-    generator = contour_generator(z=framed, fill_type=FillType.OuterOffset)
+    generator: Any = contour_generator(z=framed, fill_type=FillType.OuterOffset)
     polygons, offsets = generator.filled(0.5, np.inf)
     # a pixel's centre is ½ from its corner, and the frame moves all by 1
     return [points[: ends[1] - 1] - 0.5 for points, ends in zip(polygons, offsets, strict=True)]

@@ -1,0 +1,109 @@
+"""`des4 next` end to end on a tiny network, and the way back: from drawn masks to PNGs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import des4
+from des4 import cli
+from des4.acquisition import Settings, choose, choose_next
+from des4.types import RunError
+
+
+@pytest.fixture(scope="module")
+def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a folder of six images, of which four have masks."""
+    from conftest import TINY
+
+    root = tmp_path_factory.mktemp("next")
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        for side, shape in (("images", (32, 40, 3)), ("masks", (32, 40))):
+            if side == "masks" and number > 3:
+                continue
+            path = root / "data" / side / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256 if side == "images" else 3, shape, dtype=np.uint8)).save(path)
+    (root / "data" / "classes.txt").write_text("sky\nland\nsea\n")
+    settings: dict[str, Any] = {**TINY, "data": str(root / "data"), "train": {**TINY["train"], "steps": 1}}
+    return des4.train(settings, out=root / "run").dir
+
+
+def test_a_batch_to_label_and_back_into_masks(on_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = on_files.parent / "data" / "images" / "7.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"nothing")
+    done = CliRunner().invoke(cli.app, ["next", str(on_files), "--count", "2", "--shapes", "masks"])
+    broken.write_bytes(whole)
+    assert done.exit_code == 1, done.output
+    assert "7.png: cannot be read" in done.stderr.replace("\n", "")
+    out = Path("next/run")
+    names = (out / "next.txt").read_text().split()
+    assert len(names) == 2 and set(names) < {"4", "5", "6"}
+    assert set((out / "lists" / "labeled.txt").read_text().split()) > set(names)
+    assert not set((out / "lists" / "unlabeled.txt").read_text().split()) & set(names)
+    told = json.loads((out / "next.json").read_text())
+    assert told["finished"] and [one["image"] for one in told["picks"]] == names and "7" in told["skipped"]
+    assert len((out / "next.csv").read_text().splitlines()) == 4
+    assert "<script" not in (out / "next.html").read_text() and (out / "contact.png").is_file()
+    assert not list(out.glob("scores.*"))
+
+    command = ["data", "masks", str(out), "--out", "new", "--classes", str(out / "classes.txt")]
+    drawn = CliRunner().invoke(cli.app, [*command, "data.background=ignore"])
+    assert drawn.exit_code == 0, drawn.output
+    predictor = des4.load(on_files)
+    for name in names:
+        with Image.open(f"new/{name}.png") as mask:
+            assert (np.array(mask) == predictor.predict(out / "images" / f"{name}.png")).all()
+    again = CliRunner().invoke(cli.app, [*command, "data.background=ignore"])
+    assert again.exit_code == 2 and "no mask is replaced" in again.output.replace("\n", " ")
+
+
+def test_a_stopped_scoring_goes_on(on_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(count=2, shapes=None)
+    whole = choose_next(on_files, settings=settings, out=tmp_path / "whole")
+    calls: list[float] = []
+
+    def stop(share: float) -> None:
+        calls.append(share)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose_next(on_files, settings=settings, out=tmp_path / "out", progress=stop)
+    with pytest.raises(RunError, match="go on with --resume"):
+        choose_next(on_files, settings=settings, out=tmp_path / "out")
+    with pytest.raises(RunError, match="begun with other settings"):
+        choose_next(on_files, settings=Settings(count=1), out=tmp_path / "out", resume=True)
+    first: list[float] = []
+    resumed = choose_next(on_files, settings=settings, out=tmp_path / "out", resume=True, progress=first.append)
+    assert resumed.names == whole.names and first[0] > 0
+    with pytest.raises(RunError, match="nothing in it is replaced"):
+        choose_next(on_files, settings=settings, out=tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("rule", ["random", "diversity"])
+def test_painted_data_and_files_can_be_picked_from(trained: Path, tmp_path: Path, rule: Any) -> None:
+    settings = Settings(count=2, rule=rule)
+    assert len(choose_next(trained, settings=settings, out=tmp_path / "own").names) == 2
+    photos = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(photos):
+        Image.fromarray(np.full((30, 40, 3), 60 * number, np.uint8)).save(path)
+    found = choose_next(trained, photos, settings=settings, out=tmp_path / "files")
+    assert set(found.names) < set(map(str, photos))
+
+
+def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("mine")
+    done = CliRunner().invoke(cli.app, ["next", str(trained), "--out", str(tmp_path / "mine")])
+    assert done.exit_code == 2 and "is not empty" in done.output.replace("\n", " ")
+    assert choose.SUMMARY not in {path.name for path in (tmp_path / "mine").iterdir()}
