@@ -116,7 +116,7 @@ def _write_lists(batch: Batch, names: Sequence[str], out: Path) -> str:
     lists.mkdir(exist_ok=True)
     _write_lines(lists / "labeled.txt", [*data.labelled, *data.held_out, *names])
     _write_lines(lists / "unlabeled.txt", (name for name in data.unlabelled if name not in chosen))
-    said = f"data.labeled={shlex.quote(str(lists / 'labeled.txt'))} data.unlabeled={shlex.quote(str(lists / 'unlabeled.txt'))}"
+    said = " ".join(f"data.{kind}={shlex.quote(str(lists / f'{kind}.txt'))}" for kind in ("labeled", "unlabeled"))
     if data.val:
         _write_lines(lists / "val.txt", data.val)
         said += f" data.val={shlex.quote(str(lists / 'val.txt'))}"
