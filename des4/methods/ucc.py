@@ -59,7 +59,7 @@ class UCC(SingleNetwork):
     def build(self, setting: Setting) -> None:
         """Make the network, the second head, which starts from other random weights, and the memory."""
         super().build(setting)
-        other = setting.make_segmenter("linear")
+        other = setting.another("linear")
         self.peer_decoder, self.peer_head = other.decoder, other.head
         self.peer_feed = self.make_feed()
         never = setting.class_mask("never_pasted", self.config.never_pasted)
@@ -81,11 +81,11 @@ class UCC(SingleNetwork):
             image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
         maps, side = self.student.encode_with_side(torch.cat([labelled.image, view.mix(image)]))
         sides = (side, None)  # one encoder, one auxiliary head
-        for name, (decode, classify, feed), side in zip(("first", "second"), self._heads, sides, strict=True):
+        for name, (decode, classify, feed), own_side in zip(("first", "second"), self._heads, sides, strict=True):
             features = decode(maps)
             known.append(labelled_logits(classify, feed, features[:count], labelled))
             logits.append(classify(features[count:]))
-            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled, side)
+            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled, own_side)
         self.confidence.collect(known[0], labelled.label)
         for name, own, other in (("first", 0, 1), ("second", 1, 0)):
             loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
