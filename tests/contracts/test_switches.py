@@ -19,8 +19,9 @@ from des4.engine.cost import step_cost
 from des4.losses import reweighted_cross_entropy
 from des4.methods import METHODS, Method
 from des4.methods.bases import TeacherStudent
-from des4.models import LinearClassifier, PrototypeClassifier, compile_networks
+from des4.models import PrototypeClassifier, PrototypeFeed, compile_networks
 from des4.models.ema import warm_momentum
+from des4.ops.sampling import multi_entropy_sample
 from des4.types import Batch, ConfigError
 
 Make = Callable[..., Any]
@@ -42,12 +43,6 @@ def learn(method: Method, batch: Batch) -> dict[str, Tensor]:
     optimiser.zero_grad()
     method.after_step()
     return {name: term.detach() for name, term in terms.items()}
-
-
-def begun(method: Method) -> Method:
-    """The method in the part of its training that reads unlabelled images."""
-    method.step = max((0, *method.restarts))
-    return method
 
 
 # ── auxiliary heads ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -81,30 +76,25 @@ def test_an_auxiliary_head_is_a_part_of_the_loss_on_labels(name: str, make_metho
         assert any(g is not None and g.any() for g in gradients) == (term in taught), term
     torch.stack(list(found.values())).sum().backward()
     assert [key for key, p in parameters.items() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_it_reads_the_labelled_images_and_nothing_else(name: str, make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method(name, supervision=AUXILIARY, **eager(name)).eval(), make_batch()
-    begun(method)
+    for key, segmenter in method.predictors().items():  # heads are made last: all else starts as without them
+        states = segmenter.state_dict(), plain.predictors()[key].state_dict()
+        assert states[0].keys() == states[1].keys()
+        trained = zip(*(state.items() for state in states), strict=True)
+        assert all(torch.equal(one, two) for (_, one), (_, two) in trained)
 
     def said(batch: Batch) -> list[float]:
         method.losses(batch)
-        return [value.item() for key, value in method.stats().items() if key.endswith("_auxiliary")]
+        return [method.stats()[f"{key}_auxiliary"].item() for key in heads]
 
-    both = said(batch)
-    assert both
-    assert batch.unlabelled
-    other = dataclasses.replace(
-        batch.unlabelled,
-        weak=batch.unlabelled.weak.flip(1),
-        strong=tuple(dataclasses.replace(view, image=view.image.flip(1)) for view in batch.unlabelled.strong),
-    )
-    assert said(Batch(batch.labelled, other)) == pytest.approx(both, rel=1e-5)
+    method.eval()
+    both, rest = said(batch), batch.unlabelled
+    strong = tuple(dataclasses.replace(view, image=view.image.flip(1)) for view in rest.strong)
+    other = dataclasses.replace(rest, weak=rest.weak.flip(1), strong=strong)
+    assert said(Batch(batch.labelled, other)) == pytest.approx(both, rel=1e-5)  # it reads labelled images alone
     darker = dataclasses.replace(
         batch.labelled, image=batch.labelled.image / 2, recoloured=tuple(v / 2 for v in batch.labelled.recoloured)
     )
-    assert all(one != two for one, two in zip(said(Batch(darker, batch.unlabelled)), both, strict=True))
+    assert all(one != two for one, two in zip(said(Batch(darker, rest)), both, strict=True))
 
 
 @pytest.mark.parametrize("encoder", ["test_efficientnet", "test_resnet", "test_vit"])
@@ -131,17 +121,18 @@ def test_channels_are_dropped_by_the_keys_while_it_trains(make_method: Make, mak
     assert torch.equal(head(side, batch.labelled.keys), head(side, batch.labelled.keys + 1))
 
 
-@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_vit"])
-def test_it_is_counted_compiled_and_moved_at_the_rate_of_decoders(
-    encoder: str, make_method: Make, make_batch: Make
-) -> None:
-    model, batch = {"encoder": encoder}, make_batch(size=49)
-    plain, method = (make_method("supervised", model=model, supervision=supervision) for supervision in ({}, AUXILIARY))
+def test_it_is_counted_and_moves_at_the_rate_of_decoders(make_method: Make, make_batch: Make) -> None:
+    batch = make_batch()
+    plain, method = (make_method("supervised", supervision=supervision) for supervision in ({}, AUXILIARY))
     less, more = step_cost(plain, batch), step_cost(method, batch)
     assert less.flops.forward < more.flops.forward < 1.3 * less.flops.forward
     optimiser = build_optimiser(method, OptimConfig(lr=0.1, decoder_lr_multiplier=3), 2)
     rates = {name: group["lr"] for group in optimiser.param_groups for name in group["param_names"]}
     assert {round(rate, 6) for name, rate in rates.items() if "auxiliary" in name} == {0.3}
+
+
+def test_it_reads_a_compiled_encoder(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("supervised", model={"encoder": "test_vit"}, supervision=AUXILIARY), make_batch(size=49)
     state = snapshot(method)
     terms = method(batch)
     method.load_state_dict(state)
@@ -153,22 +144,22 @@ def test_it_is_counted_compiled_and_moved_at_the_rate_of_decoders(
 # ── which pixels move prototypes ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_pixels_of_prototypes_are_chosen_in_any_method(name: str, make_method: Make, make_batch: Make) -> None:
+@pytest.mark.parametrize("name", ["supervised", "cps", "mean_teacher", "ucc", "des4", "des4_committee"])
+def test_which_pixels_are_chosen_decides_where_prototypes_go(name: str, make_method: Make, make_batch: Make) -> None:
     moved = []
     for sampling in ("all", "multi_entropy"):
-        settings = {**eager(name), "sampling": sampling, "zones": 3}
-        method = make_method(name, model={"head": "prototype"}, **settings)
-        batch = make_batch()
-        learn(method, batch)
-        if name == "des4":
-            assert method.feed.zones == method.student_feed.zones == 3
-        moved.append([network.head.prototypes.clone() for network in method.learners.values()])
-        assert all(network.head.seen.all() for network in method.learners.values())
+        method = make_method(name, model={"head": "prototype"}, sampling=sampling, zones=3, **eager(name))
+        method(make_batch())
+        method.after_step()
+        feeds = [module for module in method.modules() if isinstance(module, PrototypeFeed)]
+        assert {(feed.sampling, feed.zones) for feed in feeds} == {(sampling, 3)}
+        heads = [module for module in method.modules() if isinstance(module, PrototypeClassifier)]
+        moved.append([head.prototypes for head in heads if head.seen.all()])
+    assert len(moved[0]) == len(moved[1]) >= len(method.learners)
     assert not any(torch.allclose(one, two, atol=1e-6) for one, two in zip(*moved, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "des4"])
+@pytest.mark.parametrize("name", ["supervised", "cps", "mean_teacher"])
 def test_a_linear_classifier_has_no_pixels_to_choose(name: str, make_method: Make) -> None:
     with pytest.raises(ConfigError, match=r"method\.sampling=quantity .* set model\.head=prototype"):
         make_method(name, sampling="quantity")
@@ -259,11 +250,18 @@ def test_a_method_without_such_a_teacher_refuses_the_key() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_with_all_switches_any_method_takes_steps_in_parts_and_resumes_to_the_bit(
-    name: str, make_method: Make, make_batch: Make
+    name: str, make_method: Make, make_batch: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {**eager(name), "sampling": "multi_entropy"} | (
         {"teacher_decoder": "decoupled"} if name in DECOUPLED else {}
     )
+    drawn = []
+
+    def draw(*given: Any, **named: Any) -> Tensor:
+        drawn.append(multi_entropy_sample(*given, **named))
+        return drawn[-1]
+
+    monkeypatch.setattr("des4.models.memory.prototype_feed.multi_entropy_sample", draw)
 
     def made(seed: int) -> tuple[Method, TrainStep]:
         method = make_method(name, seed=seed, model={"head": "prototype"}, supervision=AUXILIARY, **settings)
@@ -275,6 +273,8 @@ def test_with_all_switches_any_method_takes_steps_in_parts_and_resumes_to_the_bi
     step(make_batch(0, images=4, group=2))
     moments, numbers = optimiser_state(step.optimiser)
     kept, moments = snapshot(method), {key: value.clone() for key, value in moments.items()}
+    assert len(drawn) >= 2 * len(method.learners)
+    assert all(0 < mask.sum() < mask.numel() for mask in drawn)
     terms = step(make_batch(1, images=4, group=2)).terms
     assert all(term.isfinite() for term in terms.values())
 
@@ -284,15 +284,3 @@ def test_with_all_switches_any_method_takes_steps_in_parts_and_resumes_to_the_bi
     again(make_batch(1, images=4, group=2))
     after = snapshot(method)
     assert [key for key, value in snapshot(resumed).items() if not torch.equal(value, after[key])] == []
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_what_is_predicted_with_is_the_same_network(name: str, make_method: Make) -> None:
-    settings = {"teacher_decoder": "decoupled"} if name in DECOUPLED else {}
-    plain, method = make_method(name), make_method(name, supervision=AUXILIARY, **settings)
-    for key, segmenter in method.predictors().items():
-        other = plain.predictors()[key]
-        assert segmenter.state_dict().keys() == other.state_dict().keys()
-        assert isinstance(segmenter.head, LinearClassifier | PrototypeClassifier)
-        image = torch.rand(1, 3, 33, 33)
-        assert torch.equal(segmenter.eval()(image), other.eval()(image))  # heads are made last: all else starts alike
