@@ -22,8 +22,9 @@ class SupervisionConfig(Config):
     """What cross-entropies do about imbalanced classes and easy pixels, in any method."""
 
     logit_adjustment: float = Field(0.0, ge=0)
-    """τ: inside cross-entropies on labels and pseudo-labels, logits are raised by τ · log of their class's share of the
-    labelled pixels, so that a rare class has to win by more; predictions are not adjusted. 1 in the paper; 0: off."""
+    """τ: inside cross-entropies on labels, logits are raised by τ · log of their class's share of the labelled pixels,
+    so that a rare class has to win by more. Predictions are not adjusted, nor are losses on pseudo-labels, which are
+    such predictions. 1 in the paper; 0: off."""
     class_weighting: float = Field(0.0, ge=0, le=1)
     """A pixel weighs (share of its class)^-power in cross-entropies on labels and pseudo-labels, scaled to a mean of 1
     over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
@@ -101,11 +102,11 @@ class Supervision(nn.Module):
     ) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against pseudo-labels on kept pixels, over all valid ones, a scalar.
 
-        weight: (B, H, W), of each pixel; None = 1.
+        weight: (B, H, W), of each pixel; None = 1. The logits are not adjusted: where they are so on labels, a
+        network's raw logits favour rare classes already, and labels made of those, learnt under another adjustment,
+        would favour them more with each step.
         """
-        return kept_cross_entropy(
-            self.adjusted(logits), label, keep, valid, pixels, class_weights=self._weight(), weight=weight
-        )
+        return kept_cross_entropy(logits, label, keep, valid, pixels, class_weights=self._weight(), weight=weight)
 
     def _weight(self) -> Tensor | None:
         return self.weight if self.config.class_weighting else None
