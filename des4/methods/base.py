@@ -52,6 +52,14 @@ class Network(NamedTuple):
         return (module.encoder, module.decoder, module.head) if isinstance(module, Segmenter) else (module,)
 
 
+class Outline(NamedTuple):
+    """A method in the table of them: what it trains, who teaches that, and what of unlabelled images it reads."""
+
+    trains: str
+    teacher: str
+    reads: str
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method is told of the training that it is built for.
@@ -101,6 +109,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     VIEWS: ClassVar[ViewSpec] = ViewSpec()
     """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
+    OUTLINE: ClassVar[Outline]
+    """The method's line in docs/methods/index.md, which is made of these."""
     WAITS: ClassVar[bool] = False
     """Whether a step asks the device for values, so that the host waits for it each time; `des4 doctor` tells."""
     FROZEN: tuple[str, ...] = ()

@@ -69,10 +69,11 @@ class TwoNetworks(SingleNetwork):
 
 
 class TeacherStudentConfig(Config):
-    """Settings of every method whose teacher follows the student whole."""
+    """Settings of methods with an averaged teacher."""
 
     momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), momentum)."""
+    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), `momentum`). Some methods have
+    another default."""
 
 
 class TeacherStudent(SingleNetwork):

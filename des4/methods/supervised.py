@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import SingleNetwork
 from des4.types import Batch, Config
 
@@ -25,6 +26,7 @@ class Supervised(SingleNetwork):
 
     Config = SupervisedConfig
     config: SupervisedConfig
+    OUTLINE = Outline("one network", "–", "no")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.targets import Target
@@ -50,6 +51,7 @@ class UniMatch(SingleNetwork):
     Config = UniMatchConfig
     config: UniMatchConfig
     VIEWS = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
+    OUTLINE = Outline("one network", "itself on the weak view", "two mixed views, and dropped features")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled cross-entropy, and half of three against the labels of the weak view."""
