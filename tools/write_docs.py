@@ -24,7 +24,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
@@ -100,7 +100,7 @@ def other_methods() -> str:
 
 def settings() -> str:
     """All sections of a config with their keys."""
-    return _block("\n".join(_section(config) for config in sections()))
+    return _block("\n".join(section(config) for config in sections()))
 
 
 def sections() -> list[type[Config]]:
@@ -113,7 +113,8 @@ def sections() -> list[type[Config]]:
     return list(found)
 
 
-def _section(config: type[Config]) -> str:
+def section(config: type[Config]) -> str:
+    """Return the heading of a config, what is to be said of it, and the table of its own keys."""
     name = _name(config)
     own = [key for key in config.model_fields if key in config.__annotations__ and not (key == "name" and name)]
     rows = [_row(config, key) for key in own]
@@ -169,13 +170,13 @@ def _row(config: type[Config], key: str) -> list[str]:
 def _meaning(config: type[Config], key: str) -> str:
     """Return the docstring under a field, of the nearest class that has one. Raises ValueError without one."""
     for cls in config.__mro__:
-        if key in (said := _docstrings(cls)):
+        if key in (said := meanings(cls)):
             return " ".join(said[key].split()).removesuffix(".")
     raise ValueError(f"{config.__name__}.{key} has no docstring: say under it what it means")
 
 
 @cache
-def _docstrings(cls: type) -> dict[str, str]:
+def meanings(cls: type) -> dict[str, str]:
     """The strings that stand under the fields of a class, by field."""
     if not _is_config(cls):
         return {}
@@ -209,7 +210,7 @@ def _name(config: type[Config]) -> str | None:
     return next((name for table in (METHODS, DATASETS) for name, cls in table.items() if cls.Config is config), None)
 
 
-def _is_config(part: Any) -> bool:
+def _is_config(part: Any) -> TypeGuard[type[Config]]:
     return isinstance(part, type) and issubclass(part, Config) and part is not Config
 
 
@@ -242,8 +243,8 @@ def _said(annotation: Any, rules: list[Any]) -> str:
         if Ellipsis in arguments:
             return f"list of: {_said(inner[0], [])}"
         return f"[{', '.join(_said(part, []) for part in inner)}]"
-    if annotation is int:
-        rules = [annotated_types.Ge(rule.gt + 1) if isinstance(rule, annotated_types.Gt) else rule for rule in rules]
+    if annotation is int:  # above 0 is at least 1
+        rules = [annotated_types.Ge(1) if rule == annotated_types.Gt(0) else rule for rule in rules]
     if annotation in NAMES:
         return NAMES[annotation] + (_range(rules) if _is_number(annotation) else "")
     raise ValueError(f"{annotation}: give it a name in NAMES")
