@@ -178,7 +178,7 @@ class Method(nn.Module, ABC):
         self.step += 1
 
     def discard(self) -> None:
-        """Let memories forget what `losses` collected: the engine takes the step again, in smaller parts."""
+        """Let memories forget what `losses` collected: the step is taken again, in smaller micro-batches."""
         for module in self.modules():
             if isinstance(module, Memory):
                 module.discard()
