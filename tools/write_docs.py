@@ -126,13 +126,16 @@ def _introduction(config: type[Config]) -> Iterator[str]:
     """Yield the sentences before a table: what the code knows, and what the docstring says beside `Settings of …`."""
     if (name := _name(config)) in METHODS:
         yield f"See [{title(str(name))}](methods/{name}.md)."
-    if users := _users(config):
+    if (users := _users(config)) == list(METHODS):
+        yield "What every method takes beside its own keys."
+    elif users:
         takes, their = ("takes", "its") if len(users) == 1 else ("take", "their")
         yield f"What {_listed([f'`{user}`' for user in users])} {takes} beside {their} own keys."
     said = re.sub(r"^Settings of [^.;]*[.;] ?", "", " ".join((config.__doc__ or "").split()))
     if said:
         yield said[0].upper() + said[1:]
-    if others := [base for base in config.__mro__[1:] if _is_config(base) and base.model_fields]:
+    bases = [base for base in config.__mro__[1:] if _is_config(base) and base.model_fields]
+    if others := [base for base in bases if _users(base) != list(METHODS)]:
         names = [f"`{_name(base)}`" if _name(base) else _lowered(_place(base)) for base in others]
         links = [f"[{one}](#{_slug(heading(base))})" for one, base in zip(names, others, strict=True)]
         yield f"It also takes the keys of {_listed(links)}."
