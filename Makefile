@@ -27,6 +27,7 @@ bench: $(VENV)/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/installed-dev
+	$(BIN)/python tools/write_docs.py
 	$(BIN)/zensical build
 
 clean:

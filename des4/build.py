@@ -286,7 +286,7 @@ def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tupl
 
 
 def _parts(config: RunConfig, method: Method, source: Loader, device: torch.device) -> int:
-    """Return the parts that a batch is split into; `auto`: as few as the method's first batch needs to fit."""
+    """Return how many micro-batches a batch is split into; `auto`: as few as the method's first batch needs to fit."""
     if config.train.accumulate != "auto":
         return config.train.accumulate
     with closing(source.batches(0, device)) as batches:  # type: ignore[type-var]  # it is a generator

@@ -58,22 +58,30 @@ MAX_DEPTH = 16
 
 
 class RunConfig(Config):
-    """Everything a run depends on.
-
-    out: the run folder; None takes the next free `runs/<method>-<n>` of the current directory.
-    """
+    """Everything a run depends on."""
 
     method: MethodConfig
+    """One of the *Method* sections, chosen by `name`."""
     data: DataConfig
+    """One of the *Data* sections, chosen by `name`."""
     views: ViewsConfig = ViewsConfig()
+    """How training crops are made."""
     model: ModelConfig = ModelConfig()
+    """The network."""
     supervision: SupervisionConfig = SupervisionConfig()
+    """What cross-entropies do about rare classes and easy pixels."""
     balance: BalanceConfig = BalanceConfig()
+    """How much more often labelled images show rare classes."""
     optim: OptimConfig = OptimConfig()
+    """Optimiser and schedule."""
     train: TrainConfig = TrainConfig()
+    """Length, batch, device."""
     guard: GuardConfig = GuardConfig()
+    """What is watched of unlabelled images."""
     eval: EvalConfig = EvalConfig()
+    """How images are segmented for evaluation and prediction."""
     out: Path | None = None
+    """The run folder; `null`: the next free `runs/<method>-<n>` of the current directory."""
 
     @model_validator(mode="before")
     @classmethod

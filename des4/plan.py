@@ -1,4 +1,4 @@
-"""A training that plans itself: `des4 train data=FOLDER minutes=10`.
+"""A run that plans itself: `des4 train data=FOLDER minutes=10`.
 
 Where no config says how long to train, or by which method, the config that `des4 data check` would suggest fills in
 what was not given; every key that was given stays. A budget in minutes becomes a number of steps: a training is built,

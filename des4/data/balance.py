@@ -36,7 +36,7 @@ TRIES = 10
 
 
 class BalanceConfig(Config):
-    """What is done so that labelled images show rare classes more often, for any method."""
+    """What makes labelled images show rare classes more often, in any method; see [imbalance](imbalance.md)."""
 
     repeat_threshold: float = Field(0.0, ge=0, le=1)
     """t: images that show a class which less than this share of the labelled images show are drawn √(t / share) times

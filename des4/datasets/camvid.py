@@ -68,7 +68,7 @@ class CamvidConfig(FilesConfig):
 
     name: Literal["camvid"] = "camvid"
     val_split: Literal["val", "test"] = "val"
-    """Which frames are scored; neither is ever trained on unless a list says so."""
+    """Which frames are scored, 101 of `val` or 233 of `test`; neither is ever trained on unless a list says so."""
 
 
 class Camvid(FileDataset):

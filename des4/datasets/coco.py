@@ -47,9 +47,9 @@ class CocoConfig(ShapesConfig):
 
     name: Literal["coco"] = "coco"
     annotations: Path | None = None
-    """The annotation file; default: those that the layout names."""
+    """The annotation file; `null`: those that the layout names."""
     crowd: Literal["class", "ignore"] = "class"
-    """Regions marked `iscrowd`: pixels of their class, or ignored."""
+    """Regions marked `iscrowd`: pixels of their `class`, or 255 (`ignore`)."""
 
 
 class Coco(FileDataset):

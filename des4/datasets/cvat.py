@@ -33,9 +33,9 @@ class CvatConfig(FilesConfig):
 
     name: Literal["cvat"] = "cvat"
     images: Path | None = None
-    """Folder of the images; default: `JPEGImages` in the root, else `images`."""
+    """Folder of the images; `null`: `JPEGImages` in the root, else `images`."""
     ignore: tuple[str, ...] = ()
-    """Labels whose pixels have no class: they are 255, and nobody scores them."""
+    """Labels whose pixels have no class, such as `[background]`: they are 255, and nobody scores them."""
 
 
 class Cvat(FileDataset):

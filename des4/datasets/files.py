@@ -72,38 +72,48 @@ def spread(given: Any) -> Any:
 
 
 class FilesConfig(Config):
-    """What every data set in files can be told. Relative paths are relative to the working directory."""
+    """Settings of data in files. Relative paths are relative to the working directory.
+
+    Without `data.name` the format is recognised by the layout of `data.root`. See [data](data.md).
+    """
 
     root: Path
+    """The data folder."""
     labeled: Path | None = None
+    """List of labelled images; `null`: `labeled.txt` in the root if it is there."""
     unlabeled: Path | None = None
+    """List of unlabelled images; `null`: `unlabeled.txt` in the root if it is there."""
     val: Path | None = None
+    """List of validation images; `null`: `val.txt` in the root if it is there."""
     val_fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the labelled images kept for validation where nothing names a val set; null = `share_for_val`."""
+    """Share of the images with masks that is kept for validation where nothing else says which; `null`: as many as make
+    20, but 10 to 30 %."""
     val_seed: int = 0
     """Seed of that draw. It is apart from the training seed, so that runs with several seeds share one val set."""
     protocol: str | None = None
-    """Published protocol, by its name in `datasets.protocols`, that the labelled and unlabelled images must be of."""
+    """Published protocol, such as `voc/u2pl/1323`, whose lists these must be; see [protocols](protocols.md)."""
     lists: Path | None = None
     """Folder with published lists: those of `protocol` are found in it by their content."""
     shards: Path | tuple[Path, ...] | None = None
-    """Tar files with further unlabelled images, and folders of such files."""
+    """Tar files with further unlabelled images, or folders of such files."""
     cache: float = Field(default=0.0, ge=0)
-    """GiB of decoded images to keep on disk; 0 = none. For images that take long to decode."""
+    """GiB of decoded images to keep on disk for the next time; 0: none. For images that take long to decode."""
     cache_dir: Path | None = None
-    """Folder for them, for indexes of shards and for imports; default: `des4` in the user's cache folder."""
+    """Folder for them, for indexes of shards and for imports; `null`: `des4` in the user's cache folder."""
     skip_broken: bool = False
-    """Replace a labelled image that cannot be read by another, as is always done with unlabelled ones."""
+    """`true`: a labelled image or mask that cannot be read is replaced by another instead of stopping the run, as
+    unlabelled ones always are."""
     allow_leak: bool = False
-    """Train although a labelled picture is a val picture too, as in data published so."""
+    """`true`: train although a labelled picture is a val picture too, as in data published so."""
     exif: Literal["auto", "upright", "stored"] = "auto"
-    """How the masks of images were drawn whose EXIF data ask for a rotation: over the upright picture, over the stored
-    pixels, or as the sizes say where they do."""
+    """How the masks of images were drawn whose EXIF data ask for a rotation: over the `upright` picture, or over the
+    `stored` pixels; `auto`: as the sizes say where they do."""
     bands: tuple[PositiveInt, ...] | None = None
-    """Bands of the image files that the network sees, counted from 1, in this order: `4,3,2`. Default: 8-bit pictures
-    as RGB, all bands of others."""
+    """Bands of the image files that the network sees, counted from 1, in this order: `4,3,2`. `null`: 8-bit pictures as
+    RGB, all bands of [others](data.md#more-than-8-bits-other-bands-than-rgb)."""
     value_range: tuple[tuple[float, float], ...] | None = None
-    """(low, high) of the values of each band, or once for all, that become 0 and 1; default: measured on the images."""
+    """Low and high value that become 0 and 1, `[0, 10000]`, or such a pair for each band; `null`: measured on the
+    images. Of 8-bit values they are 0 and 255."""
 
     @field_validator("bands", mode="before")
     @classmethod

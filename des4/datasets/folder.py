@@ -55,17 +55,19 @@ class FolderConfig(FilesConfig):
 
     name: Literal["folder"] = "folder"
     images: Path | None = None
-    """Folder of the images; default: `images` in the root, else another that is usual."""
+    """Folder of the images; `null`: `images` in the root, else another usual name."""
     masks: Path | None = None
-    """Folder of the masks; default: `masks` in the root, else another that is usual."""
+    """Folder of the masks; `null`: `masks` in the root, else another usual name."""
     mask_suffix: str | None = None
-    """What names of masks add to those of their images, such as `_mask`; default: what all masks add, if they do."""
+    """What the names of masks add to those of their images, such as `_mask`; `null`: what all of them add, if they
+    do."""
     classes: Path | None = None
-    """One class name a line, with its colour if masks are in colours; default `classes.txt` in the root, and others."""
+    """File of class names, one a line, with their colours if masks are in colours; `null`: `classes.txt` in the root if
+    there, else another usual name."""
     num_classes: int | None = Field(default=None, ge=2, le=IGNORE)
-    """Needed only without class names; default: the largest label of the labelled and val masks + 1."""
+    """Needed only without class names; `null`: the largest label of the labelled and val masks + 1."""
     values: tuple[int, ...] | None = None
-    """The numbers in the masks that stand for the classes, in their order: `0,255`, `1-150`; default 0, 1, 2, …"""
+    """The numbers in the masks that stand for the classes, in their order: `0,255` or `1-150`; `null`: 0, 1, 2, …"""
     ignore: tuple[int | str, ...] = ()
     """Numbers in the masks, or names of classes, that are read as 255: nobody is taught them, nobody scores them."""
 

@@ -60,9 +60,10 @@ class LabelStudioConfig(ShapesConfig):
 
     name: Literal["label_studio"] = "label_studio"
     annotations: Path | None = None
-    """The export; default: the one in the root."""
+    """The export; `null`: the one in the root."""
     classes: Path | None = None
-    """One class name a line; default `classes.txt` in the root, if it is there."""
+    """File of class names, one a line; `null`: `classes.txt` in the root if it is there, else the names in the
+    export."""
 
 
 class LabelStudio(FileDataset):

@@ -63,9 +63,10 @@ class LabelmeConfig(ShapesConfig):
 
     name: Literal["labelme"] = "labelme"
     annotations: Path | None = None
-    """Folder of the JSON files; default: annotations/ or labels/ in the root, else where the images are."""
+    """Folder of the JSON files; `null`: `annotations/` or `labels/` in the root if there, else where the images are."""
     classes: Path | None = None
-    """One class name a line; default `classes.txt` or `labels.txt` in the root, if it is there."""
+    """File of class names, one a line; `null`: `classes.txt` or `labels.txt` in the root if there, else the names in
+    the annotations."""
 
 
 class Labelme(FileDataset):

@@ -34,11 +34,15 @@ class ScenesConfig(Config):
 
     name: Literal["scenes"] = "scenes"
     labeled: PositiveInt = 4
+    """Labelled scenes."""
     unlabeled: NonNegativeInt = 396
+    """Unlabelled scenes."""
     val: PositiveInt = 64
+    """Validation scenes."""
     size: int = Field(default=160, ge=32, le=1024)
     """Side of a scene, in pixels."""
     seed: NonNegativeInt = 0
+    """Of the painter, apart from the training seed."""
 
 
 class Scenes:

@@ -74,7 +74,8 @@ class VocConfig(FilesConfig):
 
     name: Literal["voc"] = "voc"
     masks: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
-    """Which masks there are: VOC's own, or SBD's as well. auto: SegmentationClassAug if that folder is there."""
+    """Which masks there are: VOC's own (`SegmentationClass`), or SBD's as well (`SegmentationClassAug`); `auto`: the
+    latter if that folder is there."""
     detection_images: bool = False
     """Whether images that neither VOC nor SBD segmented are unlabelled images, where no list says which are."""
 

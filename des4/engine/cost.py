@@ -186,7 +186,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a step holds at the same time. kept: for the backward pass of one part of the batch."""
+    """Bytes that a step holds at the same time. kept: for the backward pass of one micro-batch."""
 
     weights: int
     gradients: int
@@ -217,7 +217,7 @@ ROOM = 1.25
 def fewest_parts(
     method: Method, batch: Batch, free: int | None, precision: Precision, num_moments: int, shards: int = 1
 ) -> int:
-    """Return into how few parts a step's batch can be split for every step to fit, counted and not tried out.
+    """Return into how few micro-batches a step's batch can be split for every step to fit, counted and not tried out.
 
     method: before its parameters go into `shards`. free: bytes, before there is an optimiser; None = unknown, so
     nothing is split. num_moments: that the run's optimiser will keep of each parameter. The same on all processes. If

@@ -134,9 +134,9 @@ def average_gradients(method: nn.Module) -> nn.Module:
 
 
 def without_averaging(wrapped: nn.Module, skip: bool) -> AbstractContextManager[None]:
-    """Inside, gradients stay this rank's own if `skip`: for all parts of a step but the last.
+    """Inside, gradients stay this rank's own if `skip`: for all micro-batches of a step but the last.
 
-    In shards they are averaged part by part, because a rank has no room for its own whole ones.
+    In shards they are averaged one by one, because a rank has no room for its own whole ones.
     """
     return wrapped.no_sync() if skip and isinstance(wrapped, DistributedDataParallel) else nullcontext()
 

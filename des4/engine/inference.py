@@ -16,25 +16,23 @@ from des4.types import Config, Factor
 
 
 class EvalConfig(Config):
-    """How images are segmented when a model is evaluated or used.
-
-    mode: `whole` = the image in one pass, at its own size; `sliding` = overlapping windows, averaged.
-    window: side of a square window, in pixels. A side of the image that is shorter is taken as it is.
-    stride: pixels between windows, at most `window`; null = two thirds of it, rounded up.
-    average: what is averaged where windows overlap, and over views: `probs` or `logits`.
-    resize: factor by which an image is resized before the network sees it; what comes out has the image's own size. For
-        models that were trained on smaller images than they are scored on.
-    scales: further factors; the network sees the image, or each window, once at each of them, and the average counts.
-    mirror: at each scale, see the mirror image too.
-    """
+    """How images are segmented when a model is evaluated or used."""
 
     mode: Literal["whole", "sliding"] = "whole"
+    """The `whole` image in one pass, at its own size; or `sliding` windows that overlap, averaged."""
     window: int = Field(513, ge=1)
+    """Side of a square window, in pixels. A side of the image that is shorter is taken as it is."""
     stride: int | None = Field(None, ge=1)
+    """Pixels between windows, at most `window`; `null`: two thirds of it, rounded up."""
     average: Literal["probs", "logits"] = "probs"
+    """What is averaged where windows overlap, and over views."""
     resize: Factor = 1.0
+    """Factor by which an image is resized before the network sees it; results have the image's own size. For models
+    that were trained on smaller images than they are scored on."""
     scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
+    """Further factors: the network sees the image, or each window, once at each of them, and the average counts."""
     mirror: bool = False
+    """At each scale, see the mirror image too."""
 
     @model_validator(mode="after")
     def _windows_touch(self) -> Self:

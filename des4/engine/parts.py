@@ -1,4 +1,4 @@
-"""A step's batch cut into parts, which are trained on one after the other to save memory.
+"""A step's batch cut into micro-batches, which are trained on one after the other to save memory.
 
 However a step is cut, and shared out over processes, its loss is that of the whole: sums over pixels are divided by
 the pixels of all parts and processes (`Labelled.pixels`), and samples are mixed within groups that no cut divides.
@@ -17,14 +17,14 @@ from des4.types import Batch, Labelled, StrongView, Unlabelled
 
 
 def can_split(batch: Batch, parts: int) -> bool:
-    """Whether a batch can be cut into so many equal parts."""
+    """Whether a batch can be cut into so many equal micro-batches."""
     unlabelled = batch.unlabelled
     groups = len(unlabelled.weak) // max((view.mix.group for view in unlabelled.strong), default=1) if unlabelled else 0
     return len(batch.labelled.image) % parts == 0 and groups % parts == 0
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut this process's batch of a step into equal parts, whose mean loss over parts and processes is the step's."""
+    """Cut this process's batch into equal micro-batches; their mean loss, over processes too, is the step's."""
     labelled, unlabelled = batch.labelled, batch.unlabelled
     counts = [labelled.valid.sum()]
     if unlabelled:

@@ -29,55 +29,63 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 class TrainConfig(Config):
-    """How long, how much at a time, and on what to train.
-
-    steps: optimiser steps. epochs: passes over the unlabelled list, or over the labelled one for methods that read no
-        unlabelled image. Exactly one of the two is given. minutes: instead of them, a budget that `des4 train` turns
-        into steps before a run begins.
-    start_from: a run, or a weights file, as whose network those of this run begin, by encoder and decoder, and by
-        classifier where it is of the same kind and for the same classes. Networks that are to differ from the first
-        one, as the peer of CPS, begin with its encoder alone.
-    batch_size: labelled images of a step, over all processes. unlabelled_batch_size: unlabelled ones; null = as many.
-    accumulate: parts that a process's share of a step is split into, to save memory; the loss is that of the whole.
-        `auto` = as few as fit the memory that is free.
-    workers: processes that read images, for each that trains; 0 = the training process reads them.
-    precision: what the networks compute in, under autocast; `auto` = bf16 on a GPU that has it, else fp32.
-    deterministic: on a GPU, take kernels that give the same bits each time, where there are some; slower ones.
-    compile: let torch.compile fuse the networks; the first steps then take minutes.
-    shard: of several processes, whether each keeps a share of weights, gradients and moments, or all of them; for
-        encoders that are too large for one GPU.
-    sync_norm: of several processes, whether BatchNorm takes its statistics from all of them or each from its own.
-    log_every, checkpoint_every: in steps; a checkpoint is also written before each evaluation and at the end.
-    eval_every: in steps; 0 = only at the end; null = ten times, or as often as about 5 % of the time allows.
-    stop_after: stop the run when so many validations in a row have not bettered the headline model's mIoU, counted from
-        the last start of the learning rate; null = go to the last step. The length is then chosen on the val images.
-    max_skipped_steps: in a row; a step whose loss or gradient is not finite is skipped, one more than these stops the
-        run.
-    oracle: take the true labels of the unlabelled images in the place of pseudo-labels, where the data set holds their
-        masks. It shows what perfect pseudo-labels would be worth, and is no result.
-    """
+    """How long, how much at a time, and on what to train."""
 
     steps: int | None = Field(None, ge=1)
+    """Optimiser steps. Exactly one of `steps`, `epochs` and `minutes` is given."""
     epochs: float | None = Field(None, gt=0)
+    """Passes over the unlabelled list, or over the labelled one for methods that read no unlabelled image."""
     minutes: float | None = Field(None, gt=0, le=1_000_000)
+    """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
+    """A run, or a weights file, as whose network those of this run begin: by encoder and decoder, and by classifier
+    where it is of the same kind and for the same classes ([more](evaluation.md#beginning-as-another-run)). Networks
+    that are to differ from the first one, as the peer of CPS, begin with its encoder alone."""
     batch_size: int = Field(16, ge=1)
+    """Labelled images of a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
+    fit (`accumulate=auto`): one recipe for any number of GPUs of any size."""
     unlabelled_batch_size: int | None = Field(None, ge=1)
+    """Unlabelled images of a step, over all processes; `null`: as many as labelled ones."""
     accumulate: PositiveInt | Literal["auto"] = 1
+    """Micro-batches that a process's share of a step is split into, to save memory; must divide it. `auto`: as few as
+    fit the free memory. The loss is that of the whole; BatchNorm sees the micro-batches. When memory runs out, a run
+    splits further by itself."""
     seed: int = Field(0, ge=0)
+    """Of network weights, data order, augmentation and sampling."""
     workers: int = Field(2, ge=0)
+    """Processes that read images, for each that trains; 0: the training process reads them."""
     device: Device = "auto"
+    """`auto`: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the networks compute in, under autocast, and with a loss scale in `fp16`; `auto`: `bf16` on a GPU that has
+    it, else `fp32`."""
     deterministic: bool = False
+    """On a GPU, take kernels that give the same bits each time, where torch has some, and warn of those that it lacks;
+    they are slower. A CPU needs none."""
     compile: bool = False
+    """Let `torch.compile` fuse the networks; the first steps then take minutes."""
     shard: bool = False
+    """Of [several processes](scaling.md#shards): each keeps a share of weights, gradients and moments, instead of all;
+    for encoders that are too large for one GPU."""
     sync_norm: bool = True
+    """Of [several processes](scaling.md): BatchNorm takes its statistics from all of them, instead of each from its
+    own."""
     log_every: int = Field(20, ge=1)
+    """Steps between lines of `metrics.jsonl`."""
     eval_every: int | None = Field(None, ge=0)
+    """Steps between validations; 0: only at the end; `null`: ten times a run, or as often as [about 5 % of the
+    time](evaluation.md#how-often) allows."""
     stop_after: int | None = Field(None, ge=1)
+    """Stop the run after so many validations in a row without a better mIoU of the headline model, counted from the
+    last start of the learning rate; `null`: [it goes to its last step](evaluation.md#stopping-early). The length is
+    then chosen on the val images."""
     checkpoint_every: int = Field(500, ge=1)
+    """Steps between checkpoints; one is also written before each evaluation and at the end."""
     max_skipped_steps: int = Field(10, ge=0)
+    """Steps in a row that may be skipped because their loss or gradient is not finite; one more stops the run."""
     oracle: bool = False
+    """Take the true labels of the unlabelled images in the place of pseudo-labels, where the dataset holds their masks.
+    It shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
 
     @field_validator("stop_after")
     @classmethod
@@ -116,19 +124,17 @@ class TrainConfig(Config):
 
 
 class GuardConfig(Config):
-    """What is watched of a run, so that it says whether unlabelled images help or harm.
-
-    drift_factor: a class whose share of the pseudo-labels goes beyond this factor of its labelled share, or of one over
-        it, and keeps moving away, is warned of; null = there are no warnings.
-    truth_images: unlabelled images on which pseudo-labels are measured at each validation, of those that have masks;
-        0 = the masks of unlabelled images stay unopened.
-    held_out: labelled images that nothing is learnt from, scored at each validation: so many, or below 1 a share of the
-        list; 0 = none.
-    """
+    """What is watched of a run, so that it says whether [unlabelled images help or harm](unlabelled.md)."""
 
     drift_factor: float | None = Field(2.0, gt=1)
+    """A class whose share of the pseudo-labels goes beyond this factor of its labelled share, or of one over it, and
+    keeps moving away, is warned of; `null`: there are no warnings."""
     truth_images: int = Field(0, ge=0)
+    """Unlabelled images on which pseudo-labels are measured at each validation, of those that have masks; 0: masks of
+    unlabelled images stay unopened."""
     held_out: float = Field(0.0, ge=0)
+    """Labelled images that nothing is learnt from, scored at each validation: a whole number, or below 1 a share of the
+    list; 0: none."""
 
     @field_validator("held_out")
     @classmethod

@@ -78,7 +78,7 @@ class TrainStep:
         self._memories = [module for module in method.modules() if isinstance(module, Memory)]
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Take a step. Raises RunError if memory runs out however small the parts."""
+        """Take a step. Raises RunError if memory runs out however small the micro-batches."""
         self._statistics.remember()
         terms = self._backward(batch)
         take_gradients(self._parameters, self.own)
@@ -113,7 +113,7 @@ class TrainStep:
         return torch.stack(torch._foreach_norm(self._running, math.inf)).amax() if self._running else 0.0
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Leave the step's gradient in the parameters; with less memory than it takes, try again in smaller parts."""
+        """Leave the step's gradient in the parameters; with less memory than it takes, try smaller micro-batches."""
         while True:
             try:
                 return self._backward_in_parts(split(batch, self.parts))

@@ -1,4 +1,4 @@
-"""The methods, by the name a config calls them. A new one is a file, a line here, a config, a docs page and a test."""
+"""The methods, by the name a config calls them. A new one is a file, a line here, a page and a test; see the docs."""
 
 from des4.methods.advsemseg import AdvSemSeg
 from des4.methods.ael import AEL

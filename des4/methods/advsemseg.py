@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import judged
-from des4.methods.base import MethodConfig, Network, Setting
+from des4.methods.base import MethodConfig, Network, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import target_of
 from des4.models.discriminator import Discriminator
@@ -39,7 +39,7 @@ class AdvSemSegConfig(MethodConfig):
     threshold: float = Field(0.2, ge=0, le=1)
     """T, probability of being real that a pixel needs for its label to count."""
     discriminator_lr: float = Field(1e-4, gt=0)
-    """Learning rate of the discriminator's Adam; it falls as that of the run does."""
+    """Learning rate of the discriminator's Adam at the start; it falls as that of the run does."""
 
 
 class AdvSemSeg(SingleNetwork):
@@ -48,6 +48,7 @@ class AdvSemSeg(SingleNetwork):
     Config = AdvSemSegConfig
     config: AdvSemSegConfig
     VIEWS = ViewSpec(strong=1)
+    OUTLINE = Outline("one network and a discriminator", "itself, where the discriminator believes it", "one view")
 
     def build(self, setting: Setting) -> None:
         """Make the student and the discriminator."""

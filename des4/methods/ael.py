@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.pasting import draw_classes, object_boxes, paste_classes, pasted_view, with_donors
 from des4.methods.ingredients.targets import Target, soft_target
@@ -31,11 +31,11 @@ class AELConfig(TeacherStudentConfig):
 
     name: Literal["ael"] = "ael"
     consistency_weight: float = Field(1.0, ge=0)
-    """λ."""
+    """λ, of the equalised cross-entropies on labelled and on mixed images."""
     threshold: float = Field(0.7, ge=0, le=1)
     """t, confidence a pseudo-label needs; 0 on Cityscapes."""
     confidence_momentum: float = Field(0.999, ge=0, lt=1)
-    """Of v; it starts warm."""
+    """Of v, the averages that say how well each class is predicted; they start warm."""
     paste: float = Field(0.5, ge=0, le=1)
     """Probability with which labelled pixels are pasted onto a labelled image."""
     pasted_classes: int = Field(1, ge=1)
@@ -54,6 +54,11 @@ class AEL(TeacherStudent):
     Config = AELConfig
     config: AELConfig
     VIEWS = ViewSpec(strong=1, cutmix="french", donor_scale=(0.1, 2.0))
+    OUTLINE = Outline(
+        "student",
+        "moving average of all",
+        "boxes about objects of badly predicted classes; labelled images get such pixels too",
+    )
     never_pasted: Tensor
 
     def build(self, setting: Setting) -> None:

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.injection import injected, injection_boxes
 from des4.methods.ingredients.targets import SoftTarget, soft_target
@@ -28,11 +29,12 @@ class AugSegConfig(TeacherStudentConfig):
 
     name: Literal["augseg"] = "augseg"
     momentum: float = Field(0.999, ge=0, lt=1)
-    """Of the teacher's moving average, per step; 0.996 on Cityscapes in the published code. It starts warm."""
+    """Of the teacher's moving average, per step; 0.996 on Cityscapes in the published code. It starts warm, at min(1 -
+    1/(t + 1), `momentum`)."""
     threshold: float = Field(0.95, ge=0, le=1)
     """t, confidence a pseudo-label needs; 0 on Cityscapes in effect."""
     unlabelled_weight: float = Field(1.0, ge=0)
-    """λ."""
+    """λ, of the cross-entropy on unlabelled images."""
     injection: bool = True
     """Whether labelled boxes are pasted into unlabelled images."""
 
@@ -43,6 +45,7 @@ class AugSeg(TeacherStudent):
     Config = AugSegConfig
     config: AugSegConfig
     VIEWS = ViewSpec(strong=1, cutmix="augseg", photometric="augseg")
+    OUTLINE = Outline("student", "moving average of all", "mixed view with labelled boxes")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and on confident labels of the teacher and those that come with a box."""

@@ -55,6 +55,14 @@ class Network(NamedTuple):
         return (module.encoder, module.decoder, module.head) if isinstance(module, Segmenter) else (module,)
 
 
+class Outline(NamedTuple):
+    """A method in the table of them: what it trains, who teaches that, and what of unlabelled images it reads."""
+
+    trains: str
+    teacher: str
+    reads: str
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method is told of the training that it is built for.
@@ -96,13 +104,13 @@ class Setting:
 
 
 class MethodConfig(Config):
-    """Settings of every method: which labelled pixels move the prototypes, where it classifies by these."""
+    """Settings of every method. See [imbalance](imbalance.md#in-the-prototypes-sampling)."""
 
     sampling: Sampling = "all"
-    """Which labelled pixels move the prototypes (DeS4, table 4); `all` does not balance. Of a linear classifier, which
-    has none, anything else is refused."""
+    """Which labelled pixels move the prototypes of `model.head=prototype` (DeS4, table 4); `all` does not balance. Of a
+    linear classifier, which has none, anything else is refused. `des4` has another default."""
     zones: int = Field(5, ge=1)
-    """k, entropy zones a class [paper]."""
+    """k, entropy zones of each class [paper]."""
     alpha: float = Field(0.1, gt=0)
     """α of eq. 11 [paper]."""
 
@@ -116,6 +124,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     VIEWS: ClassVar[ViewSpec] = ViewSpec()
     """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
+    OUTLINE: ClassVar[Outline]
+    """The method's line in docs/methods/index.md, which is made of these."""
     WAITS: ClassVar[bool] = False
     """Whether a step asks the device for values, so that the host waits for it each time; `des4 doctor` tells."""
     FROZEN: tuple[str, ...] = ()
@@ -210,7 +220,7 @@ class Method(nn.Module, ABC):
         self.step += 1
 
     def discard(self) -> None:
-        """Let memories forget what `losses` collected: the engine takes the step again, in smaller parts."""
+        """Let memories forget what `losses` collected: the step is taken again, in smaller micro-batches."""
         for module in self.modules():
             if isinstance(module, Memory):
                 module.discard()

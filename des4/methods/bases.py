@@ -77,10 +77,11 @@ class TwoNetworks(SingleNetwork):
 
 
 class TeacherStudentConfig(MethodConfig):
-    """Settings of every method whose teacher follows the student."""
+    """Settings of methods with an averaged teacher."""
 
     momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), momentum)."""
+    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), `momentum`). Some methods have
+    another default."""
     teacher_decoder: Literal["ema", "decoupled"] = "ema"
     """`ema`: the teacher follows whole. `decoupled`: its encoder follows, and its decoder learns from labels alone, by
     the re-weighted cross-entropy of DeS4 (eq. 7)."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
@@ -37,7 +37,7 @@ class CCTConfig(MethodConfig):
     """Of each kind of perturbation."""
     background_class: int | None = Field(None, ge=0)
     """Number of the class that is no object, such as 0 of VOC: then objects alone, and all but objects, are two more
-    kinds of perturbed features. null: there is none."""
+    kinds of perturbed features. `null`: there is none."""
 
 
 class CCT(SingleNetwork):
@@ -46,6 +46,7 @@ class CCT(SingleNetwork):
     Config = CCTConfig
     config: CCTConfig
     VIEWS = ViewSpec(strong=1)
+    OUTLINE = Outline("one network with several classifiers", "its main classifier", "same view, perturbed features")
 
     def build(self, setting: Setting) -> None:
         """Make the student and the auxiliary classifiers."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.losses import mean_entropy
-from des4.methods.base import Setting
+from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.class_bank import ClassBank, ClassBankConfig
 from des4.methods.ingredients.classmix import class_mixed
@@ -33,17 +33,18 @@ class CMBConfig(TeacherStudentConfig, ClassBankConfig):
 
     name: Literal["cmb"] = "cmb"
     momentum: float = Field(0.995, ge=0, lt=1)
-    """Of the teacher's moving average at the start; by half a cosine it rises to 1 at the end. It starts warm."""
+    """Of the teacher's moving average at the start, per step; by half a cosine it rises to 1 at the end. It starts
+    warm, at min(1 - 1/(t + 1), …)."""
     entropy_weight: float = Field(0.01, ge=0)
-    """λ_e."""
+    """λ_e, of the entropy on strong views."""
     contrast_weight: float = Field(0.1, ge=0)
-    """λ_c."""
+    """λ_c, of the distances to the memory."""
     warm_up: float = Field(0.0133, ge=0, le=1)
     """Share of the training in which w rises. Contrast and ClassMix begin after it, the memory half-way."""
     classmix: float = Field(0.75, ge=0, le=1)
     """Probability with which classes of another image are pasted onto a strong view."""
     background_class: int | None = Field(None, ge=0)
-    """Number of a class that is pasted only where there is no other, such as 0 of VOC. null: there is none."""
+    """Number of a class that is pasted only where there is no other, such as 0 of VOC. `null`: there is none."""
 
 
 class CMB(TeacherStudent):
@@ -52,6 +53,11 @@ class CMB(TeacherStudent):
     Config = CMBConfig
     config: CMBConfig
     VIEWS = ViewSpec(strong=2, photometric="french")
+    OUTLINE = Outline(
+        "student",
+        "moving average of all",
+        "two strong views with classes of other images (ClassMix), and a memory of what classes are",
+    )
     NOT_DECOUPLED = "cmb's memory holds the teacher's embeddings against the student's, which one decoder has to make"
     FROZEN = ("teacher", "teacher_projection")
 

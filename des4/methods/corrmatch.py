@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.propagation import propagated, regions
@@ -31,13 +31,13 @@ class CorrMatchConfig(MethodConfig):
 
     name: Literal["corrmatch"] = "corrmatch"
     threshold: float = Field(0.85, ge=0, le=1)
-    """t at the start, confidence that a pseudo-label needs."""
+    """t at the start, confidence that a pseudo-label needs; it moves."""
     threshold_momentum: float = Field(0.999, ge=0, lt=1)
     """Of the average by which t follows the largest confidences of the classes."""
     strong_weight: float = Field(0.25, ge=0)
     """Of the cross-entropy of the strong view."""
     divergence_weight: float = Field(0.25, ge=0)
-    """Of its divergence from the weak view."""
+    """Of the divergence of the strong view from the weak one."""
     feature_weight: float = Field(0.25, ge=0)
     """Of the view whose features are perturbed."""
     correlation_weight: float = Field(0.25, ge=0)
@@ -54,6 +54,11 @@ class CorrMatch(SingleNetwork):
     Config = CorrMatchConfig
     config: CorrMatchConfig
     VIEWS = ViewSpec(strong=1, cutmix="unimatch", photometric="unimatch")
+    OUTLINE = Outline(
+        "one network and what its places have to do with one another",
+        "itself on the weak view",
+        "mixed view, and dropped features",
+    )
 
     def build(self, setting: Setting) -> None:
         """Make the student, its correlation, and the threshold."""

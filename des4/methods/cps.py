@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig
+from des4.methods.base import MethodConfig, Outline
 from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.types import Batch, ViewSpec
 
@@ -34,6 +34,7 @@ class CPS(TwoNetworks):
     Config = CPSConfig
     config: CPSConfig
     VIEWS = ViewSpec(strong=1, cutmix="cps")
+    OUTLINE = Outline("two networks", "each the other's", "mixed view")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each network, the cross-entropy on labels, and on the other's labels of the mixed images."""

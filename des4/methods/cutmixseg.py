@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.targets import soft_target
 from des4.types import Batch, ViewSpec
@@ -36,6 +37,7 @@ class CutMixSeg(TeacherStudent):
     Config = CutMixSegConfig
     config: CutMixSegConfig
     VIEWS = ViewSpec(strong=1, cutmix="french", photometric="french")
+    OUTLINE = Outline("student", "moving average of all", "mixed view")
 
     @property
     def threshold(self) -> float:

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import Target, averaged_target
 from des4.models.ema import follow
@@ -37,7 +37,7 @@ class DARSConfig(MethodConfig):
     ratios: tuple[Ratio, ...] = Field((0.4, 0.5), min_length=1)
     """Of each round that follows, all equally long, the share of the unlabelled pixels that is kept."""
     unlabelled_weight: float = Field(1.0, ge=0)
-    """λ."""
+    """λ, of the cross-entropy with pseudo-labels."""
     pseudo_label_mirror: bool = True
     """Whether pseudo-labels are of the mean over an image and its mirror image."""
 
@@ -48,6 +48,7 @@ class DARS(SingleNetwork):
     Config = DARSConfig
     config: DARSConfig
     VIEWS = ViewSpec(strong=1)
+    OUTLINE = Outline("one network", "what it was when the round began", "same view")
     prior: Tensor
 
     def build(self, setting: Setting) -> None:

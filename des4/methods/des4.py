@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Method, MethodConfig, Setting
+from des4.methods.base import Method, MethodConfig, Outline, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
 from des4.methods.ingredients.targets import Target
 from des4.models.ema import follow, warm_momentum
@@ -26,16 +26,17 @@ Mode = Literal["train", "eval"]
 
 
 class DeS4Config(MethodConfig):
-    """Settings of DeS4. [paper]: stated there; [ours]: our decision where the paper is silent."""
+    """Settings of DeS4. [paper]: stated there; [ours]: decided here, the paper is silent; see [paper](paper.md)."""
 
     name: Literal["des4"] = "des4"
     decoupled: bool = True
-    """Train the teacher's decoder on labels (table 3, D.T.). False: it follows the student by EMA and L_ub is
+    """Train the teacher's decoder on labels (table 3, D.T.). `false`: it follows the student by EMA and L_ub is
     dropped: mean teacher + CutMix with the prototype classifier, the paper's semi-supervised baseline."""
     shared_head: bool = True
-    """One P for student and teacher (table 3, S.H.). False: one each, the student's fed by student features."""
+    """One set of prototypes P for student and teacher (table 3, S.H.). `false`: one each, the student's fed by student
+    features."""
     pixel_reweighting: bool = True
-    """Weights of eq. 7 in L_ub (table 3, P.R.). False: plain cross-entropy."""
+    """Weights of eq. 7 in L_ub (table 3, P.R.). `false`: plain cross-entropy."""
     sampling: Sampling = "multi_entropy"
     """Which labelled pixels move the prototypes (table 4); `all` does not balance."""
     labelled_weight: float = Field(1.0, ge=0)
@@ -52,17 +53,18 @@ class DeS4Config(MethodConfig):
     threshold: float = Field(0.0, ge=0, le=1)
     """Confidence a pseudo-label needs; the paper names none [ours]."""
     teacher_start: Literal["copy", "fresh"] = "copy"
-    """The teacher's decoder starts as a copy of the student's, or with its own random weights [ours]."""
+    """The teacher's decoder starts as a `copy` of the student's, or with `fresh` random weights of its own [ours]."""
     teacher_encoder_mode: Mode = "eval"
-    """BatchNorm of the teacher's encoder: running statistics or the batch's own [ours]."""
+    """BatchNorm of the teacher's encoder: running statistics (`eval`) or the batch's own (`train`) [ours]."""
     teacher_encoder_buffers: Literal["ema", "copy"] = "ema"
-    """How BatchNorm statistics of the teacher's encoder follow the student's [ours]."""
+    """How BatchNorm statistics of the teacher's encoder follow the student's: as its weights do, or as a copy
+    [ours]."""
     teacher_decoder_mode: Mode = "train"
     """BatchNorm of the teacher's decoder in L_ub [ours]."""
     pseudo_label_mode: Mode = "eval"
     """BatchNorm of the teacher's decoder for pseudo-labels [ours]."""
     evaluated: Literal["teacher", "student"] = "teacher"
-    """The headline model [ours]; both are measured."""
+    """The headline model; both are scored [ours]."""
 
 
 class DeS4(Method):
@@ -74,6 +76,11 @@ class DeS4(Method):
     Config = DeS4Config
     config: DeS4Config
     VIEWS = ViewSpec(strong=1, cutmix="reco")
+    OUTLINE = Outline(
+        "student and the teacher's decoder",
+        "encoder: moving average; decoder: trained on labels",
+        "mixed view",
+    )
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, which share the prototypes, and what feeds these."""

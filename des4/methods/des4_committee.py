@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import Setting
+from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labelled_logits
 from des4.methods.ingredients.targets import averaged_target
 from des4.models.memory import PrototypeFeed
@@ -28,7 +28,7 @@ from des4.types import Batch, Factor, Labelled, ViewSpec
 
 
 class DeS4CommitteeConfig(TeacherStudentConfig):
-    """Settings of DeS4 with a committee."""
+    """Settings of DeS4 with a committee. `momentum` is that of the student's average while it follows."""
 
     name: Literal["des4_committee"] = "des4_committee"
     networks: int = Field(3, ge=1)
@@ -54,6 +54,11 @@ class DeS4Committee(TeacherStudent):
     Config = DeS4CommitteeConfig
     config: DeS4CommitteeConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco", recoloured=("french", "unimatch"))
+    OUTLINE = Outline(
+        "student, and other networks in the first part",
+        "the student's average and the others, as they are after the first part",
+        "mixed view",
+    )
     NOT_DECOUPLED = "the networks of des4_committee learn from labels alone while the average follows"
 
     def build(self, setting: Setting) -> None:

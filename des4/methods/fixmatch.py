@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig
+from des4.methods.base import MethodConfig, Outline
 from des4.methods.bases import SingleNetwork
 from des4.types import Batch, ViewSpec
 
@@ -32,6 +32,7 @@ class FixMatch(SingleNetwork):
     Config = FixMatchConfig
     config: FixMatchConfig
     VIEWS = ViewSpec(strong=1, cutmix="unimatch", photometric="unimatch")
+    OUTLINE = Outline("one network", "itself on the weak view", "mixed view")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled, half the thresholded unlabelled cross-entropy."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Network, Setting
+from des4.methods.base import MethodConfig, Network, Outline, Setting
 from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
@@ -39,7 +39,7 @@ class GCTConfig(MethodConfig):
     flaw_threshold: float = Field(0.6, ge=0, le=1)
     """ξ, from which a flaw is one."""
     detector_lr: float = Field(1e-4, gt=0)
-    """Learning rate of the detector's Adam; it falls as that of the run does."""
+    """Learning rate of the detector's Adam at the start; it falls as that of the run does."""
 
 
 class GCT(TwoNetworks):
@@ -48,6 +48,7 @@ class GCT(TwoNetworks):
     Config = GCTConfig
     config: GCTConfig
     VIEWS = ViewSpec(strong=1)
+    OUTLINE = Outline("two networks and a detector of flaws", "each the other, where its flaw is smaller", "same view")
 
     def build(self, setting: Setting) -> None:
         """Make the student, its peer and the detector."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.targets import soft_target
 from des4.types import Batch, ViewSpec
@@ -33,6 +34,7 @@ class MeanTeacher(TeacherStudent):
     Config = MeanTeacherConfig
     config: MeanTeacherConfig
     VIEWS = ViewSpec(strong=1)
+    OUTLINE = Outline("student", "moving average of all", "same view")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, squared gap to the teacher everywhere."""

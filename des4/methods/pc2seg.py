@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.pixel_pairs import PixelPairsConfig, pixel_pairs
 from des4.methods.ingredients.targets import soft_target
@@ -26,9 +26,9 @@ class PC2SegConfig(PixelPairsConfig, MethodConfig):
 
     name: Literal["pc2seg"] = "pc2seg"
     consistency_weight: float = Field(1.0, ge=0)
-    """w_c [ours]."""
+    """w_c, of the distributions of both views [ours]."""
     contrast_weight: float = Field(0.1, ge=0)
-    """w_n [ours]."""
+    """w_n, of the embeddings [ours]."""
     dim: int = Field(128, ge=2)
     """D of the embeddings that are compared."""
 
@@ -39,6 +39,7 @@ class PC2Seg(SingleNetwork):
     Config = PC2SegConfig
     config: PC2SegConfig
     VIEWS = ViewSpec(strong=1, photometric="unimatch")
+    OUTLINE = Outline("one network", "itself on the weak view", "strong view, pixel against pixel")
 
     def build(self, setting: Setting) -> None:
         """Make the student and its projection."""

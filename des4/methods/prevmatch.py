@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import Setting
+from des4.methods.base import Outline, Setting
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.methods.unimatch import UniMatch, UniMatchConfig
 from des4.models.ema import follow
@@ -44,6 +44,11 @@ class PrevMatch(UniMatch):
 
     Config = PrevMatchConfig
     config: PrevMatchConfig
+    OUTLINE = Outline(
+        "one network",
+        "itself on the weak view, and up to three of its earlier states",
+        "two mixed views, and dropped features",
+    )
 
     def build(self, setting: Setting) -> None:
         """Make the student, and room for its earlier states."""

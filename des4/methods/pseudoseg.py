@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import cut_out
 from des4.methods.ingredients.targets import SoftTarget, target_of
@@ -30,18 +30,18 @@ class PseudoSegConfig(MethodConfig):
 
     name: Literal["pseudoseg"] = "pseudoseg"
     unlabelled_weight: float = Field(1.0, ge=0)
-    """λ."""
+    """λ, of the cross-entropy with soft pseudo-labels."""
     sharpening: float = Field(0.5, gt=0, le=1)
     """T: pseudo-labels are raised to the power of 1/T."""
     threshold: float = Field(0.0, ge=0, le=1)
     """Probability that the most probable class of a pseudo-label needs."""
     background_class: int | None = Field(None, ge=0)
-    """Number of the class that the image classifier does not look for, such as 0 of VOC: where no other is seen. null:
-    it looks for all."""
+    """Number of the class that the image classifier does not look for, such as 0 of VOC: where no other is seen.
+    `null`: it looks for all."""
     attention_dim: int = Field(128, ge=1)
     """Of what places are compared by."""
     cutout: float = Field(0.195, ge=0, le=1)
-    """Side of the square that is cut out of strong views, as a share of the crop's: 100 of 513 pixels."""
+    """Sides of the rectangle that is cut out of strong views, as a share of the crop's: 100 of 513 pixels."""
 
 
 class PseudoSeg(SingleNetwork):
@@ -50,6 +50,11 @@ class PseudoSeg(SingleNetwork):
     Config = PseudoSegConfig
     config: PseudoSegConfig
     VIEWS = ViewSpec(strong=1, photometric="pseudoseg")
+    OUTLINE = Outline(
+        "one network with an image classifier",
+        "itself on the weak view, together with the classifier's activations",
+        "strong view with a hole",
+    )
 
     def build(self, setting: Setting) -> None:
         """Make the student and the classifier."""

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import mask_contrast, mean_over_regions, overlap, paired_info_nce, pooled, presence_loss
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.classmix import classes_present
 from des4.ops.mixing import on_features
@@ -49,6 +50,7 @@ class RC2L(TeacherStudent):
     Config = RC2LConfig
     config: RC2LConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
+    OUTLINE = Outline("student", "moving average of all", "mixed view, region against region")
     NOT_DECOUPLED = "rc2l holds the teacher's embeddings against the student's, which one decoder has to make"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

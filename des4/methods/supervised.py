@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from des4.methods.base import MethodConfig
+from des4.methods.base import MethodConfig, Outline
 from des4.methods.bases import SingleNetwork
 from des4.types import Batch
 
@@ -26,6 +26,7 @@ class Supervised(SingleNetwork):
 
     Config = SupervisedConfig
     config: SupervisedConfig
+    OUTLINE = Outline("one network", "–", "no")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""

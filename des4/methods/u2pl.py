@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.contrast import PixelContrast, PixelContrastConfig
 from des4.methods.ingredients.targets import soft_target
@@ -37,7 +37,7 @@ class U2PLConfig(TeacherStudentConfig, PixelContrastConfig):
     unreliable: float = Field(0.2, ge=0, le=0.5)
     """α at the start: share of the pixels that is not reliable. It falls linearly to 0."""
     anchor_threshold: float = Field(0.3, ge=0, le=1)
-    """Probability of its class that the teacher gives to an anchor."""
+    """δ, probability of its class that the teacher gives to an anchor."""
 
 
 class U2PL(TeacherStudent):
@@ -46,6 +46,7 @@ class U2PL(TeacherStudent):
     Config = U2PLConfig
     config: U2PLConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
+    OUTLINE = Outline("student", "moving average of all", "mixed view, and a memory of what classes are not")
     NOT_DECOUPLED = "u2pl's memory holds the teacher's embeddings against the student's, which one decoder has to make"
     FROZEN = ("teacher", "teacher_projection")
     RANKS = (3, 20)

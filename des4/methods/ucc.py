@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.losses import pixel_divergence
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork, labelled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
@@ -39,7 +39,7 @@ class UCCConfig(MethodConfig):
     detached: bool = True
     """Whether e^-V is a mere weight [ours]. Else gradients go through it, and the mean of V is added, lest V grow."""
     confidence_momentum: float = Field(0.999, ge=0, lt=1)
-    """Of v; it starts warm."""
+    """Of v, the average of each class's confidence; it starts warm."""
     paste: float = Field(0.5, ge=0, le=1)
     """Probability with which an image is given labelled pixels."""
     pasted_classes: int = Field(1, ge=1)
@@ -54,6 +54,11 @@ class UCC(SingleNetwork):
     Config = UCCConfig
     config: UCCConfig
     VIEWS = ViewSpec(strong=1, cutmix="cps", photometric="unimatch", donor_scale=(0.5, 2.0))
+    OUTLINE = Outline(
+        "one encoder with two heads",
+        "each head the other, on the weak view",
+        "mixed view with labelled pixels of badly predicted classes",
+    )
     never_pasted: Tensor
 
     def build(self, setting: Setting) -> None:

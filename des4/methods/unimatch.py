@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig
+from des4.methods.base import MethodConfig, Outline
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.targets import Target
@@ -55,6 +55,7 @@ class UniMatch(SingleNetwork):
     Config = UniMatchConfig
     config: UniMatchConfig
     VIEWS = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
+    OUTLINE = Outline("one network", "itself on the weak view", "two mixed views, and dropped features")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled cross-entropy, and half of three against the labels of the weak view."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.perturb import share_channels
 from des4.types import Batch, ViewSpec
@@ -24,7 +25,7 @@ class UniMatchV2Config(TeacherStudentConfig):
 
     name: Literal["unimatch_v2"] = "unimatch_v2"
     momentum: float = Field(0.996, ge=0, lt=1)
-    """Of the teacher's moving average, per step; it starts warm."""
+    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), `momentum`)."""
     threshold: float = Field(0.95, ge=0, le=1)
     """t, confidence a pseudo-label needs."""
     strong_weight: float = Field(0.5, ge=0)
@@ -39,6 +40,7 @@ class UniMatchV2(TeacherStudent):
     Config = UniMatchV2Config
     config: UniMatchV2Config
     VIEWS = ViewSpec(strong=2, cutmix="unimatch", photometric="unimatch")
+    OUTLINE = Outline("student", "moving average of all", "two mixed views, which share channels")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half the labelled cross-entropy, and half of two against the labels of the teacher."""

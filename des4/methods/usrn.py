@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Setting
+from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import SoftTarget, labelled_on_grid, target_of, view_on_grid
@@ -35,11 +35,12 @@ class USRNConfig(MethodConfig):
 
     name: Literal["usrn"] = "usrn"
     labels_alone: float = Field(0.25, ge=0, lt=1)
-    """Share of the training, at its start, that learns from labels alone [ours: there a training of its own]."""
+    """Share of the training, at its start, that learns from labels alone [ours: there a training of its own]. The
+    learning rate begins anew after it."""
     unlabelled_weight: float = Field(1.0, ge=0)
-    """λ."""
+    """λ, of both cross-entropies with pseudo-labels."""
     subclass_weight: float = Field(1.0, ge=0)
-    """μ."""
+    """μ, of the network of sub-classes."""
     threshold: float = Field(0.75, ge=0, le=1)
     """t, confidence that a pseudo-label needs."""
     subclasses: int = Field(200, ge=2, le=255)
@@ -52,6 +53,11 @@ class USRN(SingleNetwork):
     Config = USRNConfig
     config: USRNConfig
     VIEWS = ViewSpec(strong=1, photometric="french")
+    OUTLINE = Outline(
+        "two networks, of classes and of sub-classes",
+        "itself on the weak view, where the other is not surer of another class",
+        "strong view",
+    )
 
     def build(self, setting: Setting) -> None:
         """Make the student, the network of sub-classes, the labeller as the student's copy, and the clusters."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.adversary import adversarial_change, texture
 from des4.methods.ingredients.targets import soft_target
@@ -40,6 +41,7 @@ class VAT(TeacherStudent):
     Config = VATConfig
     config: VATConfig
     VIEWS = ViewSpec(strong=1, photometric="french")
+    OUTLINE = Outline("student", "moving average of all", "adversarially changed view")
 
     @property
     def threshold(self) -> float:

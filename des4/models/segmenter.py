@@ -27,22 +27,23 @@ class ModelConfig(Config):
     """The network. Defaults are the paper's network, on a CPU-sized encoder."""
 
     encoder: str = "tf_efficientnet_lite0"
-    """Name of a timm network; `resnet101` in the paper. The decoder follows from it: DeepLabV3+ where maps get smaller
-    with depth, DPT behind a vision transformer."""
+    """A timm network ([encoders](encoders.md)), `resnet101` in the paper. The decoder follows from it: DeepLabV3+
+    behind maps that get smaller with depth, one at stride 4 and one at the output stride among them; DPT behind a
+    vision transformer."""
     weights: str = "package"
-    """Encoder weights: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the
-    `pretrained` extra), or a path to a .safetensors, .pth or .bin file."""
+    """Of the encoder: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the `pretrained`
+    extra), or a path to a .safetensors, .pth or .bin file."""
     output_stride: Literal[8, 16, 32] = 16
-    """Stride of the deep map. 32 leaves the encoder as it was built. Not for vision transformers, whose stride is that
-    of their patches: there the default has no effect, and any other value is refused."""
+    """Stride of the deep map; `32` leaves the encoder as it was built. Vision transformers keep the stride of their
+    patches: the default has no effect there, and another value is refused."""
     channels: int = Field(256, ge=1)
     """Width of the decoder."""
     low_channels: int = Field(48, ge=1)
     """Width of the projected low-level map of DeepLabV3+; DPT has none."""
     head: Literal["auto", "linear", "prototype"] = "auto"
-    """Classifier; `auto` is the method's own."""
+    """Classifier; `auto`: the method's own."""
     embedding: Literal["auto", "none", "linear", "norm"] = "auto"
-    """Last layer of the decoder: `auto` = `none` before a linear classifier and `norm` before prototypes [ours]."""
+    """Last layer of the decoder; `auto`: `none` before a linear classifier and `norm` before prototypes [ours]."""
     embedding_dim: int = Field(256, ge=2)
     """D, the size of a pixel's embedding where there is one [ours: the paper does not state it]."""
     temperature: float = Field(0.1, gt=0)
@@ -50,9 +51,11 @@ class ModelConfig(Config):
     prototype_momentum: float = Field(0.99, ge=0, lt=1)
     """τ2 of eq. 12 [paper]."""
     prototype_start: Start = "first_seen"
-    """How prototypes begin [ours]: at the first-seen class mean, or at random unit vectors."""
+    """How prototypes begin [ours]: at the class mean when it is `first_seen`, or at `random` unit vectors that only EMA
+    moves."""
     checkpointing: bool = False
-    """Gradient checkpointing: less memory, one more forward pass a step, the same numbers."""
+    """Gradient checkpointing: drop activations and compute them again in the backward pass. Less memory, one more
+    forward pass a step, the same numbers."""
 
 
 class LinearClassifier(nn.Module):

@@ -1,82 +1,65 @@
-"""The documentation against the code: config keys with defaults and choices, settings, links, functions it names."""
+"""The documentation against the code: what is made of it, settings that are shown, links, functions that are named."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
+import write_docs
 import yaml
-from pydantic_core import to_jsonable_python
 
-from des4.config import KEYS, SHORTHANDS, RunConfig, load_config
+from des4.config import load_config
 from des4.datasets import DATASETS, FORMATS
-from des4.types import Config, ConfigError
+from des4.methods import METHODS
+from des4.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
-SETTINGS = [
-    p for p in PAGES if p.name not in ("architecture.md", "CONTRIBUTING.md") and p.parent.name in ("docs", "methods")
-]
+WITHOUT_SETTINGS = ("adding_a_method.md", "architecture.md", "CONTRIBUTING.md")
+SETTINGS = [p for p in PAGES if p.name not in WITHOUT_SETTINGS and p.parent.name in ("docs", "methods")]
 NAMES = re.compile(r"\]\(([^)]+\.py)\): (`[\w.]+`(?:, `[\w.]+`)*)")
 
 
-def _configs(config: type[Config]) -> Iterator[type[Config]]:
-    """Yield a config class, its bases that have settings, and all that its fields may hold."""
-    yield from (cls for cls in config.__mro__ if issubclass(cls, Config) and cls.model_fields)
-    for field in config.model_fields.values():
-        for part in _parts(field.annotation):
-            if isinstance(part, type) and issubclass(part, Config):
-                yield from _configs(part)
+def test_what_pages_say_of_the_code_is_what_it_says() -> None:
+    old = [str(page.relative_to(ROOT)) for page in write_docs.stale()]
+    assert not old, f"{', '.join(old)}: out of date, mend with: {write_docs.MEND}"
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for part in get_args(annotation):
-        yield from _parts(part)
+def test_an_old_page_is_noticed_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("there are <!-- begin number of other methods -->3<!-- end number of other methods --> of them")
+    monkeypatch.setattr(write_docs, "ROOT", tmp_path)
+    monkeypatch.setattr(write_docs, "pages", lambda: [page])
+    monkeypatch.setattr(sys, "argv", ["write_docs.py", "--check"])
+    with pytest.raises(SystemExit, match=f"mend with: {re.escape(write_docs.MEND)}"):
+        write_docs.main()
+    assert "out of date: page.md" in capsys.readouterr().out and "-->3<!--" in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["write_docs.py"])
+    write_docs.main()
+    assert f"-->{len(METHODS) - 2}<!--" in page.read_text()
+    assert write_docs.stale() == {}
 
 
-def _choices(annotation: Any) -> set[str]:
-    literals = (part for part in _parts(annotation) if get_origin(part) is Literal)
-    return {str(choice) for literal in literals for choice in get_args(literal)}
-
-
-def _rows(config: type[Config]) -> dict[str, list[str]]:
-    """Return the cells of the table under the heading that names this class, by key."""
-    for section in (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("\n## "):
-        heading, _, text = section.partition("\n")
-        if f"`{config.__name__}`" in heading:
-            lines = [line for line in text.splitlines() if line.startswith("| `")]
-            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-            return {row[0].strip("`"): row[1:] for row in rows}
-    raise AssertionError(f"docs/configuration.md has no heading with `{config.__name__}`")
-
-
-@pytest.mark.parametrize("config", dict.fromkeys(_configs(RunConfig)), ids=lambda config: config.__name__)
-def test_configuration_page_states_keys_defaults_and_choices(config: type[Config]) -> None:
-    rows = _rows(config)
-    own = {key: field for key, field in config.model_fields.items() if key in config.__annotations__}
-    assert list(rows) == list(own)
-    for key, field in own.items():
-        default, meaning = rows[key]
-        if field.is_required():
-            assert default == "required", key
-        elif isinstance(field.default, Config):
-            assert default == "section", key
-        else:
-            assert yaml.safe_load(default.strip("`")) == to_jsonable_python(field.default), key
-        assert _choices(field.annotation) <= set(re.findall(r"`([^`]+)`", f"{default} {meaning}")), key
-
-
-def test_configuration_page_names_the_keys_that_have_no_short_form() -> None:
-    leaves = [key.split(".")[-1] for key in KEYS]
-    ambiguous = {leaf for leaf in leaves if leaves.count(leaf) > 1} - SHORTHANDS.keys()
-    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    (sentence,) = re.findall(r"written in full: (.*)\.", text)
-    assert set(re.findall(r"`(\w+)`", sentence)) == ambiguous
+def test_the_page_of_settings_says_it_all() -> None:
+    """Sections, defaults, ranges, choices and meanings: a few settings that show how each kind of them is written."""
+    text = write_docs.settings()
+    for line in (
+        "## Method: unimatch (`UniMatchConfig`)",
+        "| `temperature` | `0.1` | number > 0 | Divides the cosines of the prototype classifier [ours]; 1 is",
+        "| `root` | required | path | The data folder |",
+        "| `ratios` | `[0.4, 0.5]` | list of: number in (0, 1] | Of each round that follows,",
+        "| `crop_size` | `256` | integer ≥ 1, [integer ≥ 1, integer ≥ 1] | Pixels:",
+        "| `device` | `auto` | `auto`, `cpu`, `cuda` | `auto`: a GPU if there is one |",
+        "| `optim` | section | [below](#optim-optimconfig) | Optimiser and schedule |",
+    ):
+        assert line in text, line
+    headings = {line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")}
+    links = re.findall(r"\(#([\w-]+)\)", text)
+    assert set(links) <= {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", SETTINGS, ids=lambda page: str(page.relative_to(ROOT)))
@@ -99,7 +82,7 @@ def _accepts(data: str, settings: list[str]) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_named_functions_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^````.*?^````", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)  # a page that a page shows
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert [link for link in links if link and not (page.parent / link).exists()] == []
     for link, names in NAMES.findall(text):

@@ -32,10 +32,11 @@ _LONGEST_NAME = 1024
 
 
 class ShapesConfig(FilesConfig):
-    """What every data set of drawn shapes can be told."""
+    """Settings of data in drawn shapes."""
 
     background: Literal["class", "ignore"] = "class"
-    """Pixels under no shape: the class `background`, or ignored in training and evaluation."""
+    """Pixels under no shape: a `class` of its own, called `background`, or 255, which training and evaluation
+    `ignore`."""
 
 
 @dataclass(frozen=True)

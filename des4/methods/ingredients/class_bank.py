@@ -19,14 +19,14 @@ Net = Callable[[Tensor], Tensor]
 
 
 class ClassBankConfig(Config):
-    """Settings of a memory of sure pixels."""
+    """Settings of methods that remember each class's surest pixels."""
 
     memory_threshold: float = Field(0.95, ge=0, le=1)
     """Confidence with which the teacher is right about a labelled pixel that is remembered."""
     queue: int = Field(256, ge=1)
     """Pixels that are remembered of each class, the newest."""
     pushed: int | None = Field(None, ge=1)
-    """Pixels of an image and class that are; null: `queue` over the number of labelled images, rounded, at least 1.
+    """Pixels of an image and class that are; `null`: `queue` over the number of labelled images, rounded, at least 1.
     C/3 times as many on VOC in the published code."""
     anchors: int = Field(64, ge=1)
     """Pixels of each class in an image that are held against the memory, or among which those to remember are chosen

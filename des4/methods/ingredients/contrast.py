@@ -14,7 +14,7 @@ from des4.types import Config
 
 
 class PixelContrastConfig(Config):
-    """Settings of every method that contrasts pixels with a memory."""
+    """Settings of methods that contrast pixels with a memory."""
 
     anchors: int = Field(32, ge=1)
     """Pixels of each class that are drawn in an image [ours: there 256 of each class in the 8 images on a GPU]."""

@@ -15,7 +15,7 @@ from des4.types import Config, StrongView, Unlabelled
 
 
 class PixelPairsConfig(Config):
-    """Settings of the contrast of pixels seen twice."""
+    """Settings of methods that hold pixels against those of other images."""
 
     anchors: int = Field(256, ge=1)
     """Pixels of an image that are drawn [ours]."""

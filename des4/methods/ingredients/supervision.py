@@ -19,7 +19,7 @@ from des4.types import Config, Labelled
 
 
 class SupervisionConfig(Config):
-    """What cross-entropies do about imbalanced classes and easy pixels, in any method."""
+    """What cross-entropies do about rare classes and easy pixels, in any method; see [imbalance](imbalance.md)."""
 
     logit_adjustment: float = Field(0.0, ge=0)
     """τ: inside cross-entropies on labels, logits are raised by τ · log of their class's share of the labelled pixels,
@@ -32,7 +32,7 @@ class SupervisionConfig(Config):
     """γ: a labelled pixel weighs (1 - probability of its class)^γ. 2 in the paper; 0: off."""
     ohem_threshold: float | None = Field(None, gt=0, le=1)
     """On labels, only pixels whose class has at most this probability count, and `ohem_min_share` at least. 0.7 in the
-    published trainings on Cityscapes; null: all pixels count."""
+    published trainings on Cityscapes; `null`: all pixels count."""
     ohem_min_share: float = Field(0.085, gt=0, le=1)
     """Share of the labelled pixels that counts at least, the hardest [ours: published codes state a number, such as
     100,000 of two crops of 769, which is this share]."""
