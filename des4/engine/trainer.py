@@ -19,6 +19,7 @@ from des4.engine.checkpoint import Checkpoints, optimiser_state, restore_optimis
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation, Evaluator
 from des4.engine.guards import Guards, quality_figures
+from des4.engine.inside import Inside
 from des4.engine.optim import PolySchedule
 from des4.engine.process import deterministic_kernels, prepare_process
 from des4.engine.settings import TrainConfig, choose_precision
@@ -93,6 +94,7 @@ class Trainer:
         self.about = dict(about or {})
         self.network = dict(network or {})
         self.guards = guards or Guards()
+        self.inside = Inside(method)
         self.on_validation = on_validation
         self.checkpoints = Checkpoints(run.checkpoints)
         self.step, self.seconds = 0, 0.0  # of the whole run
@@ -129,6 +131,8 @@ class Trainer:
             for step in range(start + 1, steps + 1):
                 if self._stands_still():
                     break
+                evaluate = self._evaluation_due(step)
+                self.inside.watch(evaluate)
                 self._train(step, batches, take_step)
                 self.step = step
                 if step - 1 in (start, *self.schedule.restarts):
@@ -139,7 +143,9 @@ class Trainer:
                     self._look_at_steps()
                     self.run.say(f"step {step}/{steps}  about {self._left(step)}", echo=self._progress.disable)
                 self._progress.advance(bar)
-                evaluate, stop = self._evaluation_due(step), signals.asked()
+                if evaluate and (seen := self.inside.line()):
+                    self.run.log(step, seen)
+                stop = signals.asked()
                 if evaluate or step % self.config.checkpoint_every == 0 or step == steps or stop:
                     self._checkpoint(step, take_step)
                 signals.stop(step, stop)
@@ -305,7 +311,7 @@ class Trainer:
         self.run.sync()
         moments, numbers = optimiser_state(self.optimiser)
         moments = moments_in_shards(moments, dict(self.method.named_parameters()))
-        parts = {"method": self.method.state_dict(), "optimiser": moments}
+        parts = {"method": self.method.state_dict(), "optimiser": moments, "inside": self.inside.state()}
         tensors = gather_whole(
             {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
         )
@@ -343,6 +349,7 @@ class Trainer:
                 raise RunError(f"checkpoint {step} of {self.run.path} does not fit the config: {reason}") from error
             moments = own_moments(parts.get("optimiser", {}), dict(self.method.named_parameters()))
             restore_optimiser(self.optimiser, moments, checkpoint.meta["optimiser"])
+            self.inside.restore(parts.get("inside", {}))
             self.seconds = checkpoint.meta["seconds"]
             self._skipped_images = checkpoint.meta.get("skipped", {})  # earlier checkpoints lack these
             self._skipped_steps = checkpoint.meta.get("skipped_steps", [])
