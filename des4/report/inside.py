@@ -1,7 +1,7 @@
 """What a run recorded of its prototypes at each validation: entropy zones, what was sampled of them, similarities.
 
-Lines of metrics.jsonl with `inside/FEED/…`; a feed is what moves the prototypes of one classifier. docs/evaluation.md says what
-each figure is.
+Lines of metrics.jsonl with `inside/FEED/…`; a feed is what moves the prototypes of one classifier. docs/evaluation.md
+says what each figure is.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def _of_feed(feed: str, rows: Sequence[Mapping[str, Any]], classes: Sequence[str
     zones = {}
     for row in rows:  # later ones replace earlier ones
         low, high = row[f"inside/{feed}/low"], row[f"inside/{feed}/high"]
-        pixels, taken = (np.array(row[f"inside/{feed}/{key}"], np.int64).reshape(count, -1) for key in ("pixels", "taken"))
+        pixels, taken = (
+            np.array(row[f"inside/{feed}/{key}"], np.int64).reshape(count, -1) for key in ("pixels", "taken")
+        )
         for index, name in enumerate(classes):
             if pixels[index].sum():
                 zones[name] = Zones(row["step"], low[index], high[index], pixels[index], taken[index])

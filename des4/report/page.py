@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 SAMPLE_TITLES = {"samples": "Samples of the validation list", "worst": "Worst predictions"}
 """Headings of the picture grids that others leave in `plots/`; further PNGs are shown under their file name."""
 
+IN_THE_TABLE = ("iou", "pseudo_labels")
+"""Diagrams of `plots/` that the page has no need of: its table of the classes says the same."""
+SMALL = 8
+"""Classes up to which a matrix is not drawn narrow."""
+
 Drawn = dict[str, dict[str, Address]]
 """Diagrams by name."""
 
@@ -37,7 +42,7 @@ def write_report(run: RunFolder) -> Path:
     feeds = watched(metrics, list(results["pixel_share"]))
     figures = _draw(results, metrics, feeds, run.plots)
     grids = sorted(
-        (path for path in run.plots.glob("*.png") if path.stem not in figures),
+        (path for path in run.plots.glob("*.png") if path.stem not in (*figures, *IN_THE_TABLE)),
         key=lambda path: (path.stem not in SAMPLE_TITLES, path.stem),
     )
     place = run.path if run.path.name else run.path.resolve()
@@ -75,15 +80,18 @@ def _draw(
     names, order = list(share), _by_share(results)
     drawn: Drawn = {}
 
-    def draw(name: str, function: Callable[..., None], *values: Any) -> None:
-        drawn[name] = diagram(partial(function, *values), folder / f"{name}.png")
+    small = len(names) <= SMALL  # a matrix, which a phone can show as it is
+
+    def draw(name: str, function: Callable[..., None], *values: Any, narrow: bool = True) -> None:
+        drawn[name] = diagram(partial(function, *values), folder / f"{name}.png", narrow)
 
     if models:
-        draw("iou", plots.class_bars, {name: scores["iou"] for name, scores in models.items()}, share, tail)
-        draw("confusion", plots.confusion, np.array(models[results["evaluated"]]["confusion"]), names)
+        plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, folder / "iou.png")
+        matrix = np.array(models[results["evaluated"]]["confusion"])
+        draw("confusion", plots.confusion, matrix, names, narrow=not small)
     if quality:
         bars = {key: quality[key] for key in pseudo_label_figures(quality)}
-        draw("pseudo_labels", plots.class_bars, bars, share, tail)
+        plots.class_bars(bars, share, tail, folder / "pseudo_labels.png")
     if metrics:
         draw("curves", _curves, metrics, pseudo_label_figures(quality))
     if any(row.get("drift/shares") for row in metrics):
@@ -99,7 +107,7 @@ def _draw(
     for feed, found in feeds.items():
         if found.zones:
             draw(f"{feed}_zones", plots.zones, found.zones, found.drawn(order))
-        draw(f"{feed}_prototypes", plots.cosines, found.cosine, names)
+        draw(f"{feed}_prototypes", plots.cosines, found.cosine, names, narrow=not small)
         if found.has_moved:
             draw(f"{feed}_moved", plots.moved, found.steps, found.moved, names)
     return drawn

@@ -46,12 +46,12 @@ WIDTH, NARROW = 9.6, 4.6
 """Width of a figure in inches; the page shows an inch as 100 CSS pixels, so 10 points are 14 pixels. A phone shows a
 narrow one at three quarters of that."""
 
+DPI, NARROW_DPI = 160, 130
+
 Target = Path | IO[bytes]
 """Where a PNG goes."""
 
 STYLE: dict[Any, Any] = {
-    "savefig.dpi": 160,
-    "savefig.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so a report looks the same everywhere
     "font.size": 9.5,
     "text.color": INK,
@@ -149,7 +149,9 @@ def drift(
             style = ("-", "-.", ":")[index // len(CYCLE) % 3]
             values = _running_mean(ratios) if len(ratios) > 40 else ratios
             left.plot(steps, values, style, color=CYCLE[index % len(CYCLE)], label=name)
-        left.set_title("Share of the pseudo-labels over share of the labels")
+        left.set_title(
+            "Share of pseudo-labels / of labels" if narrow else "Share of the pseudo-labels over share of the labels"
+        )
         left.set_yscale("log")
         ticks = [1 / 50, 0.1, 0.5, 1, 2, 10, 50]
         left.set_yticks(ticks, ["≤ 1/50", "1/10", "1/2", "1", "2", "10", "≥ 50"])
@@ -175,7 +177,8 @@ def drift(
 def quality_over_time(
     metrics: Sequence[Mapping[str, Any]], source: str, names: Sequence[str], path: Target, narrow: bool = False
 ) -> None:
-    """Draw precision and coverage of pseudo-labels over the steps, a line a class; what is 100 % throughout is left out.
+    """Draw precision and coverage of pseudo-labels over the steps, a line a class; one that is 100 % throughout is left
+    out.
 
     source: `truth`, measured on unlabelled images, or `pseudo`, on the validation list. names: the order of classes.
     """
@@ -281,9 +284,7 @@ def _matrix(classes: Sequence[str], path: Target, narrow: bool) -> Iterator[tupl
         yield axes, size
 
 
-def zones(
-    watched: Mapping[str, Zones], classes: Sequence[str], path: Target, narrow: bool = False
-) -> None:
+def zones(watched: Mapping[str, Zones], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
     """Draw for each class how its labelled pixels spread over the entropy, and how those do that were sampled.
 
     classes: those to draw, in order. The borders of zones are lines.
@@ -322,11 +323,20 @@ def moved(steps: Sequence[int], degrees: Sequence[Sequence[float | None]], class
     _line_panels({"Degrees moved since the validation before": lines}, path, narrow)
 
 
-def distribution(series: Mapping[str, Mapping[str, float]], order: Sequence[str], path: Target, narrow: bool = False) -> None:
-    """Draw the shares of the classes, a bar for each of several sources, on a logarithmic axis (figure 3 of DeS4).
+def distribution(
+    truth: Mapping[str, float],
+    groups: Mapping[str, Mapping[str, float]],
+    order: Sequence[str],
+    path: Target,
+    narrow: bool = False,
+) -> None:
+    """Draw the shares of the classes in truth and pseudo-labels, on a logarithmic axis (figure 3 of DeS4).
 
-    series: source -> class -> fraction; the first is the truth. order: of the classes, from above.
+    truth: class -> fraction. groups: label -> class -> fraction; those without pseudo-labels are empty, and keep their
+    colour. order: of the classes, from above.
     """
+    colours = {"truth": INK} | {label: CYCLE[index % (len(CYCLE) - 1)] for index, label in enumerate(groups)}
+    series = {"truth": truth} | {label: shares for label, shares in groups.items() if shares}
     thick = 0.8 / len(series)
     least = min((v for shares in series.values() for v in shares.values() if v > 0), default=1e-4)
     floor = max(1e-6, 10 ** math.floor(math.log10(least)))
@@ -335,9 +345,8 @@ def distribution(series: Mapping[str, Mapping[str, float]], order: Sequence[str]
         for offset, (label, shares) in enumerate(series.items()):
             at = np.arange(len(order)) - 0.4 + thick * (offset + 0.5)
             values = [100 * shares.get(name, 0.0) for name in order]
-            colour = INK if offset == 0 else CYCLE[(offset - 1) % (len(CYCLE) - 1)]
             left = 100 * floor
-            axes.barh(at, [max(v - left, 0) for v in values], thick * 0.9, left=left, color=colour, label=label)
+            axes.barh(at, [max(v - left, 0) for v in values], thick * 0.9, left=left, color=colours[label], label=label)
             for place, value in zip(at, values, strict=True):
                 text = f"{value:.2g}" if 0 < value < 1 else f"{value:.1f}" if value else "0"
                 axes.text(max(value, left) * 1.06, place, text, va="center", fontsize=7.5, color=GREY)
@@ -360,7 +369,7 @@ def runs_over_time(
 
     groups: label -> its runs, each score name -> (steps, fractions).
     """
-    titles = {"miou": "mIoU on the validation list, %", "tail_miou": "tail mIoU on the validation list, %"}
+    titles = {"miou": "mIoU on the validation list, %", "tail_miou": "Tail mIoU on the validation list, %"}
     with canvas(path, NARROW if narrow else WIDTH, 0.3 * (1 + len(groups) // 3) + 3.1 * (2 if narrow else 1)) as figure:
         for place, (key, title) in enumerate(titles.items(), 1):
             axes = figure.add_subplot(2 if narrow else 1, 1 if narrow else 2, place)
@@ -370,8 +379,9 @@ def runs_over_time(
             for index, (label, runs) in enumerate(groups.items()):
                 for number, run in enumerate(runs):
                     steps, values = run.get(key, ([], []))
-                    axes.plot(steps, [100 * value for value in values], color=CYCLE[index % len(CYCLE)], marker="o", ms=3,
-                              linewidth=1.4, label=label if number == 0 else None)  # fmt: skip
+                    percentages, name = [100 * value for value in values], label if number == 0 else None
+                    colour = CYCLE[index % len(CYCLE)]
+                    axes.plot(steps, percentages, color=colour, marker="o", ms=3, linewidth=1.4, label=name)
             axes.set_ylim(0, None)
             axes.set_xlim(0, None)
         handles, labels = axes.get_legend_handles_labels()
@@ -439,9 +449,7 @@ def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, 
 
 
 @contextmanager
-def _bars(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, narrow: bool = False
-) -> Iterator[Axes]:
+def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, narrow: bool = False) -> Iterator[Axes]:
     """Draw a row a group, with a bar a score; lend the axes for what remains."""
     names = list(next(iter(groups.values())))
     thick = 0.76 / len(names)
@@ -515,10 +523,10 @@ def sizes(counts: Sequence[Mapping[str, int]], path: Target, narrow: bool = Fals
 def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
     """Lend a figure of the given size in inches, drawn in the house style, and write it to `path` as PNG."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI if width > NARROW else NARROW_DPI)
+        agg = FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path, format="png")
+        agg.print_png(path)  # `savefig` would lay it out, draw it, and draw it once more
 
 
 def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:

@@ -49,13 +49,14 @@ def _template(name: str) -> jinja2.Template:
     return env.get_template(name)
 
 
-def diagram(draw: Callable[..., None], path: Path | None = None) -> dict[str, Address]:
+def diagram(draw: Callable[..., None], path: Path | None = None, narrow: bool = True) -> dict[str, Address]:
     """Draw a diagram wide and narrow; return the addresses under `wide` and `narrow`.
 
-    draw: takes a path or a file, and `narrow`. path: a file to keep the wide one in.
+    draw: takes a path or a file, and `narrow`. path: a file to keep the wide one in. narrow: False where the wide one
+    is small enough.
     """
     found = {}
-    for name in ("wide", "narrow"):
+    for name in ("wide", "narrow") if narrow else ("wide",):
         file = BytesIO()
         draw(file, narrow=name == "narrow")
         if path is not None and name == "wide":

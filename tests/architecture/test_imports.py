@@ -44,22 +44,33 @@ TABLE: dict[str, set[str]] = {
     "api": {"config", "build", "continuation", "plan", "predict", "report"},
     "campaign": {"config", "data_tools", "methods", "report", "runlog", "types"},
     "paper": {"config", "datasets", "methods", "report", "runlog", "types"},
-    "demo": {"api"},
+    "comparing": {"api", "report"},
+    "demo": {"comparing"},
     "cli_data": {"config", "data_tools", "report", "types"},
     "export": {"build"},
     "probe": {"build"},
     "cli_predict": {"predict"},
     "cli_probe": {"probe"},
     "cli_export": {"api", "cli_predict", "export"},
-    "cli": {"api", "campaign", "demo", "doctor", "paper", "cli_data", "cli_predict", "cli_probe", "cli_export"},
+    "cli": {
+        "api",
+        "campaign",
+        "demo",
+        "doctor",
+        "paper",
+        "comparing",
+        "cli_data",
+        "cli_predict",
+        "cli_probe",
+        "cli_export",
+    },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
 
 PROSE = {
     "every component's `Config`": COMPONENTS,
     "everything below it": TABLE["build"],
-    "`api` and what it uses": {"api"},
-    "`api`, `campaign`, `demo`, `doctor`, `paper`, the other `cli_…` and what they use": TABLE["cli"],
+    "`api`, `campaign`, `comparing`, `demo`, `doctor`, `paper`, the other `cli_…` and what they use": TABLE["cli"],
 }
 """Cells of the table in docs/architecture.md that are no list of names."""
 

@@ -83,7 +83,8 @@ class PrototypeFeed(Memory):
         held = self._take()
         if not held:
             return
-        pixels, labels, seen = [], [], []
+        pixels, labels = [], []
+        seen: list[tuple[Tensor, ...]] = []
         for part, (features, logits, label) in enumerate(held, this_rank() * len(held)):
             flat = label.flatten()
             keep = self.choose(logits, flat, generators(part) if generators else None)

@@ -316,7 +316,9 @@ def test_what_is_seen_inside_is_the_same_after_a_kill(new_run, last):
     assert seen(straight) == seen(halves)
     assert [row["step"] for row in seen(straight)] == [3, 6, 9, 10]
     first, second = seen(straight)[:2]
-    assert first["inside/feed/moved"] == [None, None] and all(0 < degrees < 90 for degrees in second["inside/feed/moved"])
+    assert first["inside/feed/moved"] == [None, None] and all(
+        0 < degrees < 90 for degrees in second["inside/feed/moved"]
+    )
     assert len(first["inside/feed/cosine"]) == 1 and sum(first["inside/feed/pixels"]) == 32
 
 

@@ -127,7 +127,7 @@ def watched(feed: PrototypeFeed, head: PrototypeClassifier, *collections: tuple[
 
 
 def test_a_watched_step_shows_zones_and_what_was_taken_of_them() -> None:
-    """Twenty pixels of class 0 with entropies of five zones, one of class 1: those of the rarest class are all taken."""
+    """Twenty pixels of class 0 with entropies of five zones, one of class 1: all those of the rarest are taken."""
     head, feed = PrototypeClassifier(3, 4), PrototypeFeed(torch.tensor([200, 10, 0]))
     feed.sampling = "multi_entropy"
     sure = torch.linspace(0, 6, 20)
