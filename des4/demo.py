@@ -44,7 +44,8 @@ def demo(overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> t
     """Train the three runs into `runs/demo`, or the next free `runs/demo-<n>`; return the folder and the runs.
 
     overrides: `key=value` settings for all three. `compare.html` lays them side by side; `comparison.png`, which is in
-    it, shows the validation scenes with most pixels of rare classes. Raises WeightsError without the pip package that holds the encoder's weights.
+    it, shows the validation scenes with most pixels of rare classes. Raises WeightsError without the pip package that
+    holds the encoder's weights.
     """
     folder = free_folder()
     configs = {name: load_config(SETTINGS, [*own, *overrides, f"out={folder / name}"]) for name, own in RUNS.items()}

@@ -270,6 +270,8 @@ def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
     assert rows[-1]["truth/precision/light"] == results["truth"]["precision"]["light"]
     assert not any(key.startswith("truth/coverage") for row in rows for key in row)  # there is no threshold
     assert (results["truth"]["images"], results["truth"]["model"]) == (3, "teacher")
+    assert results["truth"]["share"] == {"dark": 0.0, "light": 1.0}
+    assert sum(results["truth"]["predicted_share"].values()) == pytest.approx(1)
     assert results["truth"]["iou"] == results["models"]["teacher"]["iou"]  # its pictures are the val pictures
     assert results["held_out"]["images"] == ["u", "v", "w"]
     assert results["held_out"]["models"]["student"]["miou"] == results["models"]["student"]["miou"]
