@@ -1,6 +1,6 @@
 """What a run recorded of its prototypes at each validation: entropy zones, what was sampled of them, similarities.
 
-Lines of metrics.jsonl with `inside/FEED/…`; a feed is what moves the prototypes of one classifier. docs/evaluation.md
+Lines of metrics.jsonl with `inside/FEED/…`; a feed is what moves the prototypes of one classifier. docs/reports.md
 says what each figure is.
 """
 
