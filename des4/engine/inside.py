@@ -43,7 +43,8 @@ class Inside:
                     values = [number for row, found in enumerate(rows) for number in found[row + 1 :]]
                 else:
                     values = value.flatten().tolist()
-                line[f"inside/{name}/{key}"] = [round(number, DIGITS) for number in values]
+                counted = key in ("pixels", "taken")
+                line[f"inside/{name}/{key}"] = [int(n) if counted else round(n, DIGITS) for n in values]
         return line
 
     def state(self) -> dict[str, Tensor]:

@@ -99,9 +99,10 @@ def _draw(
     if unlabelled := results.get("truth"):
         bars = {key: unlabelled[key] for key in pseudo_label_figures(unlabelled)}
         draw("truth", plots.class_bars, bars, share, tail)
-    for name, source in (("truth_over_time", "truth"), ("pseudo_labels_over_time", "pseudo")):
-        if plots.has_quality(metrics, source):
-            draw(name, plots.quality_over_time, metrics, source, order)
+    if plots.has_quality(metrics, "truth"):
+        draw("truth_over_time", plots.quality_over_time, metrics, "truth", order)
+    elif plots.has_quality(metrics, "pseudo"):
+        draw("pseudo_labels_over_time", plots.quality_over_time, metrics, "pseudo", order)
     if plots.has_stats(metrics):
         draw("stats", plots.stats, metrics, names)
     for feed, found in feeds.items():

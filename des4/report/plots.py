@@ -320,7 +320,7 @@ def moved(steps: Sequence[int], degrees: Sequence[Sequence[float | None]], class
         points = [(float(s), row[index]) for s, row in zip(steps, degrees, strict=True) if row[index] is not None]
         if points:
             lines[name] = [s for s, _ in points], [float(d or 0) for _, d in points]
-    _line_panels({"Degrees moved since the validation before": lines}, path, narrow)
+    _line_panels({"Turned since the validation before, °": lines}, path, narrow)
 
 
 def distribution(
@@ -555,7 +555,7 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
                 style = "--" if base != name else ("-", "-.", ":")[i // len(CYCLE) % 3]
                 marker = "o" if len(values) <= 40 else None
                 axes.plot(steps, values, style, color=colour, label=name, marker=marker, ms=3.5)
-            if title.endswith("%"):
+            if title.endswith(("%", "°")):
                 axes.set_ylim(0, None)
             if len(lines) > 1:
                 below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 3 if narrow else 4,
