@@ -359,7 +359,7 @@ def distribution(
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.tick_params(length=0)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1 if narrow else 3)
+        _legend(figure, axes, narrow)
 
 
 def runs_over_time(
@@ -384,9 +384,7 @@ def runs_over_time(
                     axes.plot(steps, percentages, color=colour, marker="o", ms=3, linewidth=1.4, label=name)
             axes.set_ylim(0, None)
             axes.set_xlim(0, None)
-        handles, labels = axes.get_legend_handles_labels()
-        wrapped = ["\n".join(textwrap.wrap(label, 44)) for label in labels]
-        figure.legend(handles, wrapped, loc="outside upper left", ncols=1 if narrow else 3)
+        _legend(figure, axes, narrow)
 
 
 def class_bars(
@@ -421,8 +419,7 @@ def class_bars(
         axes.set_yticks(range(len(classes)), [f"{name}  {_share(share[name])}" for name in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         _percent_axis(axes)
-        columns = 1 if narrow and max(map(len, series)) > 20 else len(series) + 1
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(columns, 4))
+        _legend(figure, axes, narrow)
 
 
 def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, narrow: bool = False) -> None:
@@ -453,7 +450,10 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
     """Draw a row a group, with a bar a score; lend the axes for what remains."""
     names = list(next(iter(groups.values())))
     thick = 0.76 / len(names)
-    with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(groups) * (0.2 + 0.24 * len(names))) as figure:
+    wrapped = ["\n".join(textwrap.wrap(label, 16 if narrow else 36)) for label in groups]
+    lines = max(label.count("\n") + 1 for label in wrapped)
+    height = max(0.2 + 0.24 * len(names), 0.1 + 0.16 * lines)
+    with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(groups) * height) as figure:
         axes = figure.add_subplot()
         for offset, name in enumerate(names):
             for row, scores in enumerate(groups.values()):
@@ -470,7 +470,7 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
                 text = f"{mean:.2f}" + (f" ± {spread:.2f}" if spread else "")
                 place, shift = (max(values.max(), mean + spread, 0.0), at), (8, 0)
                 axes.annotate(text, place, shift, textcoords="offset points", va="center", fontsize=8.5, color=GREY)
-        axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 16 if narrow else 36)) for label in groups])
+        axes.set_yticks(range(len(groups)), wrapped)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
         yield axes
@@ -527,6 +527,15 @@ def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
         agg = FigureCanvasAgg(figure)
         yield figure
         agg.print_png(path)  # `savefig` would lay it out, draw it, and draw it once more
+
+
+def _legend(figure: Figure, axes: Axes, narrow: bool) -> None:
+    """Put a legend above, in as many columns as its names leave room for; long ones take several lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    wrapped = ["\n".join(textwrap.wrap(label, 44)) for label in labels]
+    longest = max(min(len(label), 44) for label in labels)
+    columns = max(1, (62 if narrow else 130) // (longest + 8))
+    figure.legend(handles, wrapped, loc="outside upper left", ncols=min(columns, len(labels)))
 
 
 def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
