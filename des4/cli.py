@@ -79,6 +79,7 @@ def demo(
     folder, runs = run_demo(overrides or [])
     _print_scores({name: run.results for name, run in runs.items()})
     print(f"pictures  {folder / 'comparison.png'}")
+    print(f"compared  {folder / 'compare.html'}")
     for run in runs.values():
         print(f"report    {run.dir / 'report.html'}")
 
@@ -201,7 +202,9 @@ def compare(
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the comparison into this file.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="PAGE", help="Write the paper's tables as a page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Write the comparison as a page, pictures included.")
+    ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of a campaign that train at a time.")] = 1,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads of each; default: the cores, shared out.")
@@ -219,16 +222,20 @@ def compare(
             raise typer.BadParameter("paper: takes folders of runs, --markdown and --html; no settings, no --plot")
         _paper_tables([Path(folder) for folder in files[1:]], markdown, html)
         return
-    if html is not None:
-        raise typer.BadParameter("--html: is a page of the paper's tables: des4 compare paper --html PAGE")
     if any(file.endswith((".yaml", ".yml")) for file in files):
         if len(files) > 1:
             raise typer.BadParameter(f"one campaign file at a time, not {' and '.join(files)}")
+        if html is not None:
+            raise typer.BadParameter("--html: takes run folders, or `paper`; of a campaign, name its runs")
         _campaign(Path(files[0]), overrides, jobs, threads, markdown, plot, train=not no_training)
         return
     from des4.report.compare import compare as compare_runs
     from des4.runlog import RunFolder
 
+    if html is not None:
+        from des4 import comparing
+
+        comparing.check_page(html)
     comparison = compare_runs([RunFolder.open(run) for run in runs])
     if markdown:
         print(comparison.markdown(), end="")
@@ -236,6 +243,9 @@ def compare(
         Console().print(comparison)
     if plot is not None:
         comparison.plot(plot)
+    if html is not None:
+        comparing.write_page(comparison, html)
+        print(f"page    {html}")
 
 
 @app.command()

@@ -91,8 +91,16 @@ def _truth_figures(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.headline,
         "miou": results.miou,
         "iou": results.iou,
+        "share": _shares(results, 1),
+        "predicted_share": _shares(results, 0),
         **quality_figures(evaluation),
     }
+
+
+def _shares(results: Results, summed: int) -> dict[str, float]:
+    """Share of each class among the pixels that have a label: of the labels (sum over dim 1), or of the predictions."""
+    counts = results.confusion.sum(summed).double()
+    return dict(zip(results.classes, (counts / counts.sum().clamp_min(1)).tolist(), strict=True))
 
 
 def _held_out_figures(evaluation: Evaluation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from des4.engine.checkpoint import Checkpoint, Checkpoints, optimiser_state, restore_optimiser
 from des4.engine.distributed import on_first
+from des4.engine.inside import Inside
 from des4.engine.optim import PolySchedule
 from des4.engine.process import deterministic_kernels, prepare_process
 from des4.engine.recorder import Recorder
@@ -46,6 +47,7 @@ class Trainer:
         self.schedule = schedule
         self.recorder = recorder
         self.config = config
+        self.inside = Inside(self.method)
         self.run = recorder.run
         self.checkpoints = Checkpoints(self.run.checkpoints)
 
@@ -66,8 +68,12 @@ class Trainer:
             batches = self.loader.batches(start, self.device)
             while step < self.schedule.steps and not validation.stands_still():
                 step += 1
+                evaluate = validation.due(step)
+                self.inside.watch(evaluate)
                 self._train(step, batches)
-                evaluate, stop = validation.due(step), signals.asked()
+                if evaluate and (line := self.inside.line()):
+                    recorder.log(step, line)
+                stop = signals.asked()
                 if evaluate or stop or step % self.config.checkpoint_every == 0 or step == self.schedule.steps:
                     self._checkpoint(step)
                 signals.stop(step, stop)
@@ -99,7 +105,7 @@ class Trainer:
         self.run.sync()
         moments, numbers = optimiser_state(self.optimiser)
         moments = moments_in_shards(moments, dict(self.method.named_parameters()))
-        parts = {"method": self.method.state_dict(), "optimiser": moments}
+        parts = {"method": self.method.state_dict(), "optimiser": moments, "inside": self.inside.state()}
         tensors = gather_whole(
             {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
         )
@@ -144,5 +150,6 @@ class Trainer:
             ) from error
         moments = own_moments(parts.get("optimiser", {}), dict(self.method.named_parameters()))
         restore_optimiser(self.optimiser, moments, checkpoint.meta["optimiser"])
+        self.inside.restore(parts.get("inside", {}))
         if scale := checkpoint.meta.get("loss_scale"):  # earlier checkpoints lack it
             self.take_step.scaler.load_state_dict(scale)

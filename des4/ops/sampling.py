@@ -71,6 +71,27 @@ def multi_entropy_sample(
     return _keep_first(cell, key, torch.cat([take.flatten(), take.new_zeros(zones)]))
 
 
+def entropy_bins(
+    entropy: Tensor, labels: Tensor, chosen: Tensor, num_classes: int, bins: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Count the pixels of each class, and those chosen, in equal-width bins of the class's own range of entropy.
+
+    entropy, labels: (N,). chosen: (N,) bool. bins: a multiple of the zones, whose borders are then borders of bins.
+    Pixels without a finite entropy are left out. Returns two (C, bins) float64 counts, and the lowest and the highest
+    entropy of each class, (C,) float64, infinite where it has no pixel.
+    """
+    group = torch.where(entropy.isfinite(), _group(labels, num_classes), num_classes)
+    entropy = entropy.nan_to_num(0.0, 0.0, 0.0).double()
+    cell = group * bins + _zone_of(entropy, group, num_classes, bins)
+    counts = torch.zeros(2, (num_classes + 1) * bins, dtype=torch.float64, device=labels.device)
+    counts[0].scatter_add_(0, cell, torch.ones_like(entropy))
+    counts[1].scatter_add_(0, cell, chosen.double())
+    pixels, taken = counts.view(2, -1, bins)[:, :num_classes]
+    low = torch.full((num_classes + 1,), torch.inf, dtype=torch.float64, device=labels.device)
+    high = torch.full_like(low, -torch.inf).scatter_reduce_(0, group, entropy, "amax")[:num_classes]
+    return pixels, taken, low.scatter_reduce_(0, group, entropy, "amin")[:num_classes], high
+
+
 def quantity_sample(labels: Tensor, quota: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Draw `min(quota_c, n_c)` pixels of each class at random (DeS4, table 4, quantity balance). Returns (N,) bool."""
     key = torch.rand(labels.shape, generator=generator, device=labels.device, dtype=torch.float64)

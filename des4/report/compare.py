@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -37,9 +37,15 @@ NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
 OTHER_LISTS = "unpublished lists"
 """Title of the runs whose lists belong to no protocol, where others do."""
 
-Finished = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""Config and results of a run."""
 Rows = list[list[str]]
+
+
+class Finished(NamedTuple):
+    """A run with its flat config and its results."""
+
+    run: RunFolder
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class RunGroup:
     """Runs that differ only in their seed.
 
     label: the method and the settings in which this group differs from others. model: the model they are judged by.
-    protocol: of their lists, as `voc/u2pl/1323`; empty for lists that nobody published.
+    protocol: of their lists, as `voc/u2pl/1323`; empty for lists that nobody published. runs: in the order given.
     """
 
     label: str
@@ -82,6 +88,7 @@ class RunGroup:
     miou: Score
     tail_miou: Score
     iou: dict[str, Score]
+    runs: tuple[RunFolder, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Comparison:
     def markdown(self) -> str:
         """Return the tables and warnings as Markdown."""
         blocks = []
-        for title, *tables in self._sections():
+        for title, *tables in self.sections():
             blocks += [f"### {markdown_text(title)}"] if title else []
             blocks += ["\n".join(markdown_rows(rows)) for rows in tables]
         if self.warnings:
@@ -120,12 +127,12 @@ class Comparison:
 
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = []
-        for title, *tables in self._sections():
+        for title, *tables in self.sections():
             lines += [Text(title, style="bold")] if title else []
             lines += [as_table(rows) for rows in tables]
         return Lines(*lines, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
-    def _sections(self) -> Iterator[tuple[str, Rows, Rows]]:
+    def sections(self) -> Iterator[tuple[str, Rows, Rows]]:
         """Yield each family's title and two tables; nameless lists need no title where there are no others."""
         for family, groups in self.families.items():
             protocols = dict.fromkeys(group.protocol for group in groups)
@@ -133,43 +140,50 @@ class Comparison:
             yield title or (OTHER_LISTS if len(self.families) > 1 else ""), _summary(groups), _by_class(groups)
 
 
-def compare(runs: Sequence[RunFolder]) -> Comparison:
+def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
     """Group finished runs, summarise each group and name what is unfair about comparing them.
 
+    names: of the runs, where they are known by something better than their settings; a group has that of its first run.
     Raises RunError where a run has no results, ValueError for no runs.
     """
     if not runs:
         raise ValueError("no runs to compare")
     families: dict[str, list[Finished]] = {}
     warnings = []
+    named = {run.path: name for run, name in zip(runs, names, strict=True)} if names else {}
     for run in runs:
         config, results = flatten(run.config()), run.results()
-        families.setdefault(_protocol_name(results).rpartition("/")[0], []).append((config, results))
+        families.setdefault(_protocol_name(results).rpartition("/")[0], []).append(Finished(run, config, results))
         if results["step"] != results["steps"]:
             warnings.append(f"{run.path} stopped at step {results['step']} of {results['steps']}")
     if len(families) > 1:
         warnings.append(f"{_and(families)} are lists of different images: what stands in one table "
                         "does not compare with what stands in another")  # fmt: skip
-    groups = {family: _groups(members) for family, members in families.items()}
+    groups = {family: _groups(members, named) for family, members in families.items()}
     for family, members in families.items():
-        about = [*_seed_warnings(groups[family]), *_protocol_warnings([_protocol(*run) for run in members])]
+        about = [
+            *_seed_warnings(groups[family]),
+            *_protocol_warnings([_protocol(one.config, one.results) for one in members]),
+        ]
         warnings += [f"{family or OTHER_LISTS}: {text}" for text in about] if len(families) > 1 else about
     warnings += dict.fromkeys(text for run in runs if (text := run.results().get("caution")))
     return Comparison(groups, tuple(warnings))
 
 
-def _groups(runs: Sequence[Finished]) -> tuple[RunGroup, ...]:
+def _groups(runs: Sequence[Finished], named: Mapping[Path, str]) -> tuple[RunGroup, ...]:
     """Put runs together that have one protocol, and one config but for the seed and the folder."""
     members: dict[str, list[Finished]] = {}
-    for config, results in runs:
-        same = {key: value for key, value in config.items() if key not in NOT_TRAINED}
-        key = json.dumps([_protocol_name(results), same], sort_keys=True)
-        members.setdefault(key, []).append((config, results))
-    labels = _labels([group[0][0] for group in members.values()])
-    return tuple(_group(label, [r for _, r in group]) for label, group in zip(labels, members.values(), strict=True))
+    for one in runs:
+        same = {key: value for key, value in one.config.items() if key not in NOT_TRAINED}
+        key = json.dumps([_protocol_name(one.results), same], sort_keys=True)
+        members.setdefault(key, []).append(one)
+    labels = _labels([group[0].config for group in members.values()])
+    labels = [named.get(group[0].run.path, label) for label, group in zip(labels, members.values(), strict=True)]
+    return tuple(_group(label, group) for label, group in zip(labels, members.values(), strict=True))
 
 
-def _group(label: str, results: Sequence[Mapping[str, Any]]) -> RunGroup:
+def _group(label: str, members: Sequence[Finished]) -> RunGroup:
+    results = [one.results for one in members]
     names = dict.fromkeys(name for r in results for name in r["iou"])
     return RunGroup(
         label=label,
@@ -179,6 +193,7 @@ def _group(label: str, results: Sequence[Mapping[str, Any]]) -> RunGroup:
         miou=_score(r["miou"] for r in results),
         tail_miou=_score(r["tail_miou"] for r in results),
         iou={name: _score(r["iou"].get(name) for r in results) for name in names},
+        runs=tuple(one.run for one in members),
     )
 
 

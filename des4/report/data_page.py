@@ -6,6 +6,7 @@ It stands alone, as `report.html` does: pictures are inlined, it needs no script
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from des4.report import plots
 from des4.report.data_table import by_share, imbalance_line, in_root, plural, share, sizes_line
 from des4.report.pictures import Palette, grid, overlay
-from des4.report.templates import inline, template
+from des4.report.templates import diagram, photographs, render
 
 Sample = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
 """Caption, image (H, W, 3) and mask (H, W)."""
@@ -38,7 +38,8 @@ def data_page(summary: Mapping[str, Any], config: str, samples: Sequence[Sample]
     """
     kinds = [list(group) for _, group in groupby(summary["findings"], lambda f: (f["severity"], f["code"]))]
     root = Path(summary["root"])
-    return template("data_page.html").render(
+    return render(
+        "data_page.html",
         mark=MARK,
         name=root.resolve().name or str(root),
         summary=summary,
@@ -63,19 +64,16 @@ def is_ours(path: Path) -> bool:
         return MARK in file.read(1024)
 
 
-def _pictures(summary: Mapping[str, Any], samples: Sequence[Sample], palette: Palette) -> dict[str, str]:
-    """Draw the samples and the sizes; return their addresses, empty where there is nothing to draw."""
-    drawn = {"overlays": "", "histogram": ""}
-    with TemporaryDirectory() as folder:
-        if samples:
-            rows = [[image, overlay(image, label, palette), label] for _, image, label in samples]
-            names = [c["name"] for c in summary["classes"]]
+def _pictures(summary: Mapping[str, Any], samples: Sequence[Sample], palette: Palette) -> dict[str, Any]:
+    """Draw the samples and the sizes; empty where there is nothing to draw."""
+    drawn: dict[str, Any] = {"overlays": "", "histogram": None}
+    if samples:
+        rows = [[image, overlay(image, label, palette), label] for _, image, label in samples]
+        names = [c["name"] for c in summary["classes"]]
+        with TemporaryDirectory() as folder:
             sheet = Path(folder, "overlays.png")
             grid(rows, ["image", "mask over it", "mask"], palette, names, sheet, [caption for caption, *_ in samples])
-            photograph = sheet.with_suffix(".jpg")  # photographs as PNG would make a page of many megabytes
-            Image.open(sheet).save(photograph, quality=88, subsampling=0)
-            drawn["overlays"] = inline(photograph)
-        if len(summary["sizes"]) > 1:
-            plots.sizes(summary["sizes"], Path(folder, "sizes.png"))
-            drawn["histogram"] = inline(Path(folder, "sizes.png"))
+            drawn["overlays"] = photographs({"overlays": sheet})["overlays"]
+    if len(summary["sizes"]) > 1:
+        drawn["histogram"] = diagram(partial(plots.sizes, summary["sizes"]))
     return drawn

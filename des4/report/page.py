@@ -5,7 +5,8 @@ The page stands alone: pictures are inlined, it needs no script, no font and no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,22 @@ import numpy as np
 import yaml
 
 from des4.report import plots
-from des4.report.templates import inline, template
+from des4.report.inside import Watched, watched
+from des4.report.templates import Address, diagram, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
 SAMPLE_TITLES = {"samples": "Samples of the validation list", "worst": "Worst predictions"}
 """Headings of the picture grids that others leave in `plots/`; further PNGs are shown under their file name."""
+
+IN_THE_TABLE = ("iou", "pseudo_labels")
+"""Diagrams of `plots/` that the page has no need of: its table of the classes says the same."""
+SMALL = 8
+"""Classes up to which a matrix is not drawn narrow."""
+
+Drawn = dict[str, dict[str, Address]]
+"""Diagrams by name."""
 
 
 def write_report(run: RunFolder) -> Path:
@@ -29,22 +39,26 @@ def write_report(run: RunFolder) -> Path:
     """
     results, metrics = run.results(), run.metrics()
     run.plots.mkdir(exist_ok=True)
-    drawn = _draw(results, metrics, run.plots)
+    feeds = watched(metrics, list(results["pixel_share"]))
+    figures = _draw(results, metrics, feeds, run.plots)
     grids = sorted(
-        (path for path in run.plots.glob("*.png") if path not in drawn),
+        (path for path in run.plots.glob("*.png") if path.stem not in (*figures, *IN_THE_TABLE)),
         key=lambda path: (path.stem not in SAMPLE_TITLES, path.stem),
     )
     place = run.path if run.path.name else run.path.resolve()
-    page = template("page.html").render(
+    page = render(
+        "page.html",
         name=place.resolve().name,
         place=place,
         results=results,
         models=results["models"],
         drift=results.get("drift") or {},
         truth=results.get("truth"),
-        classes=sorted(results["pixel_share"], key=lambda name: -results["pixel_share"][name]),
-        figures={path.stem: inline(path) for path in drawn},
-        grids={SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): inline(path) for path in grids},
+        measured=pseudo_label_figures(results["pseudo_labels"]),
+        feeds=feeds,
+        classes=_by_share(results),
+        figures=figures,
+        grids=photographs({SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): path for path in grids}),
         config=yaml.safe_dump(run.config(), sort_keys=False, allow_unicode=True),
         env=flatten(run.env()),
     )
@@ -52,39 +66,67 @@ def write_report(run: RunFolder) -> Path:
     return run.report
 
 
-def _draw(results: Mapping[str, Any], metrics: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draw every diagram for which the run holds numbers; return the files."""
+def _by_share(results: Mapping[str, Any]) -> list[str]:
+    """Names of the classes, the most frequent first."""
+    return sorted(results["pixel_share"], key=lambda name: -results["pixel_share"][name])
+
+
+def _draw(
+    results: Mapping[str, Any], metrics: list[dict[str, Any]], feeds: Mapping[str, Watched], folder: Path
+) -> Drawn:
+    """Draw every diagram for which the run holds numbers; those of earlier code that a run has no more are left."""
     share, tail = results["pixel_share"], results["tail_classes"]
     models, quality = results["models"], results["pseudo_labels"]
-    drawn = []
+    names, order = list(share), _by_share(results)
+    drawn: Drawn = {}
 
-    def new(name: str) -> Path:
-        drawn.append(folder / f"{name}.png")
-        return drawn[-1]
+    small = len(names) <= SMALL  # a matrix, which a phone can show as it is
+
+    def draw(name: str, function: Callable[..., None], *values: Any, narrow: bool = True) -> None:
+        drawn[name] = diagram(partial(function, *values), folder / f"{name}.png", narrow)
 
     if models:
-        plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, new("iou"))
-        plots.confusion(np.array(models[results["evaluated"]]["confusion"]), list(share), new("confusion"))
-    measured = pseudo_label_figures(quality)
+        plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, folder / "iou.png")
+        matrix = np.array(models[results["evaluated"]]["confusion"])
+        draw("confusion", plots.confusion, matrix, names, narrow=not small)
     if quality:
-        plots.class_bars({key: quality[key] for key in measured}, share, tail, new("pseudo_labels"))
+        bars = {key: quality[key] for key in pseudo_label_figures(quality)}
+        plots.class_bars(bars, share, tail, folder / "pseudo_labels.png")
     if metrics:
-        plots.curves(metrics, new("curves"), measured)
+        draw("curves", _curves, metrics, pseudo_label_figures(quality))
     if any(row.get("drift/shares") for row in metrics):
-        plots.drift(metrics, share, (results.get("drift") or {}).get("factor"), new("drift"))
+        draw("drift", plots.drift, metrics, share, (results.get("drift") or {}).get("factor"))
     if unlabelled := results.get("truth"):
         bars = {key: unlabelled[key] for key in pseudo_label_figures(unlabelled)}
-        plots.class_bars(bars, share, tail, new("truth"))
-        if any(value is not None for row in metrics for key, value in row.items() if key.startswith("truth/precision")):
-            plots.truth(metrics, new("truth_over_time"))
+        draw("truth", plots.class_bars, bars, share, tail)
+    if plots.has_quality(metrics, "truth"):
+        draw("truth_over_time", plots.quality_over_time, metrics, "truth", order)
+    elif plots.has_quality(metrics, "pseudo"):
+        draw("pseudo_labels_over_time", plots.quality_over_time, metrics, "pseudo", order)
     if plots.has_stats(metrics):
-        plots.stats(metrics, list(share), new("stats"))
+        draw("stats", plots.stats, metrics, names)
+    for feed, found in feeds.items():
+        if found.zones:
+            draw(f"{feed}_zones", plots.zones, found.zones, found.drawn(order))
+        draw(f"{feed}_prototypes", plots.cosines, found.cosine, names, narrow=not small)
+        if found.has_moved:
+            draw(f"{feed}_moved", plots.moved, found.steps, found.moved, names)
     return drawn
 
 
+def _curves(metrics: list[dict[str, Any]], quality: Sequence[str], path: plots.Target, narrow: bool) -> None:
+    plots.curves(metrics, path, quality, narrow)
+
+
 def pseudo_label_figures(quality: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Name what there is to see of pseudo-labels: without a threshold all pixels are covered, and nothing is to be."""
-    return ("precision", "coverage") if quality and quality["threshold"] else ("precision",)
+    """Name what there is to see of pseudo-labels: without a threshold all pixels are covered, and nothing is to be.
+
+    Nor is it where a threshold held nothing back.
+    """
+    if not quality or not quality["threshold"]:
+        return ("precision",)
+    less = any(plots.percent(value) not in ("100.0", "–") for value in quality["coverage"].values())
+    return ("precision", "coverage") if less else ("precision",)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from des4.report.compare import Rows, Score, as_table, markdown_rows, markdown_text
-from des4.report.templates import template
+from des4.report.templates import render
 
 SOURCE = "Ding et al., Decoupling with Entropy-based Equalization for Semi-Supervised Semantic Segmentation, IJCAI 2023"
 NOTHING = "–"
@@ -106,7 +106,7 @@ class PaperReport:
 
     def page(self) -> str:
         """Return all of it as a page that stands alone."""
-        return template("paper.html").render(report=self)
+        return render("paper.html", report=self)
 
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [Text(self.about)]

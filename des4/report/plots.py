@@ -1,5 +1,6 @@
-"""The report's diagrams, in one style: curves, confusion matrix, bars by class, bars by group of runs.
+"""The report's diagrams, in one style: curves, matrices, bars by class, bars by group of runs.
 
+Those of a page are drawn twice: wide, and `narrow` for the width of a phone, where panels stand below each other.
 Scores come in as fractions and are drawn as percentages; None and nan mean "does not occur" and are left out.
 Colours are Okabe & Ito's, which stay apart for colour-blind readers; a model or quantity keeps its colour everywhere.
 """
@@ -12,7 +13,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -22,6 +23,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
+
+from des4.report.inside import BINS_A_ZONE, Zones
+
+Panels = Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
+"""Title of a panel -> name of a line -> its steps and values."""
 
 Scores = Mapping[str, float | None]
 """Class name -> a fraction in [0, 1], or None where the class does not occur."""
@@ -36,12 +42,16 @@ FIXED = {
     "mIoU": BLUE, "tail mIoU": AMBER, "loss": INK,
 }  # fmt: skip
 
-WIDTH = 9.6
-"""Width of a full-width figure in inches; the page shows an inch as 100 CSS pixels, so 10 points are 14 pixels."""
+WIDTH, NARROW = 9.6, 4.6
+"""Width of a figure in inches; the page shows an inch as 100 CSS pixels, so 10 points are 14 pixels. A phone shows a
+narrow one at three quarters of that."""
+
+DPI, NARROW_DPI = 160, 130
+
+Target = Path | IO[bytes]
+"""Where a PNG goes."""
 
 STYLE: dict[Any, Any] = {
-    "savefig.dpi": 160,
-    "savefig.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so a report looks the same everywhere
     "font.size": 9.5,
     "text.color": INK,
@@ -70,6 +80,7 @@ STYLE: dict[Any, Any] = {
 }
 
 _SEQUENTIAL = LinearSegmentedColormap.from_list("paper to blue", ["#F6F9FB", "#9CCAE6", BLUE, "#002F4A"])
+_DIVERGING = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#F3C6AE", "#F6F9FB", "#9CCAE6", BLUE])
 BEYOND = 50
 """Ratios of shares are drawn between 1/50 and 50."""
 
@@ -82,7 +93,10 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def curves(
-    metrics: Sequence[Mapping[str, Any]], path: Path, quality: Sequence[str] = ("precision", "coverage")
+    metrics: Sequence[Mapping[str, Any]],
+    path: Target,
+    quality: Sequence[str] = ("precision", "coverage"),
+    narrow: bool = False,
 ) -> None:
     """Draw the loss and its terms, the learning rate, each model's mIoU, and the quality of the pseudo-labels.
 
@@ -91,24 +105,31 @@ def curves(
     """
     drawn = {name: _class_mean(metrics, f"pseudo/{name}/") for name in quality}
     panels = {
-        "Loss": {key.removeprefix("loss/"): _series(metrics, key) for key in _keys(metrics, r"loss(/.+)?")},
+        "Loss": {key.removeprefix("loss/"): series_of(metrics, key) for key in _keys(metrics, r"loss(/.+)?")},
         "mIoU on the validation list, %": {
-            model + name: _series(metrics, f"val/{model}/{key}", 100)
+            model + name: series_of(metrics, f"val/{model}/{key}", 100)
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"val/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
         },
         "mIoU on labelled images held out, %": {
-            model + name: _series(metrics, f"held_out/{model}/{key}", 100)
+            model + name: series_of(metrics, f"held_out/{model}/{key}", 100)
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"held_out/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
         },
-        "Learning rate": {"lr": _series(metrics, "lr")},
+        "Learning rate": {"lr": series_of(metrics, "lr")},
         "Pseudo-labels, mean over classes, %": {name: points for name, points in drawn.items() if points[0]},
     }
-    _line_panels({title: lines for title, lines in panels.items() if lines and any(p[0] for p in lines.values())}, path)
+    filled = {title: lines for title, lines in panels.items() if lines and any(p[0] for p in lines.values())}
+    _line_panels(filled, path, narrow)
 
 
-def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], factor: float | None, path: Path) -> None:
+def drift(
+    metrics: Sequence[Mapping[str, Any]],
+    share: Mapping[str, float],
+    factor: float | None,
+    path: Target,
+    narrow: bool = False,
+) -> None:
     """Draw how pseudo-labels moved: each class's share over its labelled share, and what is said of all of them.
 
     metrics: lines with `drift/…`. share: of the labelled pixels, by class. factor: beyond which a share is warned of.
@@ -116,8 +137,11 @@ def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], fact
     rows = [row for row in metrics if row.get("drift/shares")]
     steps = [float(row["step"]) for row in rows]
     names = [name for name, own in share.items() if own]
-    with canvas(path, WIDTH, 3.4 + 0.16 * math.ceil(len(names) / 4)) as figure:
-        left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    rows_of_names = math.ceil(len(names) / (3 if narrow else 4))
+    height = 3.4 + 0.16 * rows_of_names
+    with canvas(path, NARROW if narrow else WIDTH, height + 3.2 * narrow) as figure:
+        grid = (2, 1) if narrow else (1, 2)
+        left, right = figure.add_subplot(*grid, 1), figure.add_subplot(*grid, 2)
         for index, name in enumerate(share):
             if not share[name]:
                 continue
@@ -125,7 +149,9 @@ def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], fact
             style = ("-", "-.", ":")[index // len(CYCLE) % 3]
             values = _running_mean(ratios) if len(ratios) > 40 else ratios
             left.plot(steps, values, style, color=CYCLE[index % len(CYCLE)], label=name)
-        left.set_title("Share of the pseudo-labels over share of the labels")
+        left.set_title(
+            "Share of pseudo-labels / of labels" if narrow else "Share of the pseudo-labels over share of the labels"
+        )
         left.set_yscale("log")
         ticks = [1 / 50, 0.1, 0.5, 1, 2, 10, 50]
         left.set_yticks(ticks, ["≤ 1/50", "1/10", "1/2", "1", "2", "10", "≥ 50"])
@@ -133,10 +159,12 @@ def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], fact
         left.axhline(1, color=INK, linewidth=1)
         if factor is not None:
             left.axhspan(1 / factor, factor, color=PALE, linewidth=0, zorder=0)
-        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=4, fontsize=7.5)
+        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3 if narrow else 4, fontsize=7.5)
         right.set_title("Pseudo-labels, %")
         for index, name in enumerate(("confidence", "agreement", "kept")):
-            found = _series(rows, f"drift/{name}", 100)
+            found = series_of(rows, f"drift/{name}", 100)
+            if name == "kept" and all(value == 100 for value in found[1]):  # there is no threshold
+                continue
             values = _running_mean(found[1]) if len(found[1]) > 40 else found[1]
             right.plot(found[0], values, color=CYCLE[index], label=name)
         right.set_ylim(0, 103)
@@ -146,15 +174,33 @@ def drift(metrics: Sequence[Mapping[str, Any]], share: Mapping[str, float], fact
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def truth(metrics: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw precision and, where it was recorded, coverage of the pseudo-labels of unlabelled images, a line a class."""
+def quality_over_time(
+    metrics: Sequence[Mapping[str, Any]], source: str, names: Sequence[str], path: Target, narrow: bool = False
+) -> None:
+    """Draw precision and coverage of pseudo-labels over the steps, a line a class; one that is 100 % throughout is left
+    out.
+
+    source: `truth`, measured on unlabelled images, or `pseudo`, on the validation list. names: the order of classes.
+    """
+    _line_panels(_quality_panels(metrics, source, names), path, narrow)
+
+
+def has_quality(metrics: Sequence[Mapping[str, Any]], source: str) -> bool:
+    """Say whether there is a course of precision or coverage to be drawn: two measurements at least."""
+    panels = _quality_panels(metrics, source)
+    return any(len(steps) > 1 for lines in panels.values() for steps, _ in lines.values())
+
+
+def _quality_panels(metrics: Sequence[Mapping[str, Any]], source: str, names: Sequence[str] = ()) -> Panels:
     panels = {}
     for kind in ("precision", "coverage"):
-        keys = _keys(metrics, rf"truth/{kind}/.+")
-        lines = {key.removeprefix(f"truth/{kind}/"): _series(metrics, key, 100) for key in keys}
-        if lines := {name: points for name, points in lines.items() if points[0]}:
+        found = [key.removeprefix(f"{source}/{kind}/") for key in _keys(metrics, rf"{source}/{kind}/.+")]
+        ordered = sorted(found, key=lambda name: names.index(name) if name in names else len(names))
+        lines = {name: series_of(metrics, f"{source}/{kind}/{name}", 100) for name in ordered}
+        lines = {name: points for name, points in lines.items() if points[0]}
+        if lines and any(value < 100 for _, values in lines.values() for value in values):
             panels[f"{kind.capitalize()} by class, %"] = lines
-    _line_panels(panels, path)
+    return panels
 
 
 def has_stats(metrics: Sequence[Mapping[str, Any]]) -> bool:
@@ -162,7 +208,7 @@ def has_stats(metrics: Sequence[Mapping[str, Any]]) -> bool:
     return bool(_stat_keys(metrics))
 
 
-def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Path) -> None:
+def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
     """Draw what the method itself logged, a panel for each first part of the key (`entropy/low`, `entropy/high`).
 
     A list of numbers becomes one line an entry, named by class where its length is the number of classes.
@@ -172,35 +218,61 @@ def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Pa
         group, _, name = key.partition("/")
         rows = [row for row in metrics if row.get(key) is not None]
         if not isinstance(rows[0][key], list):
-            panels.setdefault(group if name else key, {})[name or key] = _series(metrics, key)
+            panels.setdefault(group if name else key, {})[name or key] = series_of(metrics, key)
             continue
         width = len(rows[0][key])
         names = classes if width == len(classes) else [str(i) for i in range(width)]
         panels[key] = {
-            n: _series([{"step": row["step"], n: row[key][i]} for row in rows], n) for i, n in enumerate(names)
+            n: series_of([{"step": row["step"], n: row[key][i]} for row in rows], n) for i, n in enumerate(names)
         }
     titles = {key: f"{key}/{next(iter(lines))}" if len(lines) == 1 and [*lines] != [key] else key
               for key, lines in panels.items()}  # fmt: skip
-    _line_panels({titles[key].replace("_", " "): lines for key, lines in panels.items()}, path)
+    _line_panels({titles[key].replace("_", " "): lines for key, lines in panels.items()}, path, narrow)
 
 
-def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
     """Draw the confusion matrix, (C, C) counts with truth in rows, each row as percentages of its own pixels.
 
     Rows of classes without a pixel are grey. Up to 21 classes, cells carry their number unless it rounds to 0.
     """
-    count = len(classes)
     total = matrix.sum(1, keepdims=True)
     share = np.where(total > 0, 100 * matrix / np.maximum(total, 1), np.nan)
-    side = min(WIDTH, 2.6 + 0.44 * max(count, 4))
+    with _matrix(classes, path, narrow) as (axes, size):
+        axes.imshow(np.ma.masked_invalid(share), cmap=_SEQUENTIAL, vmin=0, vmax=100)
+        axes.set_xlabel("prediction")
+        axes.xaxis.set_label_position("top")
+        axes.set_ylabel("truth")
+        if len(classes) <= 21:
+            for (row, column), value in np.ndenumerate(share):
+                if value >= 0.5:  # a field of zeros would hide what matters; nan compares false
+                    colour = "white" if value > 55 else INK
+                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def cosines(matrix: NDArray[np.float64], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
+    """Draw the cosine of each prototype to each other, (C, C) in [-1, 1]; nan, of a class never seen, is grey."""
+    with _matrix(classes, path, narrow) as (axes, size):
+        axes.imshow(np.ma.masked_invalid(matrix), cmap=_DIVERGING, vmin=-1, vmax=1)
+        if len(classes) <= 21:
+            for (row, column), value in np.ndenumerate(matrix):
+                if row != column and not math.isnan(value):
+                    colour = "white" if abs(value) > 0.75 else INK
+                    text = f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
+                    axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=0.85 * size)
+
+
+@contextmanager
+def _matrix(classes: Sequence[str], path: Target, narrow: bool) -> Iterator[tuple[Axes, float]]:
+    """Lend axes with a row and a column for each class, and the size of text that fits a cell."""
+    count = len(classes)
+    side = min(NARROW if narrow else WIDTH, 2.6 + 0.44 * max(count, 4))
     cell = (side - 1.9) * 72 / max(count, 4)  # points; what is left beside the names
     size = min(9.5, max(4.0, 0.42 * cell if count <= 21 else 0.9 * cell))
     with canvas(path, side, side) as figure:
         axes = figure.add_subplot()
         axes.grid(False)
         axes.set_facecolor(PALE)
-        axes.imshow(np.ma.masked_invalid(share), cmap=_SEQUENTIAL, vmin=0, vmax=100)
-        axes.set_xticks(range(count), classes, rotation=90 if count > 6 else 0)
+        axes.set_xticks(range(count), classes, rotation=90 if count > 6 or narrow else 0)
         axes.set_yticks(range(count), classes)
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
         axes.tick_params(labelsize=min(9.5, max(4.0, 0.75 * cell)))
@@ -209,17 +281,119 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> 
         axes.grid(which="minor", color="white", linewidth=1)
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("prediction")
-        axes.xaxis.set_label_position("top")
-        axes.set_ylabel("truth")
-        if count <= 21:
-            for (row, column), value in np.ndenumerate(share):
-                if value >= 0.5:  # a field of zeros would hide what matters; nan compares false
-                    colour = "white" if value > 55 else INK
-                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=size)
+        yield axes, size
 
 
-def class_bars(series: Mapping[str, Scores], share: Mapping[str, float], tail: Sequence[str], path: Path) -> None:
+def zones(watched: Mapping[str, Zones], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
+    """Draw for each class how its labelled pixels spread over the entropy, and how those do that were sampled.
+
+    classes: those to draw, in order. The borders of zones are lines.
+    """
+    columns = 2 if narrow else 4
+    rows = math.ceil(len(classes) / columns)
+    with canvas(path, NARROW if narrow else WIDTH, 0.5 + 1.75 * rows) as figure:
+        for place, name in enumerate(classes, 1):
+            found = watched[name]
+            edges = np.linspace(found.low, max(found.high, found.low + 1e-3), len(found.pixels) + 1)
+            axes = figure.add_subplot(rows, columns, place)
+            there, taken = (100 * each / max(each.sum(), 1) for each in (found.pixels, found.taken))
+            axes.stairs(there, edges, fill=True, color=GREY, alpha=0.45, label="labelled pixels")
+            axes.stairs(taken, edges, color=BLUE, linewidth=1.6, label="sampled ones")
+            for border in edges[BINS_A_ZONE:-1:BINS_A_ZONE]:
+                axes.axvline(border, color=AMBER, linewidth=0.9, linestyle=(0, (3, 2)))
+            counts = f"{_number(found.taken.sum())} of {_number(found.pixels.sum())}"
+            axes.set_title(f"{_short(name)}  {counts}", fontsize=8.5)
+            axes.tick_params(labelsize=7.5)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.grid(False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        figure.supxlabel("entropy, nats; dashed: the borders of the zones", fontsize=8.5, color=GREY)
+        figure.supylabel("% of the class's pixels", fontsize=8.5, color=GREY)
+
+
+def moved(steps: Sequence[int], degrees: Sequence[Sequence[float | None]], classes: Sequence[str], path: Target,
+          narrow: bool = False) -> None:  # fmt: skip
+    """Draw by how many degrees each prototype moved from one validation to the next. degrees: a row a step."""
+    lines = {}
+    for index, name in enumerate(classes):
+        points = [(float(s), row[index]) for s, row in zip(steps, degrees, strict=True) if row[index] is not None]
+        if points:
+            lines[name] = [s for s, _ in points], [float(d or 0) for _, d in points]
+    _line_panels({"Turned since the validation before, °": lines}, path, narrow)
+
+
+def distribution(
+    truth: Mapping[str, float],
+    groups: Mapping[str, Mapping[str, float]],
+    order: Sequence[str],
+    path: Target,
+    narrow: bool = False,
+) -> None:
+    """Draw the shares of the classes in truth and pseudo-labels, on a logarithmic axis (figure 3 of DeS4).
+
+    truth: class -> fraction. groups: label -> class -> fraction; those without pseudo-labels are empty, and keep their
+    colour. order: of the classes, from above.
+    """
+    colours = {"truth": INK} | {label: CYCLE[index % (len(CYCLE) - 1)] for index, label in enumerate(groups)}
+    series = {"truth": truth} | {label: shares for label, shares in groups.items() if shares}
+    thick = 0.8 / len(series)
+    least = min((v for shares in series.values() for v in shares.values() if v > 0), default=1e-4)
+    floor = max(1e-6, 10 ** math.floor(math.log10(least)))
+    with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(order) * (0.12 + 0.15 * len(series))) as figure:
+        axes = figure.add_subplot()
+        for offset, (label, shares) in enumerate(series.items()):
+            at = np.arange(len(order)) - 0.4 + thick * (offset + 0.5)
+            values = [100 * shares.get(name, 0.0) for name in order]
+            left = 100 * floor
+            axes.barh(at, [max(v - left, 0) for v in values], thick * 0.9, left=left, color=colours[label], label=label)
+            for place, value in zip(at, values, strict=True):
+                text = f"{value:.2g}" if 0 < value < 1 else f"{value:.1f}" if value else "0"
+                axes.text(max(value, left) * 1.06, place, text, va="center", fontsize=7.5, color=GREY)
+        axes.set_xscale("log")
+        axes.set_xlim(100 * floor, 260)
+        ticks = [t for t in (1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100) if t >= 100 * floor]
+        axes.set_xticks(ticks, [f"{t:g} %" for t in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(range(len(order)), order)
+        axes.set_ylim(len(order) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(length=0)
+        _legend(figure, axes, narrow)
+
+
+def runs_over_time(
+    groups: Mapping[str, Sequence[Mapping[str, tuple[list[float], list[float]]]]], path: Target, narrow: bool = False
+) -> None:
+    """Draw mIoU and tail mIoU of runs over the steps; runs of a group share a colour, their mean is not drawn.
+
+    groups: label -> its runs, each score name -> (steps, fractions).
+    """
+    titles = {"miou": "mIoU on the validation list, %", "tail_miou": "Tail mIoU on the validation list, %"}
+    with canvas(path, NARROW if narrow else WIDTH, 0.3 * (1 + len(groups) // 3) + 3.1 * (2 if narrow else 1)) as figure:
+        for place, (key, title) in enumerate(titles.items(), 1):
+            axes = figure.add_subplot(2 if narrow else 1, 1 if narrow else 2, place)
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            for index, (label, runs) in enumerate(groups.items()):
+                for number, run in enumerate(runs):
+                    steps, values = run.get(key, ([], []))
+                    percentages, name = [100 * value for value in values], label if number == 0 else None
+                    colour = CYCLE[index % len(CYCLE)]
+                    axes.plot(steps, percentages, color=colour, marker="o", ms=3, linewidth=1.4, label=name)
+            axes.set_ylim(0, None)
+            axes.set_xlim(0, None)
+        _legend(figure, axes, narrow)
+
+
+def class_bars(
+    series: Mapping[str, Scores],
+    share: Mapping[str, float],
+    tail: Sequence[str],
+    path: Target,
+    narrow: bool = False,
+) -> None:
     """Draw one bar a class and series (teacher and student, or precision and coverage), side by side.
 
     share: each class's fraction of the labelled pixels; it orders the classes, most frequent on top. Classes in
@@ -227,7 +401,7 @@ def class_bars(series: Mapping[str, Scores], share: Mapping[str, float], tail: S
     """
     classes = sorted(share, key=lambda name: -share[name])
     thick = 0.78 / len(series)
-    with canvas(path, WIDTH, 0.95 + len(classes) * (0.16 + 0.15 * len(series))) as figure:
+    with canvas(path, NARROW if narrow else WIDTH, 0.95 + len(classes) * (0.16 + 0.15 * len(series))) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(classes):
             if name in tail:
@@ -245,16 +419,18 @@ def class_bars(series: Mapping[str, Scores], share: Mapping[str, float], tail: S
         axes.set_yticks(range(len(classes)), [f"{name}  {_share(share[name])}" for name in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         _percent_axis(axes)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series) + 1, borderaxespad=0.3)
+        _legend(figure, axes, narrow)
 
 
-def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, narrow: bool = False) -> None:
     """Draw each group's mean of each score with its standard deviation (n - 1) and every run as a dot.
 
     groups: label -> score name -> the fractions of its runs.
     """
-    with _bars(groups, path) as axes:
+    with _bars(groups, path, narrow) as axes:
         _percent_axis(axes)
+        if narrow:
+            axes.set_xlim(0, 130)  # for the figures beside the bars
 
 
 def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Path) -> None:
@@ -270,11 +446,14 @@ def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, 
 
 
 @contextmanager
-def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Iterator[Axes]:
+def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, narrow: bool = False) -> Iterator[Axes]:
     """Draw a row a group, with a bar a score; lend the axes for what remains."""
     names = list(next(iter(groups.values())))
     thick = 0.76 / len(names)
-    with canvas(path, WIDTH, 1.0 + len(groups) * (0.2 + 0.24 * len(names))) as figure:
+    wrapped = ["\n".join(textwrap.wrap(label, 16 if narrow else 36)) for label in groups]
+    lines = max(label.count("\n") + 1 for label in wrapped)
+    height = max(0.2 + 0.24 * len(names), 0.1 + 0.16 * lines)
+    with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(groups) * height) as figure:
         axes = figure.add_subplot()
         for offset, name in enumerate(names):
             for row, scores in enumerate(groups.values()):
@@ -291,7 +470,7 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> It
                 text = f"{mean:.2f}" + (f" ± {spread:.2f}" if spread else "")
                 place, shift = (max(values.max(), mean + spread, 0.0), at), (8, 0)
                 axes.annotate(text, place, shift, textcoords="offset points", va="center", fontsize=8.5, color=GREY)
-        axes.set_yticks(range(len(groups)), ["\n".join(textwrap.wrap(label, 36)) for label in groups])
+        axes.set_yticks(range(len(groups)), wrapped)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.3)
         yield axes
@@ -324,13 +503,13 @@ def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Pa
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(curves), borderaxespad=0.3)
 
 
-def sizes(counts: Sequence[Mapping[str, int]], path: Path) -> None:
+def sizes(counts: Sequence[Mapping[str, int]], path: Target, narrow: bool = False) -> None:
     """Draw how many images have which width and which height. counts: `width`, `height` and `images` of each size."""
     images = [size["images"] for size in counts]
     sides = {side: [size[side] for size in counts] for side in ("width", "height")}
     low, high = min(map(min, sides.values())), max(map(max, sides.values()))
     edges = np.linspace(low - 0.5, high + 0.5, 1 + min(40, high - low + 1)).tolist()
-    with canvas(path, WIDTH, 2.6) as figure:
+    with canvas(path, NARROW if narrow else WIDTH, 2.6) as figure:
         axes = figure.add_subplot()
         for (side, values), colour in zip(sides.items(), (BLUE, ORANGE), strict=True):
             axes.hist(values, edges, weights=images, color=colour, alpha=0.55, label=side)
@@ -341,23 +520,35 @@ def sizes(counts: Sequence[Mapping[str, int]], path: Path) -> None:
 
 
 @contextmanager
-def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
+def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
     """Lend a figure of the given size in inches, drawn in the house style, and write it to `path` as PNG."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI if width > NARROW else NARROW_DPI)
+        agg = FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path, format="png")
+        agg.print_png(path)  # `savefig` would lay it out, draw it, and draw it once more
 
 
-def _line_panels(panels: Mapping[str, Mapping[str, tuple[list[float], list[float]]]], path: Path) -> None:
-    """Draw panels two in a row, each a title and its lines: name -> (steps, values)."""
+def _legend(figure: Figure, axes: Axes, narrow: bool) -> None:
+    """Put a legend above, in as many columns as its names leave room for; long ones take several lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    wrapped = ["\n".join(textwrap.wrap(label, 44)) for label in labels]
+    longest = max(min(len(label), 44) for label in labels)
+    columns = max(1, (62 if narrow else 130) // (longest + 8))
+    figure.legend(handles, wrapped, loc="outside upper left", ncols=min(columns, len(labels)))
+
+
+def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
+    """Draw panels, two in a row or, in a narrow figure, one."""
     if not panels:
         raise ValueError("no values to draw")
-    rows = math.ceil(len(panels) / 2)
-    with canvas(path, WIDTH, 3.1 * rows) as figure:
+    columns = 1 if narrow else min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    many = max(len(lines) for lines in panels.values())
+    below_names = 0.16 * math.ceil(many / (3 if narrow else 4)) if many > 6 else 0.0
+    with canvas(path, NARROW if narrow else WIDTH, (3.1 + below_names) * rows) as figure:
         for place, (title, lines) in enumerate(panels.items(), 1):
-            axes = figure.add_subplot(rows, min(2, len(panels)), place)
+            axes = figure.add_subplot(rows, columns, place)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -373,10 +564,11 @@ def _line_panels(panels: Mapping[str, Mapping[str, tuple[list[float], list[float
                 style = "--" if base != name else ("-", "-.", ":")[i // len(CYCLE) % 3]
                 marker = "o" if len(values) <= 40 else None
                 axes.plot(steps, values, style, color=colour, label=name, marker=marker, ms=3.5)
-            if title.endswith("%"):
+            if title.endswith(("%", "°")):
                 axes.set_ylim(0, None)
             if len(lines) > 1:
-                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 4, "fontsize": 7.5}
+                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 3 if narrow else 4,
+                                         "fontsize": 7.5}  # fmt: skip
                 axes.legend(**({} if few else below))
 
 
@@ -388,12 +580,12 @@ def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
 def _stat_keys(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         key
-        for key in _keys(metrics, r"(?!loss/|val/|pseudo/|drift/|truth/|held_out/).+")
+        for key in _keys(metrics, r"(?!loss/|val/|pseudo/|drift/|truth/|held_out/|inside/).+")
         if key not in _NO_STATS and all(isinstance(row.get(key, 0), int | float | list | None) for row in metrics)
     ]
 
 
-def _series(metrics: Sequence[Mapping[str, Any]], key: str, scale: float = 1) -> tuple[list[float], list[float]]:
+def series_of(metrics: Sequence[Mapping[str, Any]], key: str, scale: float = 1) -> tuple[list[float], list[float]]:
     """Return the steps and the scaled values of the lines that hold a number under `key`."""
     points = [(float(row["step"]), scale * row[key]) for row in metrics if row.get(key) is not None]
     return [step for step, _ in points], [value for _, value in points]
@@ -419,6 +611,15 @@ def _running_mean(values: list[float]) -> list[float]:
 def _percentage(value: float | None) -> float:
     """Return the length of a bar: 0 for what does not occur, since its dash stands at the axis."""
     return 0.0 if value is None or math.isnan(value) else 100 * value
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def _number(value: float) -> str:
+    """Write a count so that it takes little room."""
+    return f"{value:.0f}" if value < 10_000 else f"{value / 1000:.0f}k" if value < 1_000_000 else f"{value / 1e6:.1f}M"
 
 
 def _share(value: float) -> str:

@@ -46,7 +46,8 @@ TABLE: dict[str, set[str]] = {
     "campaign": {"config", "data_tools", "methods", "report", "runlog", "types"},
     "paper": {"config", "datasets", "methods", "report", "runlog", "types"},
     "acquisition": {"api"},
-    "demo": {"api"},
+    "comparing": {"api", "report"},
+    "demo": {"comparing"},
     "cli_data": {"config", "data_tools", "report", "types"},
     "export": {"build"},
     "probe": {"build"},
@@ -60,6 +61,7 @@ TABLE: dict[str, set[str]] = {
         "demo",
         "doctor",
         "paper",
+        "comparing",
         "cli_data",
         "cli_next",
         "cli_predict",
@@ -72,8 +74,7 @@ TABLE: dict[str, set[str]] = {
 PROSE = {
     "every component's `Config`": COMPONENTS,
     "everything below it": TABLE["build"],
-    "`api` and what it uses": {"api"},
-    "`api`, `campaign`, `demo`, `doctor`, `paper`, the other `cli_…` and what they use": TABLE["cli"],
+    "`api`, `campaign`, `comparing`, `demo`, `doctor`, `paper`, the other `cli_…` and what they use": TABLE["cli"],
 }
 """Cells of the table in docs/architecture.md that are no list of names."""
 

@@ -23,7 +23,7 @@ from des4.engine.distributed import agree, average_statistics, on_first
 from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, shard_weights, spread, whole_weights
 from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
-from des4.models.memory import ShareAlignment
+from des4.models.memory import PrototypeFeed, ShareAlignment
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
 
@@ -126,16 +126,27 @@ def train(
 
 
 def sampled(parts: int) -> dict[str, Tensor]:
-    """Train DeS4 with its own sampler, whose quotas are those of a part, and norms that do not see the batch."""
+    """Train DeS4 with its own sampler, whose quotas are those of a part, and norms that do not see the batch.
+
+    Two of the steps are watched; what the last of them showed is returned too.
+    """
     method = build("des4", {})
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train = lambda mode=True, module=module: module  # type: ignore[method-assign,assignment,misc]
             module.training = False
     step = TrainStep(method, build_optimiser(method, OptimConfig(lr=1e-3), 8), CPU, parts=parts)
-    for batch in islice(loader(method, num_ranks()).batches(), 5):
+    feed = method.get_submodule("feed")
+    assert isinstance(feed, PrototypeFeed)
+    for number, batch in enumerate(islice(loader(method, num_ranks()).batches(), 5)):
+        feed.watched = number in (1, 4)
         step(batch)
-    return method.state_dict()
+        if feed.watched:
+            figures = feed.figures()
+    assert figures is not None
+    seen = figures._asdict() | {"pixels": figures.pixels.sum(1), "taken": figures.taken.sum(1)}
+    seen["moved"] = figures.moved / 360  # an angle magnifies what prototypes differ by
+    return method.state_dict() | {f"seen/{name}": value for name, value in seen.items()}
 
 
 def resumed_in_shards(folder: Path) -> dict[str, Tensor]:
@@ -297,7 +308,8 @@ def test_two_processes_sample_as_one_that_takes_its_batch_in_two_parts(ranks: li
     one = sampled(2)
     assert one["student.head.prototypes"].isfinite().all()
     for rank in ranks:
-        torch.testing.assert_close(rank["sampled"], one, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rank["sampled"], one, atol=1e-5, rtol=1e-4, equal_nan=True)
+        assert torch.equal(rank["sampled"]["seen/pixels"], one["seen/pixels"])
 
 
 def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -> None:

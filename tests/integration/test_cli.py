@@ -252,6 +252,8 @@ def test_the_demo_compares_three_runs_and_never_overwrites(run: Des4) -> None:
     ] == list(demo.RUNS)
     assert "tail mIoU" in done.stdout
     assert "runs/demo/comparison.png" in done.stdout
+    page = Path("runs/demo/compare.html").read_text(encoding="utf-8")
+    assert "Comparison of 3 runs" in page and "it ends below supervised" in page and "data:image/webp" in page
     with Image.open("runs/demo/comparison.png") as picture:
         assert picture.width > 1800  # five columns
     assert demo.free_folder() == Path("runs/demo-2")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +11,38 @@ from torch import Tensor
 from des4.models.memory.base import Memory
 from des4.models.prototypes import PrototypeClassifier
 from des4.ops.entropy import pixel_entropy
-from des4.ops.reduce import this_rank
+from des4.ops.reduce import sum_over_ranks, this_rank
 from des4.ops.resize import shrink_label
-from des4.ops.sampling import class_quota, class_ratio, confidence_sample, multi_entropy_sample, quantity_sample
+from des4.ops.sampling import (
+    class_quota,
+    class_ratio,
+    confidence_sample,
+    entropy_bins,
+    multi_entropy_sample,
+    quantity_sample,
+)
 
 Sampling = Literal["multi_entropy", "quantity", "confidence", "all"]
+
+BINS_A_ZONE = 4
+"""Bins of the entropy histograms in a zone."""
+
+
+class FeedFigures(NamedTuple):
+    """What a watched step showed, over all processes; nan where there is nothing to say.
+
+    low, high: (C,) the range of entropy, in nats, that the zones of a class divide: the mean over the parts of the step
+    that hold the class, for each part has zones of its own. pixels, taken: (C, bins) labelled pixels of each class in
+    equal bins of that range, BINS_A_ZONE to a zone, and those of them that moved the prototypes. cosine: (C, C) of the
+    prototypes to one another. moved: (C,) degrees between each prototype now and at the watched step before.
+    """
+
+    low: Tensor
+    high: Tensor
+    pixels: Tensor
+    taken: Tensor
+    cosine: Tensor
+    moved: Tensor
 
 
 class PrototypeFeed(Memory):
@@ -26,6 +53,8 @@ class PrototypeFeed(Memory):
     pixel_counts: (C,) labelled pixels of each class over the labelled list, for the ratio R of section 3.3.
     sampling: `multi_entropy` | `quantity` | `confidence` | `all` (DeS4, table 4; `all` does not balance).
     zones, alpha: k and α of eqs. 10-11.
+    watched: whether the next commit keeps what `figures` shows. Whoever asks for the figures sets it, and keeps
+    `watched_before`, the prototypes when they were last asked for: (C, D), 0 of a class not seen yet; None at first.
     """
 
     ratio: Tensor
@@ -34,6 +63,9 @@ class PrototypeFeed(Memory):
         super().__init__()
         self.sampling, self.zones, self.alpha = sampling, zones, alpha
         self.register_buffer("ratio", class_ratio(pixel_counts), persistent=False)
+        self.watched = False
+        self.watched_before: Tensor | None = None
+        self._watched: tuple[list[tuple[Tensor, ...]], Tensor] | None = None
 
     def collect(self, features: Tensor, logits: Tensor, label: Tensor) -> None:
         """Remember this batch's labelled pixels. features: (B, D, h, w). logits: (B, C, h, w). label: (B, H, W)."""
@@ -52,12 +84,19 @@ class PrototypeFeed(Memory):
         if not held:
             return
         pixels, labels = [], []
+        seen: list[tuple[Tensor, ...]] = []
         for part, (features, logits, label) in enumerate(held, this_rank() * len(held)):
             flat = label.flatten()
             keep = self.choose(logits, flat, generators(part) if generators else None)
             pixels.append(features.movedim(1, -1).flatten(0, -2))
-            labels.append(torch.where(self.unless_skipped(keep), flat, -1))
+            taken = self.unless_skipped(keep)
+            labels.append(torch.where(taken, flat, -1))
+            if self.watched:
+                entropy = pixel_entropy(logits.float().softmax(1)).flatten()
+                seen.append(entropy_bins(entropy, flat, taken, len(self.ratio), BINS_A_ZONE * self.zones))
         classifier.update(torch.cat(pixels), torch.cat(labels))
+        if self.watched:
+            self._watched = seen, torch.where(classifier.seen[:, None], classifier.prototypes, 0)
 
     def choose(self, logits: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mask (N,) of the pixels to use. logits: (B, C, h, w). labels: (N,) with N = B·h·w."""
@@ -71,3 +110,27 @@ class PrototypeFeed(Memory):
             return confidence_sample(probs.amax(1).flatten(), labels, quota, generator=generator)
         entropy = pixel_entropy(probs).flatten()
         return multi_entropy_sample(entropy, labels, quota, zones=self.zones, alpha=self.alpha, generator=generator)
+
+    def figures(self) -> FeedFigures | None:
+        """Return what the last commit showed if it was watched, once; every process has to ask."""
+        if self._watched is None:
+            return None
+        (seen, prototypes), self._watched = self._watched, None
+        pixels, taken, low, high = (torch.stack(each) for each in zip(*seen, strict=True))
+        there = low.isfinite()
+        sums = sum_over_ranks(
+            pixels.sum(0), taken.sum(0), torch.where(there, low, 0).sum(0), torch.where(there, high, 0).sum(0),
+            there.double().sum(0),
+        )  # fmt: skip
+        parts = torch.where(sums[4] > 0, sums[4], torch.nan)
+        before = torch.zeros_like(prototypes) if self.watched_before is None else self.watched_before.to(prototypes)
+        self.watched_before = prototypes
+        cosine = _cosines(prototypes, prototypes)
+        moved = _cosines(prototypes, before).diagonal().clamp(-1, 1).arccos().rad2deg()
+        return FeedFigures(sums[2] / parts, sums[3] / parts, sums[0], sums[1], cosine, moved)
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Cosine of each row to each, in float64; nan for rows of zeros."""
+    one, other = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in (one, other))
+    return one @ other.T

@@ -29,7 +29,7 @@ from des4.engine import (
 from des4.engine.checkpoint import read_meta
 from des4.engine.drift import DriftGuard
 from des4.methods import Method
-from des4.models import TargetTally
+from des4.models import PrototypeClassifier, PrototypeFeed, TargetTally
 from des4.runlog import RunFolder
 from des4.types import STOP_SIGNALS, Batch, ConfigError, Labelled, RunError
 
@@ -75,6 +75,28 @@ class Toy(nn.Module):
 
     def stats(self):
         return {"step_of_method": self.step, "one": 1.0, "per_class": torch.tensor([1.0, torch.nan])}
+
+
+class Fed(Toy):
+    """A toy with prototypes, which its images move as features."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = PrototypeClassifier(2, 3, momentum=0.5)
+        self.feed = PrototypeFeed(torch.tensor([3, 2]), "multi_entropy")
+
+    def forward(self, batch):
+        image = batch.labelled.image.nan_to_num()
+        self.feed.collect(image, self.head(image), batch.labelled.label)
+        return super().forward(batch)
+
+    def after_step(self):
+        self.feed.commit(self.head, torch.Generator().manual_seed)
+        super().after_step()
+
+    def discard(self):
+        self.feed.discard()
+        super().discard()
 
 
 class Numbered:
@@ -258,6 +280,8 @@ def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
     assert rows[-1]["truth/precision/light"] == results["truth"]["precision"]["light"]
     assert not any(key.startswith("truth/coverage") for row in rows for key in row)  # there is no threshold
     assert (results["truth"]["images"], results["truth"]["model"]) == (3, "teacher")
+    assert results["truth"]["share"] == {"dark": 0.0, "light": 1.0}
+    assert sum(results["truth"]["predicted_share"].values()) == pytest.approx(1)
     assert results["truth"]["iou"] == results["models"]["teacher"]["iou"]  # its pictures are the val pictures
     assert results["held_out"]["images"] == ["u", "v", "w"]
     assert results["held_out"]["models"]["student"]["miou"] == results["models"]["student"]["miou"]
@@ -283,6 +307,31 @@ def test_a_run_that_stands_still_stops_early_if_it_is_asked_to(new_run):
     onwards = trainer(run, **{**STILL, "stop_after": None}).fit()
     assert (onwards["step"], onwards["early_stop"], onwards["caution"]) == (20, None, None)
     assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("last", [3, 5, 6])
+def test_what_is_seen_inside_is_the_same_after_a_kill(new_run, last):
+    """Only validations are watched; the drift of prototypes is held against the validation before, across a kill."""
+    options = {"eval_every": 3, "checkpoint_every": 1}
+
+    def kill(m):
+        if m == last:
+            signal.raise_signal(signal.SIGTERM)
+
+    def seen(run):
+        return [row for row in run.metrics() if any(key.startswith("inside/") for key in row)]
+
+    trainer(straight := new_run("straight"), method=Fed(), **options).fit()
+    with pytest.raises(Interrupted):
+        trainer(halves := new_run("halves"), method=Fed(), loader=Numbered(on_batch=kill), **options).fit()
+    trainer(halves, method=Fed(), **options).fit()
+    assert seen(straight) == seen(halves)
+    assert [row["step"] for row in seen(straight)] == [3, 6, 9, 10]
+    first, second = seen(straight)[:2]
+    assert first["inside/feed/moved"] == [None, None] and all(
+        0 < degrees < 90 for degrees in second["inside/feed/moved"]
+    )
+    assert len(first["inside/feed/cosine"]) == 1 and sum(first["inside/feed/pixels"]) == 32
 
 
 @pytest.mark.parametrize("last", [4, 5])

@@ -3,21 +3,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from des4.report.page import flatten, write_report
+from des4.models import memory
+from des4.report.inside import BINS_A_ZONE, watched
+from des4.report.page import flatten, pseudo_label_figures, write_report
+from des4.report.templates import photographs
 from des4.runlog import RunFolder
 from des4.types import RunError
 
 MakeRun = Callable[..., RunFolder]
+NAMES = ["road", "<b>sign</b>", "$5 [bold]|note"]
 
 
 class Balanced(HTMLParser):
     """Follow the open elements; every one must be closed in order."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "source")
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,12 +47,56 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
     assert {p.name for p in run.plots.iterdir()} == {
         "samples.png", "by_hand.png", "iou.png", "confusion.png", "curves.png", "pseudo_labels.png", "stats.png"
     }  # fmt: skip
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 5, "curves and stats for a phone too; the bars are in the table"
+    assert page.count("data:image/webp;base64,") == 2
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
     for text in ("60.00", "40.00", "65.00", "72.7", "“Best” was", "labelled-hash", "1 h 2 min", "config.yaml", "2.15.0",
                  "Samples of the validation list", "by hand", "encoder: resnet50"):  # fmt: skip
         assert text in page, text
     assert page.index("Samples of") < page.index("by hand")
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links == re.findall(r'<h2 id="([^"]+)">', page) and len(set(links)) == len(links) > 3
+    assert "<h2>" not in page and "prefers-color-scheme: dark" in page
+
+
+def test_photographs_do_not_make_a_page_too_large_to_be_sent(make_run: MakeRun) -> None:
+    run = make_run()
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    for name in ("samples", "worst"):
+        Image.fromarray(noise).save(run.plots / f"{name}.png")
+    sizes = [sum(map(len, photographs({n: run.plots / f"{n}.png" for n in ("samples", "worst")}, most).values()))
+             for most in (10_000_000, 300_000)]  # fmt: skip
+    assert sizes[1] < 400_000 + 100 < sizes[0], "what is left is a third larger in the page"
+
+
+def test_what_was_seen_inside_is_shown(make_run: MakeRun) -> None:
+    run = make_run()
+    run.log(10, inside(pixels=[8, 0, 4], taken=[2, 0, 4], moved=[None] * 3))
+    run.log(20, inside(pixels=[12, 3, 0], taken=[2, 3, 0], moved=[5.0, None, 2.5]))
+    found = watched(run.metrics(), NAMES)["feed"]
+    assert {name: zones.step for name, zones in found.zones.items()} == {NAMES[0]: 20, NAMES[1]: 20, NAMES[2]: 10}
+    assert found.zones[NAMES[0]].by_zone == [(2, 12), (0, 0), (0, 0), (0, 0), (0, 0)]
+    assert found.cosine[:2, :2].tolist() == [[1, 0.25], [0.25, 1]] and np.isnan(found.cosine[2, :2]).all()
+    assert found.has_moved and found.drawn(NAMES[::-1]) == NAMES[::-1]
+    page = write_report(run).read_text(encoding="utf-8")
+    for text in ('<h2 id="prototypes">', "<td>2 of 12</td>", "zone 5", "Cosine of each prototype", "how many degrees"):
+        assert text in page, text
+    assert {"feed_zones.png", "feed_prototypes.png", "feed_moved.png"} <= {path.name for path in run.plots.iterdir()}
+    parser = Balanced()
+    parser.feed(page)
+    assert not parser.open
+    assert BINS_A_ZONE == memory.BINS_A_ZONE
+
+
+def inside(pixels: list[int], taken: list[int], moved: list[float | None]) -> dict[str, Any]:
+    """A watched step of three classes, all pixels in the lowest bin."""
+
+    def bins(counts: list[int]) -> list[int]:
+        return [count if bin_ == 0 else 0 for count in counts for bin_ in range(20)]
+
+    values = {"low": [0.1] * 3, "high": [1.0] * 3, "pixels": bins(pixels), "taken": bins(taken),
+              "cosine": [0.25, None, None], "moved": moved}  # fmt: skip
+    return {f"inside/feed/{key}": value for key, value in values.items()}
 
 
 def test_a_run_that_stopped_early_says_who_chose_its_length(make_run: MakeRun) -> None:
@@ -61,9 +111,11 @@ def test_a_run_that_stopped_early_says_who_chose_its_length(make_run: MakeRun) -
 
 def test_coverage_is_shown_where_there_is_a_threshold(make_run: MakeRun) -> None:
     run = make_run()
-    assert "<th>coverage</th>" not in write_report(run).read_text(encoding="utf-8")
     results = run.results()
+    assert pseudo_label_figures(results["pseudo_labels"]) == ("precision",)
     results["pseudo_labels"]["threshold"] = 0.95
+    assert pseudo_label_figures(results["pseudo_labels"]) == ("precision",), "coverage is 100 everywhere"
+    results["pseudo_labels"]["coverage"]["road"] = 0.7
     run.write_results(results)
     page = write_report(run).read_text(encoding="utf-8")
     assert "<th>coverage</th>" in page and "confidence of at least 0.95" in page

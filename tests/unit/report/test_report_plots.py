@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from des4.report import plots
+from des4.report.inside import Zones
 
 TRAINING = [
     {
@@ -72,8 +73,30 @@ def test_drift_and_truth_are_drawn_without_a_warning(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         plots.drift(rows, {"a": 0.4, "$x$": 0.6, "never": 0.0}, 2.0, tmp_path / "drift.png")
         plots.drift(rows[:2], {"a": 0.4, "$x$": 0.6, "never": 0.0}, None, tmp_path / "few.png")
-        plots.truth(rows, tmp_path / "truth.png")
+        plots.quality_over_time(rows, "truth", ["b", "a"], tmp_path / "truth.png")
+    assert plots.has_quality(rows, "truth") and not plots.has_quality(rows[:1], "truth")
+    full = [{"step": i, "pseudo/precision/a": 1.0, "pseudo/coverage/a": 1.0} for i in (1, 2)]
+    assert not plots.has_quality(full, "pseudo"), "a line that is 100 throughout says nothing"
     assert all(is_picture(tmp_path / f"{name}.png") for name in ("drift", "few", "truth"))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_what_comparisons_and_prototypes_draw_is_written_without_a_warning(tmp_path: Path, narrow: bool) -> None:
+    counts = np.arange(20)
+    zones = {"a": Zones(3, 0.1, 1.2, counts, counts // 3), "<b>": Zones(1, 0.5, 0.5, counts, counts)}
+    cosine = np.array([[1, -0.96, np.nan], [-0.96, 1, np.nan], [np.nan, np.nan, np.nan]])
+    groups = {"one, with a rather long name": [{"miou": ([1.0, 2.0], [0.1, 0.2])}], "two": [{}]}
+    shares = {"a": 0.9, "<b>": 0.1, "$x$": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.zones(zones, ["a", "<b>"], tmp_path / "zones.png", narrow)
+        plots.cosines(cosine, ["a", "<b>", "$x$"], tmp_path / "cosines.png", narrow)
+        plots.moved([1, 2], [[None, None], [3.0, None]], ["a", "<b>"], tmp_path / "moved.png", narrow)
+        plots.runs_over_time(groups, tmp_path / "runs.png", narrow)
+        plots.distribution(shares, {"one": {}, "two": shares}, ["a", "<b>", "$x$"], tmp_path / "shares.png", narrow)
+    assert all(is_picture(path) for path in tmp_path.iterdir())
+    widths = {Image.open(path).width for path in tmp_path.iterdir() if path.stem != "cosines"}
+    assert widths == {598 if narrow else 1536}
 
 
 def test_curves_without_a_value_say_so(tmp_path: Path) -> None:
@@ -88,7 +111,7 @@ def test_percent_writes_a_dash_for_what_does_not_occur() -> None:
 def test_the_report_room_knows_no_torch_and_leaves_pyplot_alone() -> None:
     code = """
 import sys
-import des4.report.compare, des4.report.page, des4.report.pictures, des4.report.plots
+import des4.report.compare_page, des4.report.page, des4.report.pictures, des4.report.plots
 print([name for name in ("torch", "matplotlib.pyplot") if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603

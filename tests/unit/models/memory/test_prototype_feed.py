@@ -117,3 +117,72 @@ def test_what_is_collected_holds_no_gradients() -> None:
     feed = PrototypeFeed(COUNTS)
     feed.collect(*collected())
     assert not any(tensor.requires_grad for tensor in feed._held[0])
+
+
+def watched(feed: PrototypeFeed, head: PrototypeClassifier, *collections: tuple[Tensor, Tensor, Tensor]) -> None:
+    feed.watched = True
+    for collection in collections:
+        feed.collect(*collection)
+    feed.commit(head, torch.Generator().manual_seed)
+
+
+def test_a_watched_step_shows_zones_and_what_was_taken_of_them() -> None:
+    """Twenty pixels of class 0 with entropies of five zones, one of class 1: all those of the rarest are taken."""
+    head, feed = PrototypeClassifier(3, 4), PrototypeFeed(torch.tensor([200, 10, 0]))
+    feed.sampling = "multi_entropy"
+    sure = torch.linspace(0, 6, 20)
+    logits = torch.stack([torch.cat([sure, torch.tensor([0.0])]), torch.zeros(21), torch.zeros(21)])[None, :, None]
+    label = torch.tensor([0] * 20 + [1])[None, None]
+    watched(feed, head, (torch.randn(1, 4, 1, 21), logits, label))
+    figures = feed.figures()
+    assert figures is not None and feed.figures() is None, "figures are given once"
+    assert figures.pixels.shape == figures.taken.shape == (3, 20)
+    assert figures.pixels.sum(1).tolist() == [20, 1, 0] and figures.taken.sum(1).tolist() == [1, 1, 0]
+    assert (figures.taken <= figures.pixels).all()
+    assert figures.high[0] == pytest.approx(1.0986, abs=1e-3) and figures.low[1] == figures.high[1]
+    assert figures.low[0] < 0.1 and figures.low[2].isnan()
+    zones = figures.pixels[0].view(5, 4).sum(1)
+    entropies = (-(p := logits.softmax(1)) * p.log()).sum(1).flatten()[:20].double()
+    position = (entropies - entropies.min()) / (entropies.max() - entropies.min()) * 5
+    assert zones.tolist() == torch.bincount(position.long().clamp_max(4), minlength=5).tolist()
+    assert figures.cosine.shape == (3, 3) and figures.cosine[0, 1] == pytest.approx(
+        float(head.prototypes[0] @ head.prototypes[1]), abs=1e-6
+    )
+    assert figures.cosine[0, 2].isnan(), "a class that was never seen has no prototype of its own"
+    assert figures.moved.isnan().all(), "there is nothing yet that it was held against"
+
+
+def test_how_far_prototypes_moved_between_watched_steps() -> None:
+    head, feed = PrototypeClassifier(3, 4, momentum=0.5), PrototypeFeed(COUNTS, "all")
+    watched(feed, head, collected())
+    feed.figures()
+    before = head.prototypes.clone()
+    feed.watched = False
+    feed.collect(*collected())
+    feed.commit(head)
+    assert feed.figures() is None, "the step was not watched"
+    watched(feed, head, collected(1), collected(1))
+    figures = feed.figures()
+    assert figures is not None and feed.watched_before is not None
+    turned = torch.rad2deg(torch.arccos((before * head.prototypes).sum(1).clamp(-1, 1)))
+    assert figures.moved.tolist() == pytest.approx(turned.tolist(), abs=0.05) and (turned > 1).all()
+    assert torch.equal(feed.watched_before, head.prototypes)
+    assert torch.equal(figures.pixels, figures.taken), "without balancing all are taken"
+
+
+def test_watching_changes_nothing_and_a_skipped_step_shows_nothing_taken() -> None:
+    twins = []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        head, feed = PrototypeClassifier(3, 4), PrototypeFeed(COUNTS, "multi_entropy")
+        feed.watched = wanted
+        features, logits, label = collected()
+        feed.collect(features, logits, label)
+        feed.commit(head, torch.Generator().manual_seed)
+        twins.append(head.prototypes)
+        feed.skipped = torch.tensor(1)
+        feed.collect(features, torch.full_like(logits, torch.nan), label)
+        feed.commit(head, torch.Generator().manual_seed)
+    assert torch.equal(*twins)
+    figures = feed.figures()
+    assert figures is not None and not figures.taken.any() and not figures.pixels.any() and figures.low.isnan().all()

@@ -1,0 +1,95 @@
+"""The page of a comparison of runs, with its picture of images, truth and what each run predicts (figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from des4 import api, build
+from des4.config import load_config
+from des4.datasets import pixel_counts
+from des4.ops.pixels import picture
+from des4.report.compare import Comparison
+from des4.report.compare_page import MARK, Pictures, compare_page
+from des4.report.pictures import grid
+from des4.runlog import RunFolder, write_atomically
+from des4.types import Dataset, RunError, UserError
+
+NUM_IMAGES = 6
+NUM_LOOKED_AT = 100
+"""Masks that the images are chosen from, evenly spaced in the validation list."""
+MOST_COLUMNS = 6
+"""Groups in a picture; with more, cells are too small to see anything."""
+
+
+def write_page(
+    comparison: Comparison, path: Path, about: Mapping[str, str] | None = None, keep: Path | None = None
+) -> None:
+    """Write the page of a comparison to `path`.
+
+    about: what is compared, name → text. keep: a file for the picture, of a comparison of one family.
+
+    Pictures need the data and the weights; where one of them is gone, the page says so instead. Raises RunError where
+    `path` holds something that is no such page.
+    """
+    check_page(path)
+    with TemporaryDirectory() as folder:
+        pictures = {}
+        for number, (family, groups) in enumerate(comparison.families.items()):
+            file = keep or Path(folder, f"{number}.png")
+            try:
+                draw({group.label: group.runs[0] for group in groups[:MOST_COLUMNS]}, file)
+            except UserError as error:
+                pictures[family] = Pictures(None, str(error))
+            else:
+                pictures[family] = Pictures(file)
+        page = compare_page(comparison, pictures, about)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
+
+
+def check_page(path: Path) -> None:
+    """Raise RunError where `path` holds something that is not a page of an earlier comparison."""
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; name a file for the page, such as {path / 'compare.html'}")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        if MARK not in file.read(1024):
+            raise RunError(f"{path} is no page of des4 compare, so it is left alone; name another file")
+
+
+def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
+    """Draw a picture: image, truth, and the prediction of each run, label → run, with its last weights.
+
+    The images are chosen by their masks, not by predictions: those with most pixels of rare classes. Raises DataError,
+    RunError or WeightsError.
+    """
+    folders = list(runs.values())
+    first = folders[0].results()
+    for run in folders[1:]:
+        if run.results()["data"]["val_hash"] != first["data"]["val_hash"]:
+            raise RunError(f"{folders[0].path} and {run.path} have different validation lists")
+    predictors = [api.load(run.path) for run in folders]
+    dataset = build.dataset(load_config(folders[0].config()), ("val",), predictors[0].info.bands)
+    for run, predictor in zip(folders, predictors, strict=True):
+        if tuple(dataset.classes) != predictor.classes:
+            raise RunError(f"{run.path} knows other classes than {folders[0].path}")
+    rows: list[list[Any]] = []
+    chosen = _rarest(dataset, first["tail_classes"])
+    for sample_id in chosen:
+        image = dataset.image(sample_id)
+        shown = picture(image.permute(1, 2, 0).numpy(), dataset.bands)
+        predicted = [predictor.predict(image) for predictor in predictors]
+        rows.append([shown, dataset.label(sample_id).numpy(), *predicted])
+    grid(rows, ["image", "truth", *runs], dataset.palette, dataset.classes, path, chosen)
+
+
+def _rarest(dataset: Dataset, tail: Sequence[str]) -> list[str]:
+    """Validation images with most pixels of the tail classes."""
+    step = max(1, len(dataset.val) // NUM_LOOKED_AT)
+    numbers = [dataset.classes.index(name) for name in tail]
+    looked_at = dataset.val[::step]
+    return sorted(looked_at, key=lambda i: -int(pixel_counts(dataset, [i])[numbers].sum()))[:NUM_IMAGES]
