@@ -45,7 +45,7 @@ import torch
 from safetensors import safe_open
 
 from des4 import api, build
-from des4.engine import Checkpoints, Evaluator, Trainer
+from des4.engine import Checkpoints, Evaluator, Recorder
 from des4.methods import METHODS
 from des4.models import PrototypeFeed
 from des4.runlog import RunFolder
@@ -249,7 +249,7 @@ def _train(
         os.dup2(output, 1)
         os.dup2(output, 2)
         watch(rank)
-        _around(Trainer, "_finish", leave=lambda: os._exit(0))  # pictures and report cost more than the steps
+        _around(Recorder, "finish", leave=lambda: os._exit(0))  # pictures and report cost more than the steps
         if training.processes > 1:
             _tell_as_torchrun_does(training, rank, port, restarts)
             api.train(settings(training), out=run)

@@ -25,7 +25,7 @@ from timing import machine, prepare
 from des4 import build
 from des4.config import RunConfig, load_config
 from des4.data import Loader
-from des4.engine import PolySchedule, Trainer
+from des4.engine import PolySchedule, Recorder, Trainer, TrainStep, choose_precision
 from des4.runlog import RunFolder
 from des4.types import Batch
 
@@ -55,10 +55,15 @@ def share_of_waiting(config: RunConfig, steps: int) -> float:
     loader = Watched(training.loader)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run = RunFolder.create(Path(folder) / "run")
-        Trainer(
-            training.method, loader, training.optimiser, PolySchedule(WARMUP + steps, 0.9), run, config.train,
-            device=training.device, save_weights=lambda path, network, state: None,
-        ).fit()  # fmt: skip
+        schedule = PolySchedule(WARMUP + steps, 0.9)
+        recorder = Recorder(
+            run, training.method, schedule, config.train, save_weights=lambda path, network, state: None
+        )
+        take_step = TrainStep(
+            training.method, training.optimiser, training.device,
+            precision=choose_precision(config.train.precision, training.device),
+        )  # fmt: skip
+        Trainer(take_step, loader, schedule, recorder, config.train).fit()
     return sum(loader.waits[WARMUP:]) / (loader.ends[-1] - loader.ends[WARMUP - 1])
 
 

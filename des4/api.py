@@ -17,7 +17,7 @@ from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
-from des4.engine import Evaluator, segment
+from des4.engine import Evaluation, Evaluator, Trainer, segment
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
 from des4.images.bands import describe as describe_bands
@@ -77,7 +77,8 @@ def train(
         ) as run:
             decided = planned.lines()
             run.write_config(dump(settings), [f"planned: {line}" for line in decided])
-            return _fit(training, run, decided)
+            trainer = _trainer(training, run, decided)
+            return _reported(training, run, trainer.fit(), trainer.recorder.validation.newest)
 
 
 def resume(
@@ -103,7 +104,8 @@ def resume(
         if changed:
             run.replace_config(dump(wanted))
             run.say(f"settings changed: {'; '.join(changed)}")
-        return _fit(training, run)
+        trainer = _trainer(training, run)
+        return _reported(training, run, trainer.fit(), trainer.recorder.validation.newest)
 
 
 def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
@@ -192,8 +194,8 @@ def _free_folder(name: str) -> Path:
     return next(path for n in count(1) if not (path := Path("runs", f"{name}-{n}")).exists())
 
 
-def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Run:
-    """Train to the end, then draw the pictures and the report. decided: what was planned, for the log."""
+def _trainer(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Trainer:
+    """Note what the run is made of, and say what is to be known of it. decided: what was planned, for the log."""
     data = training.dataset
     run.write_env(build.environment(training.device))
     run.write_data(describe(data))
@@ -209,12 +211,14 @@ def _fit(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) 
         run.say(describe_bands(data.bands))
     for warning in training.warnings:
         run.say(f"warning: {warning}")
-    trainer = training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
-    results = trainer.fit()
-    evaluation = trainer.evaluation
-    assert evaluation is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
+    return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
+
+
+def _reported(training: build.Training, run: RunFolder, results: dict[str, Any], last: Evaluation | None) -> Run:
+    """Draw the pictures and the report of a run that has finished."""
+    assert last is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
     with whole_weights(training.method):  # one process runs the networks alone, for the pictures
-        on_first(lambda: _report(training, run, evaluation.image_miou))
+        on_first(lambda: _report(training, run, last.image_miou))
     return Run(run.path, results)
 
 

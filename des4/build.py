@@ -44,7 +44,10 @@ from des4.engine import (
     Evaluator,
     Guards,
     PolySchedule,
+    Recorder,
     Trainer,
+    TrainStep,
+    Validation,
     build_optimiser,
     choose_device,
     choose_precision,
@@ -103,26 +106,37 @@ class Training:
 
     def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
         """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
+        config = self.config.train
+        recorder = self._recorder(run, on_validation)
+        take_step = TrainStep(
+            self.method,
+            self.optimiser,
+            self.device,
+            precision=choose_precision(config.precision, self.device),
+            clip=self.config.optim.clip,
+            parts=max(self.parts, run.parts()),
+            sync_norm=config.sync_norm,
+            on_smaller=recorder.note_parts,
+        )
+        return Trainer(take_step, self.loader, self.schedule, recorder, config)
+
+    def _recorder(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None) -> Recorder:
+        """Return what writes down the training."""
         info = self._weights_info()
 
         def save(path: Path, segmenter: nn.Module, state: Mapping[str, Tensor]) -> None:
             save_weights(path, state, info)
 
-        return Trainer(
-            self.method,
-            self.loader,
-            self.optimiser,
-            self.schedule,
+        stop_after = self.config.train.stop_after
+        return Recorder(
             run,
-            self.config.train.model_copy(update={"eval_every": self.eval_every}),
-            device=self.device,
+            self.method,
+            self.schedule,
+            self.config.train,
             save_weights=save,
-            evaluator=self.evaluator,
-            clip=self.config.optim.clip,
-            parts=self.parts,
+            validation=Validation(self.schedule, self.eval_every, stop_after, self.evaluator, self.guards),
             about=self._about(),
             network=info.model_dump(mode="json"),
-            guards=self.guards,
             on_validation=on_validation,
         )
 

@@ -26,7 +26,7 @@ from des4.datasets.scenes import Scenes, ScenesConfig
 from des4.engine import EvalConfig, OptimConfig, TrainStep, build_optimiser, segment
 from des4.engine.cost import step_cost
 from des4.engine.settings import DTYPES
-from des4.engine.trainer import _Window
+from des4.engine.window import Window
 from des4.methods import METHODS
 from des4.types import Batch, ViewSpec
 
@@ -71,7 +71,7 @@ def test_a_step_stays_on_its_device(
 ) -> None:
     """With either optimiser, in one part and in two, the first step and another; and what the log adds up after it."""
     with fake_gpu:
-        method, batch, window = make_method(name).to(GPU), on_gpu(make_batch(images=4, group=2)), _Window()
+        method, batch, window = make_method(name).to(GPU), on_gpu(make_batch(images=4, group=2)), Window()
         for parts, optim in enumerate(OPTIMISERS, 1):
             step = step_of(method, optim, precision=precision, parts=parts)
             fake_gpu.crossings.clear()

@@ -17,10 +17,14 @@ from des4.engine import (
     Interrupted,
     OptimConfig,
     PolySchedule,
+    Recorder,
     TrainConfig,
     Trainer,
+    TrainStep,
+    Validation,
     build_optimiser,
     choose_device,
+    choose_precision,
 )  # fmt: skip
 from des4.engine.checkpoint import read_meta
 from des4.engine.drift import DriftGuard
@@ -100,15 +104,21 @@ def save_weights(path, network, state):
     save_file(state, path)
 
 
-def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guards=None, **config):
+def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guards=None, restarts=(), **config):
     method, optim = method or Toy(), optim or OptimConfig(lr=0.1)
     config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
-    return Trainer(
-        method, loader or Numbered(), build_optimiser(method, optim, 2), PolySchedule(steps, optim.power), run, config,
-        device=CPU, save_weights=save_weights, clip=optim.clip, parts=config.accumulate,
-        about={"method": "toy", "tail_classes": ["dark"], "caution": None}, guards=guards,
-        evaluator=Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None,
+    schedule = PolySchedule(steps, optim.power, restarts=restarts)
+    evaluator = Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None
+    recorder = Recorder(
+        run, method, schedule, config, save_weights=save_weights,
+        validation=Validation(schedule, config.eval_every or 0, config.stop_after, evaluator, guards),
+        about={"method": "toy", "tail_classes": ["dark"], "caution": None},
     )  # fmt: skip
+    take_step = TrainStep(
+        method, build_optimiser(method, optim, 2), CPU, precision=choose_precision(config.precision, CPU),
+        clip=optim.clip, parts=max(config.accumulate, run.parts()), on_smaller=recorder.note_parts,
+    )  # fmt: skip
+    return Trainer(take_step, loader or Numbered(), schedule, recorder, config)
 
 
 @pytest.fixture
@@ -288,9 +298,7 @@ def test_an_early_stop_is_the_same_after_a_kill(new_run, last):
 
 
 def test_a_method_that_learns_in_parts_comes_to_its_last_one(new_run):
-    learner = trainer(run := new_run(), **STILL)
-    learner.schedule = PolySchedule(20, 0.9, restarts=(9,))
-    results = learner.fit()
+    results = trainer(run := new_run(), restarts=(9,), **STILL).fit()
     assert results["early_stop"] == {"step": 14, "stop_after": 2, "best_step": 10, "chosen_on": "val"}
     log = (run.path / "train.log").read_text()
     assert re.search(r"step 5/20 .* min left at most at the pace of part 1 of 2\n", log)
@@ -304,7 +312,7 @@ def test_an_early_stop_needs_validations():
 
 def test_a_checkpoint_says_how_the_network_in_it_is_built(new_run):
     learner = trainer(run := new_run(), evaluate=False)
-    learner.network = {"classes": 2}
+    learner.recorder.network = {"classes": 2}
     learner.fit()
     meta = read_meta(run.checkpoints / "step-10")
     assert (meta["step"], meta["steps"]) == (10, 10)
