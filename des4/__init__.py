@@ -15,13 +15,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from des4.api import Run, evaluate, load, train
+    from des4.api import Run, evaluate, load, resume, train
+    from des4.engine.callbacks import Callback
     from des4.types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["Run", "UserError", "__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "Run", "UserError", "__version__", "evaluate", "load", "resume", "train"]
 
-_HOMES = {"Run": "des4.api", "UserError": "des4.types", "evaluate": "des4.api", "load": "des4.api", "train": "des4.api"}
+_HOMES = {
+    **dict.fromkeys(("Run", "evaluate", "load", "resume", "train"), "des4.api"),
+    "Callback": "des4.engine.callbacks",
+    "UserError": "des4.types",
+}
 _PACKAGES = ("data", "engine", "losses", "methods", "metrics", "models", "ops", "report")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
@@ -13,6 +13,7 @@ from des4.types import Config, ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the networks compute in; weights, losses, prototypes and averages are float32 always."""
@@ -49,6 +50,7 @@ class TrainConfig(Config):
         the last start of the learning rate; null = go to the last step. The length is then chosen on the val images.
     max_skipped_steps: in a row; a step whose loss or gradient is not finite is skipped, one more than these stops the
         run.
+    log_to: programs beside the run folder that losses, scores, settings and pictures go to, by a process each.
     oracle: take the true labels of the unlabelled images in the place of pseudo-labels, where the data set holds their
         masks. It shows what perfect pseudo-labels would be worth, and is no result.
     """
@@ -72,7 +74,21 @@ class TrainConfig(Config):
     stop_after: int | None = Field(None, ge=1)
     checkpoint_every: int = Field(500, ge=1)
     max_skipped_steps: int = Field(10, ge=0)
+    log_to: tuple[LoggerName, ...] = ()
     oracle: bool = False
+
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """Take `tensorboard` and `tensorboard,wandb`, which need no quotes on a command line, as lists."""
+        if isinstance(value, str):
+            return [name.strip() for name in value.split(",")]
+        return () if value is None else value
+
+    @field_validator("log_to")
+    @classmethod
+    def _each_once(cls, value: tuple[LoggerName, ...]) -> tuple[LoggerName, ...]:
+        return tuple(dict.fromkeys(value))
 
     @field_validator("stop_after")
     @classmethod

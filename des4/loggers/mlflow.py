@@ -52,7 +52,7 @@ class MLflow:
             return key
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
         found = self._client.get_experiment_by_name(name)
-        return found.experiment_id if found else self._client.create_experiment(name)
+        return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers by key."""

@@ -27,7 +27,6 @@ from typing import Any, TextIO
 
 from des4.loggers.logger import LOGGERS, FirstStep, Logger
 
-
 _LINGER = 120.0
 """Seconds that are left to a logger whose training was killed."""
 

@@ -25,7 +25,7 @@ class TensorBoard:
     forgets = True
 
     def open(self, run: Path, first: FirstStep, known: dict[str, Any]) -> dict[str, Any]:
-        """Begin an event file; of earlier ones TensorBoard hides what lies beyond the step that the run goes on from."""
+        """Begin an event file; of earlier ones TensorBoard hides what lies beyond the step the run goes on from."""
         folder = run / "tensorboard"
         self._writer = EventFileWriter(str(folder))
         if first.step or known:

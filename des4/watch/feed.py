@@ -1,4 +1,4 @@
-"""Feeds a logger (`des4.loggers`) that runs in a process of its own, so that it can neither hold a training up nor end it.
+"""Feeds a logger (`des4.loggers`) in a process of its own, which can neither hold a training up nor end it.
 
 What a training says goes into a bounded queue; a thread hands it to the process, a line at a time, and waits for the
 answer. A logger that fails, hangs, falls too far behind or dies is given up, with one warning.

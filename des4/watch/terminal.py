@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -41,7 +43,7 @@ def sparkline(values: Iterable[float], width: int, heights: str = BLOCKS) -> str
     values = list(values)
     if len(values) > width > 0:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [_mean(values[begin:end]) for begin, end in zip(edges, edges[1:], strict=False)]
+        values = [_mean(values[begin:end]) for begin, end in pairwise(edges)]
     known = [value for value in values if math.isfinite(value)]
     low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
     level = (len(heights) - 1) / span if span else 0.0
@@ -56,6 +58,20 @@ def live_console() -> Console | None:
     return console if console.is_interactive and not console.is_dumb_terminal else None
 
 
+class _Reflowed(Live):
+    """A live display that leaves nothing behind where the terminal has become narrower and has wrapped its lines."""
+
+    def __init__(self, view: TerminalView, console: Console) -> None:
+        super().__init__(view, console=console, auto_refresh=True, refresh_per_second=REFRESHES)
+        self._view = view
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Go to the beginning of the last frame, wherever that is now."""
+        more = self._view.wrapped(self.console.width)
+        up: list[Any] = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * more
+        return [*([Control(*up)] if up else []), *super().process_renderables(renderables)]
+
+
 class TerminalView(Callback):
     """Draws a run on a terminal. console: of that terminal."""
 
@@ -64,8 +80,8 @@ class TerminalView(Callback):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Live(self, console=console, auto_refresh=True, refresh_per_second=REFRESHES)
-        self._began = time.monotonic()
+        self._live = _Reflowed(self, console)
+        self._frame: tuple[int, list[int]] = 0, []  # width of the terminal, and of each line of the newest frame
         self._state = ""  # what it is doing, if it is not taking steps
         self._ended = False
         self._last: Stepped | None = None
@@ -128,9 +144,7 @@ class TerminalView(Callback):
     def _take_scores(self, step: int, miou: float, tail: float, iou: dict[str, float]) -> None:
         self._validations = (*self._validations, step)[-KEPT:]
         scores = {"mIoU": miou, "tail mIoU": tail, **{f"class {name}": value for name, value in iou.items()}}
-        self._curves = {
-            name: (*self._curves.get(name, ()), 100 * value)[-KEPT:] for name, value in scores.items()
-        }
+        self._curves = {name: (*self._curves.get(name, ()), 100 * value)[-KEPT:] for name, value in scores.items()}
 
     # ── the picture ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -147,7 +161,16 @@ class TerminalView(Callback):
             step, text = self._warnings[-1]
             count = f"{len(self._warnings)} warnings, the last " if len(self._warnings) > 1 else "warned "
             parts.append(_line(Text(f"{count}at step {step}: {text.removeprefix('warning: ')}", style="yellow")))
-        yield Group(*parts)
+        lines = console.render_lines(Group(*parts), options, pad=False)
+        self._frame = width, [Segment.get_line_length(line) for line in lines]
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+    def wrapped(self, width: int) -> int:
+        """Return how many more lines the newest frame takes on a terminal of `width` columns."""
+        before, lengths = self._frame
+        return sum(max(0, -(-length // width) - 1) for length in lengths) if width < before else 0
 
     def _heading(self, width: int) -> RenderableType:
         done = Text(f"step {self._step}/{self._steps}", style="bold")
@@ -194,10 +217,11 @@ class TerminalView(Callback):
         lines: list[RenderableType] = []
         steps = self._validations
         for name in ("mIoU", "tail mIoU"):
-            known = {value: step for value, step in zip(self._curves[name], steps, strict=False) if math.isfinite(value)}
+            values = self._curves[name]
+            known = {value: step for value, step in zip(values, steps, strict=True) if math.isfinite(value)}
             if not known:
                 continue
-            best, values = max(known), self._curves[name]
+            best = max(known)
             said = f"step {steps[-1]}, best {best:.1f} at step {known[best]}" if name == "mIoU" and width >= 60 else ""
             text = Text(f"{name:9} ") + Text(f"{values[-1]:5.1f}", style="bold")
             text += Text(f" {_change(values):>6}  ", style=_colour(values))
