@@ -41,7 +41,9 @@ class WeightsAndBiases:
             allow_val_change=True,
             settings=settings,
         )
-        return {"id": key, "at": self._run.url or f"{self._run.dir}, offline"}
+        folder = Path(self._run.dir).parent
+        at = f"{folder}, which `wandb sync` uploads" if self._run.offline else self._run.url
+        return {"id": key, "at": at or str(folder)}
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers by key; two lines of one step become one row."""
