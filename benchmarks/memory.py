@@ -1,4 +1,4 @@
-"""Bytes that a first step of a method keeps for its backward pass, per pixel of a crop and pair of images; its FLOPs and network.
+"""What a method's first step keeps for its backward pass, in bytes per pixel of a crop and pair of images; its FLOPs.
 
 python benchmarks/memory.py [--encoder NAME …] [--crop N] [--batch N] [--channels N] [--stride N] [--checkpointing]
                            [--precision NAME] [--method NAME]

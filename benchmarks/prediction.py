@@ -33,9 +33,9 @@ def make_image(path: Path, side: int) -> None:
 def make_weights(path: Path) -> None:
     import torch
 
-    from des4.build import WeightsInfo, save_weights
     from des4.engine import EvalConfig
     from des4.models import ModelConfig, build_segmenter
+    from des4.weights import WeightsInfo, save_weights
 
     torch.manual_seed(0)
     model = ModelConfig(encoder=ENCODER, weights="none", channels=16, low_channels=8)

@@ -17,7 +17,7 @@ from des4 import build
 from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
-from des4.engine import Evaluator, Interrupted, Trainer, segment
+from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
 from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
@@ -27,13 +27,14 @@ from des4.models import Segmenter
 from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.plan import Plan, plan, within_budget
-from des4.predict import Predictor, run_of, weights_file
+from des4.predict import Predictor
 from des4.report.page import write_report
 from des4.report.pictures import grid
 from des4.runlog import FollowedRun, RunFolder, unwritable
 from des4.types import CallbackError, ConfigError, DataError, Dataset
 from des4.watch import watching
 from des4.watch.feed import check_installed
+from des4.weights import run_of, weights_file
 
 NUM_SAMPLES = 6
 """Images in the grid of samples: evenly spaced in the validation list, so that runs can be laid side by side."""
@@ -112,7 +113,7 @@ def resume(
         changed = differences(own, wanted)
         check_installed(wanted.train.log_to)
         check_settings(run, changed, force)
-        training = build.training(wanted, bands=bands_of(run))
+        training = build.training(wanted, bands=bands_of(run), fresh=not Checkpoints(run.checkpoints).steps())
         changed += check_data(run, training.dataset, force)
         check_checkpoints(run, own)
         if changed:

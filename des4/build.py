@@ -1,12 +1,7 @@
-"""From settings to objects: the composition root. Nothing here trains, and only `save_weights` writes.
-
-A weights file is a safetensors file whose header says how to build the network around its tensors, so it loads alone.
-"""
+"""From settings to objects: the composition root. Nothing here trains, and nothing writes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import platform
@@ -23,9 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -40,7 +32,6 @@ from des4.datasets import DATASETS, FileDataset, content_hash, pixel_counts, rec
 from des4.datasets.files import FilesConfig
 from des4.engine import (
     DriftGuard,
-    EvalConfig,
     Evaluator,
     Guards,
     PolySchedule,
@@ -53,7 +44,6 @@ from des4.engine import (
     choose_precision,
 )
 from des4.engine.callbacks import Callbacks
-from des4.engine.checkpoint import read_checkpoint, read_meta, state_file
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -64,7 +54,6 @@ from des4.methods import METHODS, Method, Setting
 from des4.metrics import tail_classes
 from des4.models import (
     HeadName,
-    ModelConfig,
     PrototypeClassifier,
     Segmenter,
     build_segmenter,
@@ -73,8 +62,9 @@ from des4.models import (
 )
 from des4.ops.reduce import gather_over_ranks, num_ranks, this_rank
 from des4.ops.tail import few_images
-from des4.runlog import RunFolder, replacing
-from des4.types import Bands, Config, ConfigError, DataError, Dataset, WeightsError
+from des4.runlog import RunFolder
+from des4.types import Bands, ConfigError, DataError, Dataset
+from des4.weights import Beginning, WeightsInfo, beginning, save_weights
 
 ORACLE = (
     "ORACLE RUN: it learns from the true labels of its unlabelled images, so its figures are what perfect "
@@ -223,11 +213,11 @@ MEASURED: Literal["measured"] = "measured"
 Known = Bands | None | Literal["measured"]
 
 
-def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED) -> Training:
+def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED, fresh: bool = True) -> Training:
     """Build everything a run needs. Raises ConfigError, DataError or WeightsError.
 
     checked: open all labelled and val files, as `des4 data check` does; else read their headers alone. bands: of a run
-    that goes on, those that it began with.
+    that goes on, those that it began with. fresh: whether it begins; a checkpoint holds what `train.start_from` gave.
     """
     device = choose_device(config.train.device)
     if checked:
@@ -238,7 +228,8 @@ def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED
     steps = config.train.total_steps(len(data.labelled), num_unlabelled)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
     truth = _truth_images(config, data, num_unlabelled)
-    net = method(config, data, counts, steps).to(device)
+    start = beginning(config.train.start_from) if config.train.start_from and fresh else None
+    net = method(config, data, counts, steps, start).to(device)
     schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restarts)
     if config.train.sync_norm and num_ranks() > 1:
         synchronise_norms(net)
@@ -404,12 +395,20 @@ def _share_bands(data: FileDataset) -> None:
     data.read_as(Bands.model_validate(shared) if shared else None)
 
 
-def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int) -> Method:
-    """Build the method and its networks, from the seed. Raises ConfigError and WeightsError."""
+def method(
+    config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int, start: Beginning | None = None
+) -> Method:
+    """Build the method and its networks, from the seed. start: what they begin as. Raises ConfigError, WeightsError."""
     torch.manual_seed(config.train.seed)
 
-    def make_segmenter(head: HeadName) -> Segmenter:
-        return build_segmenter(config.model, len(dataset.classes), head, dataset.bands)
+    def make_segmenter(head: HeadName, encoder_alone: bool = False) -> Segmenter:
+        made = build_segmenter(config.model, len(dataset.classes), head, dataset.bands, pretrained=start is None)
+        if start is not None:
+            start.put_into(made, dataset.classes, encoder_alone)
+        return made
+
+    def make_another(head: HeadName) -> Segmenter:
+        return make_segmenter(head, encoder_alone=True)
 
     setting = Setting(
         classes=dataset.classes,
@@ -419,6 +418,7 @@ def method(config: RunConfig, dataset: Dataset, counts: Tensor, total_steps: int
         num_unlabelled=len(dataset.unlabelled),
         seed=config.train.seed,
         make_segmenter=make_segmenter,
+        make_another=make_another,
         supervision=config.supervision,
         crop=(len(dataset.bands.numbers) if dataset.bands else 3, *config.views.crop),
     )
@@ -461,31 +461,6 @@ def mix_group(wanted: int | Literal["auto"], images: int) -> int:
     return wanted
 
 
-# ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class WeightsInfo(Config):
-    """What a weights file says of itself, enough to build the network and to name its output.
-
-    image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
-    head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
-    were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
-    bands: what an image is made of; None: 8-bit RGB.
-    """
-
-    version: Literal[1] = 1
-    model: ModelConfig
-    head: HeadName
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    tail: tuple[str, ...]
-    eval: EvalConfig
-    method: str
-    image_size: tuple[int, int] | None = None
-    oracle: bool = False
-    bands: Bands | None = None
-
-
 def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:
     """Return height and width of the image of middle size among some labelled ones, evenly spaced in their list."""
     sizes = []
@@ -494,90 +469,6 @@ def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | Non
             height, width = dataset.image(sample_id).shape[1:]
             sizes.append((height, width))
     return sorted(sizes, key=math.prod)[len(sizes) // 2] if sizes else None
-
-
-def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
-    """Write a weights file as a whole: a crash leaves the old one or the new one. Raises RunError.
-
-    state: of the segmenter, as its `state_dict` returns it.
-    """
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    with replacing(path) as partial:  # not `save_file`, which leaves a file of its own behind when it is killed
-        partial.write_bytes(save(tensors, {"des4": info.model_dump_json()}))
-
-
-def weights_info(path: Path) -> WeightsInfo:
-    """Read what a weights file, or a checkpoint of a run, says of its network, and no tensor of it.
-
-    Raises WeightsError, or RunError for a damaged checkpoint.
-    """
-    if path.is_dir():
-        return _parsed(path, json.dumps(_network(path)["info"]))
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("des4")
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
-    if header is None:
-        raise WeightsError(f"{path}: was not written by des4; an encoder's weights go into model.weights=PATH")
-    return _parsed(path, header)
-
-
-def _parsed(path: Path, header: str) -> WeightsInfo:
-    try:
-        return WeightsInfo.model_validate_json(header)
-    except ValidationError as error:
-        raise WeightsError(f"{path}: its header does not fit this version of des4 ({_first(error)})") from None
-
-
-def _network(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of the headline's network: where its tensors are, and how it is built."""
-    network = read_meta(checkpoint).get("network")
-    if not network:
-        raise WeightsError(
-            f"{checkpoint}: was saved by a des4 that did not note the network in it; continue the run with "
-            "des4 train --resume, and its next checkpoint will"
-        )
-    return dict(network)
-
-
-def _tensors_of(path: Path) -> dict[str, Tensor]:
-    """Read a network's tensors from a weights file, or from the state of a whole training in a checkpoint."""
-    if path.is_dir():
-        start = f"method/{_network(path)['prefix']}."
-        state = read_checkpoint(path).tensors
-        return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as a weights file ({error})") from None
-
-
-def weights_hash(path: Path) -> str:
-    """Return the SHA-256 of a weights file, or of the state of a training in a run's checkpoint."""
-    return hashlib.sha256((state_file(path) if path.is_dir() else path).read_bytes()).hexdigest()
-
-
-def load_weights(path: Path) -> tuple[Segmenter, WeightsInfo]:
-    """Build the network of a weights file, or of a run's checkpoint, in eval mode on the CPU.
-
-    Raises WeightsError, or RunError for a damaged checkpoint.
-    """
-    info = weights_info(path)
-    tensors = _tensors_of(path)
-    try:
-        segmenter = build_segmenter(info.model, len(info.classes), info.head, info.bands, pretrained=False)
-        segmenter.load_state_dict(tensors)
-    except (ConfigError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise WeightsError(f"{path}: its tensors do not fit its header ({reason})") from None
-    return segmenter.eval(), info
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 # ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────

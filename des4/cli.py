@@ -164,8 +164,8 @@ def doctor(
 def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
-    from des4.build import cautions, weights_info
-    from des4.predict import weights_file
+    from des4.build import cautions
+    from des4.weights import weights_file, weights_info
 
     cli_predict.show_warnings()
     given = overrides or []

@@ -38,7 +38,8 @@ def export(
     from des4.export import export_model
     from des4.export.formats import CALIBRATION_IMAGES
     from des4.export.side_by_side import training_images
-    from des4.predict import Predictor, weights_file
+    from des4.predict import Predictor
+    from des4.weights import weights_file
 
     show_warnings()
     formats = [name.strip() for name in format.split(",") if name.strip()]
@@ -64,7 +65,8 @@ def benchmark(
     """Measure a network and its exported files side by side, on the CPU: images/s, MB, mIoU, equal labels."""
     from des4 import api
     from des4.export import measure
-    from des4.predict import Predictor, weights_file
+    from des4.predict import Predictor
+    from des4.weights import weights_file
 
     show_warnings()
     weights = weights_file(run)

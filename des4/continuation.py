@@ -18,7 +18,7 @@ from des4.types import Bands, Dataset, RunError
 
 HARMLESS = frozenset({
     "train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped_steps",
-    "train.deterministic",
+    "train.deterministic", "train.start_from",
     "train.stop_after",  # says when to stop, and so whether a run that has stopped early goes on
     "train.log_to",
     "train.shard",  # sums of gradients are rounded otherwise, as with another number of processes

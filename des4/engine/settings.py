@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,9 @@ class TrainConfig(Config):
     steps: optimiser steps. epochs: passes over the unlabelled list, or over the labelled one for methods that read no
         unlabelled image. Exactly one of the two is given. minutes: instead of them, a budget that `des4 train` turns
         into steps before a run begins.
+    start_from: a run, or a weights file, as whose network those of this run begin, by encoder and decoder, and by
+        classifier where it is of the same kind and for the same classes. Networks that are to differ from the first
+        one, as the peer of CPS, begin with its encoder alone.
     batch_size: labelled images of a step, over all processes. unlabelled_batch_size: unlabelled ones; null = as many.
     accumulate: parts that a process's share of a step is split into, to save memory; the loss is that of the whole.
         `auto` = as few as fit the memory that is free.
@@ -58,6 +62,7 @@ class TrainConfig(Config):
     steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)
     minutes: float | None = Field(None, gt=0, le=1_000_000)
+    start_from: Path | None = None
     batch_size: int = Field(16, ge=1)
     unlabelled_batch_size: int | None = Field(None, ge=1)
     accumulate: PositiveInt | Literal["auto"] = 1

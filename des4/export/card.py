@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from des4.build import WeightsInfo
 from des4.runlog import RunFolder
 from des4.types import Bands
+from des4.weights import WeightsInfo
 
 
 def model_card(weights: Path, info: WeightsInfo) -> str:

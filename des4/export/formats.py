@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 import des4
-from des4.build import WeightsInfo, load_weights, save_weights, weights_hash
 from des4.engine import EvalConfig, segment_batch
 from des4.export.card import model_card
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
 from des4.ops.pixels import scaled, unit
 from des4.types import Bands, ConfigError, RunError
+from des4.weights import WeightsInfo, load_weights, save_weights, weights_hash
 
 Images = NDArray[Any]
 """(N, H, W, 3) uint8 RGB, or stored values of bands, uint8 or float32, as `Deployed` takes them."""

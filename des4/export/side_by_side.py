@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from des4.build import load_weights
 from des4.export.formats import FORMATS, Images, Run, onnx_session, openvino_session
 from des4.export.network import Deployed
 from des4.metrics import Results, confusion_matrix
 from des4.models import Segmenter
 from des4.types import Dataset, RunError
+from des4.weights import load_weights
 
 WARM_UP = 2
 """Images before the clock runs, so that memory and kernels are there."""

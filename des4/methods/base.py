@@ -58,7 +58,8 @@ class Setting:
 
     classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
     total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
-    draws after a step. make_segmenter: builds its networks. supervision: what cross-entropies do about imbalance.
+    draws after a step. make_segmenter: builds its networks. make_another: builds one that is to differ from those also
+    where they begin as a trained one; None: `make_segmenter`. supervision: what cross-entropies do about imbalance.
     crop: bands, height and width of the images in a batch.
     """
 
@@ -69,8 +70,13 @@ class Setting:
     num_unlabelled: int
     seed: int
     make_segmenter: MakeSegmenter
+    make_another: MakeSegmenter | None = None
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     crop: tuple[int, int, int] = (3, 256, 256)
+
+    def another(self, head: HeadName) -> Segmenter:
+        """Build a network that is to differ from those of `make_segmenter`, by its decoder at least."""
+        return (self.make_another or self.make_segmenter)(head)
 
     def class_mask(self, key: str, numbers: Collection[int]) -> Tensor:
         """Mark the classes that a method's setting `key` names, (C,) bool; ConfigError if it names no such or all."""

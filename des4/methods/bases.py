@@ -55,7 +55,7 @@ class TwoNetworks(SingleNetwork):
     def build(self, setting: Setting) -> None:
         """Make the student and its peer, one after the other from the same row of random numbers."""
         super().build(setting)
-        self.peer = setting.make_segmenter("linear")
+        self.peer = setting.another("linear")
         self.peer_feed = PrototypeFeed(setting.pixel_counts)
 
     def after_step(self) -> None:

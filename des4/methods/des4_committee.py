@@ -59,7 +59,7 @@ class DeS4Committee(TeacherStudent):
         """Make the student, its average and the others."""
         super().build(setting)
         number = self.config.networks - 1
-        self.others = nn.ModuleList(setting.make_segmenter("linear") for _ in range(number))
+        self.others = nn.ModuleList(setting.another("linear") for _ in range(number))
         self.other_feeds = nn.ModuleList(PrototypeFeed(setting.pixel_counts) for _ in range(number))
         self.rests = number > 0
 

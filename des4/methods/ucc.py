@@ -59,7 +59,7 @@ class UCC(SingleNetwork):
     def build(self, setting: Setting) -> None:
         """Make the network, the second head, which starts from other random weights, and the memory."""
         super().build(setting)
-        other = setting.make_segmenter("linear")
+        other = setting.another("linear")
         self.peer_decoder, self.peer_head = other.decoder, other.head
         self.peer_feed = PrototypeFeed(setting.pixel_counts)
         never = setting.class_mask("never_pasted", self.config.never_pasted)

@@ -2,6 +2,6 @@
 
 from des4.predict.files import Outputs, predict_files
 from des4.predict.prediction import Prediction
-from des4.predict.predictor import Predictor, run_of, weights_file
+from des4.predict.predictor import Predictor
 
-__all__ = ["Outputs", "Prediction", "Predictor", "predict_files", "run_of", "weights_file"]
+__all__ = ["Outputs", "Prediction", "Predictor", "predict_files"]

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import des4
-from des4.build import weights_hash
 from des4.images.georeference import read_georeference
 from des4.images.video import is_video, read_frames
 from des4.images.windows import Decoded, Windows, open_windows, show
@@ -38,6 +37,7 @@ from des4.predict.sources import Job, find_images
 from des4.report.pictures import overlay
 from des4.runlog import read_json, write_json
 from des4.types import Bands, DataError, RunError, UserError
+from des4.weights import weights_hash
 
 TABLE, SUMMARY = "predictions.csv", "predictions.json"
 FOLDERS = ("masks", "overlays", "entropy", "probs")

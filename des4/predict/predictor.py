@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from des4.build import load_weights
 from des4.config import Overrides, differences, load_config
-from des4.engine import Checkpoints, choose_device, segment_batch
-from des4.engine.checkpoint import is_checkpoint, read_meta
+from des4.engine import choose_device, segment_batch
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
@@ -26,7 +24,8 @@ from des4.images.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.ops.pixels import unit
 from des4.predict.pieces import Piece, label_type
 from des4.predict.prediction import Prediction
-from des4.types import Bands, ConfigError, DataError, RunError, WeightsError
+from des4.types import Bands, ConfigError, DataError, RunError
+from des4.weights import load_weights, weights_file
 
 SMALLEST_WINDOW = 65
 """Pixels; a window below it shows too little to segment it."""
@@ -214,45 +213,6 @@ class Predictor:
                 entropy[piece.rows, piece.columns] = piece.entropy
         means = confidence / labels.size, total / labels.size
         return Prediction(labels, *means, self.classes, self.palette, image.name, image, probs, entropy)
-
-
-def weights_file(source: str | Path) -> Path:
-    """Return where a network's weights are: a weights file or a checkpoint as it is; of a run folder the newest.
-
-    Those are `weights/last.safetensors` of a finished run. One that was stopped, or is still being trained, has them in
-    its newest checkpoint; which one that is, is told by a warning. Raises WeightsError or RunError.
-    """
-    path = Path(source)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise WeightsError(f"{path}: no such run folder or weights file")
-    newest = path if is_checkpoint(path) else Checkpoints(path / "checkpoints").newest()
-    last = path / "weights" / "last.safetensors"
-    if newest is None or (path / "results.json").is_file():
-        if not last.is_file():
-            raise RunError(f"{path}: has no weights/last.safetensors and no checkpoint; is it a run folder, and has "
-                           "the run come to its first checkpoint?")  # fmt: skip
-        return last
-    _say_where_it_stands(newest)
-    return newest
-
-
-def run_of(weights: Path) -> Path | None:
-    """Return the run folder that weights lie in, as a weights file or a checkpoint; None if they lie in none."""
-    folder = weights.parent.parent
-    inside = weights.parent.name in ("weights", "checkpoints")
-    return folder if inside and (folder / "config.yaml").is_file() else None
-
-
-def _say_where_it_stands(checkpoint: Path) -> None:
-    meta, run = read_meta(checkpoint), run_of(checkpoint)
-    step, steps = meta["step"], meta.get("steps")
-    unfinished = run is not None and not (run / "results.json").is_file()
-    text = f"{run or checkpoint}: the weights are those of step {step}" + (f" of {steps}" if steps else "")
-    if unfinished:
-        text += f", for the run has not finished; it goes on with: des4 train --resume {run}"
-    warnings.warn(text, stacklevel=1)
 
 
 def windows_of(image: Source, name: str = "image", bands: Bands | None = None) -> Windows:

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import des4
-from des4 import api, build
+from des4 import api, build, weights
 from des4.config import load_config
 from des4.predict import Predictor
 from des4.types import ConfigError, DataError, RunError, WeightsError
@@ -193,11 +193,11 @@ def test_without_memory_images_are_segmented_by_windows(trained: Path) -> None:
 
 def test_a_weights_file_loads_alone_and_exactly(trained: Path, tmp_path: Path) -> None:
     lone = Path(shutil.copy(trained / "weights" / "last.safetensors", tmp_path / "w.safetensors"))
-    segmenter, info = build.load_weights(lone)
+    segmenter, info = weights.load_weights(lone)
     assert info.method == "des4"
     assert info.head == "prototype"
     assert not segmenter.training
-    build.save_weights(tmp_path / "again.safetensors", segmenter.state_dict(), info)
+    weights.save_weights(tmp_path / "again.safetensors", segmenter.state_dict(), info)
     assert (tmp_path / "again.safetensors").read_bytes() == lone.read_bytes()
     assert not list(tmp_path.glob(".*"))
 
@@ -205,20 +205,20 @@ def test_a_weights_file_loads_alone_and_exactly(trained: Path, tmp_path: Path) -
 def test_damaged_and_foreign_weights_are_named(trained: Path, tmp_path: Path) -> None:
     good = trained / "weights" / "last.safetensors"
     path = tmp_path / "w.safetensors"
-    segmenter, info = build.load_weights(good)
+    segmenter, info = weights.load_weights(good)
 
     path.write_bytes(good.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="cannot be read as a weights file"):
-        build.load_weights(path)
+        weights.load_weights(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="was not written by des4"):
-        build.load_weights(path)
+        weights.load_weights(path)
     save_file({"a": torch.zeros(1)}, path, {"des4": "{}"})
     with pytest.raises(WeightsError, match="does not fit this version"):
-        build.load_weights(path)
-    build.save_weights(path, segmenter.state_dict(), info.model_copy(update={"classes": ("one", "two")}))
+        weights.load_weights(path)
+    weights.save_weights(path, segmenter.state_dict(), info.model_copy(update={"classes": ("one", "two")}))
     with pytest.raises(WeightsError, match="do not fit its header"):
-        build.load_weights(path)
+        weights.load_weights(path)
     for missing in (tmp_path / "none", tmp_path):
         with pytest.raises((WeightsError, RunError)):
             des4.load(missing)

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 import des4
 from des4 import api, cli
-from des4.build import load_weights
 from des4.datasets import Folder, FolderConfig
 from des4.engine import segment
 from des4.images import windows
 from des4.images.windows import StreamedBands, open_windows
 from des4.types import DataError, RunError
+from des4.weights import load_weights
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("imagecodecs")

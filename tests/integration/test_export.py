@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 import des4
 from des4 import api, cli
-from des4.build import WeightsInfo, load_weights, save_weights
 from des4.engine import EvalConfig, segment_batch
 from des4.export import FORMATS, export_model, formats
 from des4.export.network import Deployed, PaddedConv
 from des4.export.side_by_side import training_images
 from des4.models import ModelConfig, build_segmenter
 from des4.types import ConfigError, RunError
+from des4.weights import WeightsInfo, load_weights, save_weights
 
 ROOT = Path(__file__).parents[2]
 

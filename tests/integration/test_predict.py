@@ -15,12 +15,12 @@ from PIL import Image, TiffImagePlugin
 from test_data_video import make_video
 
 import des4
-from des4.build import load_weights, save_weights
 from des4.images import windows
 from des4.models import build_segmenter
 from des4.predict import Outputs, Predictor, predict_files, prediction
 from des4.predict.files import free_folder
 from des4.types import ConfigError, DataError, RunError
+from des4.weights import load_weights, save_weights
 
 Photo = Callable[..., Path]
 

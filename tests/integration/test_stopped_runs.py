@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 import des4
 from des4 import cli
-from des4.build import load_weights
-from des4.predict import run_of, weights_file
 from des4.types import RunError, WeightsError
+from des4.weights import load_weights, run_of, weights_file
 
 STANDS = "the weights are those of step 2 of 4, for the run has not finished; it goes on with: des4 train --resume"
 

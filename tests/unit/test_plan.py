@@ -41,7 +41,11 @@ def test_data_alone_are_enough(photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("des4.data_tools.checks.advice.torch.cuda.is_available", lambda: False)
     planned = plan({}, [f"data={photos}"])
     config = planned.config
-    assert (config.method.name, config.model.encoder, config.optim.name) == ("des4_committee", "tf_efficientnet_lite0", "adamw")
+    assert (config.method.name, config.model.encoder, config.optim.name) == (
+        "des4_committee",
+        "tf_efficientnet_lite0",
+        "adamw",
+    )
     assert (config.views.crop, config.train.steps, config.train.batch_size) == ((81, 81), 500, 4)
     assert config.train.eval_every == 50
     assert {"method.name", "views.crop_size", "train.steps", "model.weights"} <= decided(planned).keys()

@@ -72,7 +72,15 @@ def suggest(check: DataCheck, machine: Machine) -> tuple[Setting, ...]:
     if not check.sizes or not check.counts["labelled"]:
         return ()
     seen = _Seen.of(check, machine)
-    return (_method(check), *_data(check), *_views(seen), *_model(seen), _supervision(), *_schedule(check, seen), *_evaluation(seen))
+    return (
+        _method(check),
+        *_data(check),
+        *_views(seen),
+        *_model(seen),
+        _supervision(),
+        *_schedule(check, seen),
+        *_evaluation(seen),
+    )
 
 
 def as_yaml(settings: Sequence[Setting], heading: str = "") -> str:
@@ -143,9 +151,9 @@ def _method(check: DataCheck) -> Setting:
     return Setting(
         "method.name",
         "des4_committee",
-        f"it learns from the {unlabelled} images without masks beside the {labelled} with one. On CamVid with few masks "
-        "it was ahead of supervised training. Train method=supervised with the same settings too: only that shows what "
-        "it gains here",
+        f"it learns from the {unlabelled} images without masks beside the {labelled} with one. On CamVid with few "
+        "masks it was ahead of supervised training. Train method=supervised with the same settings too: only that "
+        "shows what it gains here",
     )
 
 
