@@ -128,7 +128,7 @@ class TerminalView(Callback):
     def on_warning(self, text: str) -> None:
         """Print a warning above the view, where it stays, and count it."""
         self._warnings.append((self._step, text))
-        self.console.print(Text(text, style="yellow"))
+        self.console.print(Text(_writable(text, self.console.encoding), style="yellow"))
 
     def on_end(self, end: Ended) -> None:
         """Leave a short picture of the whole run."""
@@ -161,7 +161,11 @@ class TerminalView(Callback):
             step, text = self._warnings[-1]
             count = f"{len(self._warnings)} warnings, the last " if len(self._warnings) > 1 else "warned "
             parts.append(_line(Text(f"{count}at step {step}: {text.removeprefix('warning: ')}", style="yellow")))
-        lines = console.render_lines(Group(*parts), options, pad=False)
+        lines = [
+            [segment if segment.control else Segment(_writable(segment.text, options.encoding), segment.style)
+             for segment in line]
+            for line in console.render_lines(Group(*parts), options, pad=False)
+        ]  # fmt: skip
         self._frame = width, [Segment.get_line_length(line) for line in lines]
         for line in lines:
             yield from line
@@ -272,6 +276,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
+
+
+def _writable(text: str, encoding: str) -> str:
+    """Put question marks in the place of what a terminal cannot show."""
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _line(text: Text) -> Text:
