@@ -38,8 +38,9 @@ from des4.models import ModelConfig
 from des4.types import Config, ConfigError
 
 if TYPE_CHECKING:
+    from des4.methods.base import MethodConfig as CommonConfig
 
-    class MethodConfig(Config):
+    class MethodConfig(CommonConfig):
         """What every method's Config has."""
 
         name: str

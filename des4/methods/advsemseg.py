@@ -16,15 +16,15 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.losses import judged
-from des4.methods.base import Network, Setting
+from des4.methods.base import MethodConfig, Network, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import target_of
 from des4.models.discriminator import Discriminator
 from des4.ops.resize import upsample
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class AdvSemSegConfig(Config):
+class AdvSemSegConfig(MethodConfig):
     """Settings of AdvSemSeg; the defaults are those published for VOC."""
 
     name: Literal["advsemseg"] = "advsemseg"
@@ -68,7 +68,7 @@ class AdvSemSeg(SingleNetwork):
         """The terms of L_S, and L_D."""
         labelled, unlabelled = batch.both
         (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         known, unknown = self.labelled_logits(features[:count], labelled), self.student.head(features[count:])
         valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
         probs = upsample(torch.cat([known, unknown]).float(), (valid.shape[-2], valid.shape[-1])).softmax(1)
@@ -91,7 +91,7 @@ class AdvSemSeg(SingleNetwork):
         told = judged(real, True, labelled.valid, labelled.pixels) + judged(fake, False, valid, pixels)
         self.note(believed=target.share_kept())
         return {
-            "labelled": self.supervise(known, labelled),
+            "labelled": self.supervise(known, labelled, side),
             "adversarial": fooled,
             "semi": semi,
             "discriminator": 0.5 * told,

@@ -78,14 +78,14 @@ class AEL(TeacherStudent):
             said, seen = on_grid((logits.shape[-2], logits.shape[-1]), target.label[number:], donors.valid)
             view = pasted_view(view, donors.weak, object_boxes(said, seen, wanted, config.object_area, unlabelled.keys))
             self.crops.collect(unlabelled, target.label[:number], config.image_area)
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         on_labels, on_mixed = self.labelled_logits(features[:count], labelled), self.student.head(features[count:])
         self.confidence.collect(on_labels, labelled.label)
         known = self.equalised(known, on_labels, plain.keys, "labelled pixels")
         target = self.equalised(target.mixed(view), on_mixed, unlabelled.keys, "unlabelled pixels")
         self.note(kept=target.share_kept(), confidence=self.confidence.values.mean())
         return {
-            "labelled": self.supervise(on_labels, labelled),
+            "labelled": self.supervise(on_labels, labelled, side),
             "labelled_consistency": config.consistency_weight * known.cross_entropy(on_labels),
             "unlabelled_consistency": config.consistency_weight * target.cross_entropy(on_mixed),
         }

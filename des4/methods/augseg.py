@@ -58,10 +58,10 @@ class AugSeg(TeacherStudent):
                 image, target = injected(image, target, labelled, box)
             target = replace(target.mixed(view), pixels=pixels)
         self.note(kept=target.share_kept(), sureness=sureness.mean())
-        features = self.student.features(torch.cat([labelled.image, view.mix(image)]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mix(image)]))
         unlabelled_loss = target.cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "unlabelled": self.config.unlabelled_weight * unlabelled_loss,
         }
 

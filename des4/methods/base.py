@@ -3,7 +3,7 @@
 A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
 names: `Config`, `VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
 its own config and a `Setting`, alike for all. The targets that its losses are taken of are counted in its `tally`,
-without its doing.
+without its doing; networks that it calls `learners` get an auxiliary head, which `supervise` teaches.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.memory import Memory, ShareAlignment, TargetTally
+from des4.models.auxiliary import AuxiliaryHead
+from des4.models.memory import Memory, PrototypeFeed, Sampling, ShareAlignment, TargetTally
+from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import HeadName, Segmenter
 from des4.ops.prior import class_prior
-from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
-from des4.types import Config as MethodConfig
+from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
@@ -92,6 +95,18 @@ class Setting:
                               "one of them")  # fmt: skip
 
 
+class MethodConfig(Config):
+    """Settings of every method: which labelled pixels move the prototypes, where it classifies by these."""
+
+    sampling: Sampling = "all"
+    """Which labelled pixels move the prototypes (DeS4, table 4); `all` does not balance. Of a linear classifier, which
+    has none, anything else is refused."""
+    zones: int = Field(5, ge=1)
+    """k, entropy zones a class [paper]."""
+    alpha: float = Field(0.1, gt=0)
+    """α of eq. 11 [paper]."""
+
+
 class Method(nn.Module, ABC):
     """Base of all methods. All state that a resumed run needs is parameter, buffer or the step in the extra state.
 
@@ -122,6 +137,8 @@ class Method(nn.Module, ABC):
         self.build(setting)
         for name in self.FROZEN:
             self.get_submodule(name).requires_grad_(False)
+        self._check_sampling()
+        self.auxiliary_heads = nn.ModuleDict(self._make_auxiliary_heads())
 
     @abstractmethod
     def build(self, setting: Setting) -> None:
@@ -129,6 +146,14 @@ class Method(nn.Module, ABC):
 
         FROZEN modules leave differentiation after it, so it may also say which they are. Raises ConfigError for
         settings that do not go together.
+        """
+
+    @property
+    @abstractmethod
+    def learners(self) -> Mapping[str, Segmenter]:
+        """Networks that learn the labels by `supervise`, by name: one word each.
+
+        Each has an auxiliary head where the user asks for one.
         """
 
     @property
@@ -150,11 +175,28 @@ class Method(nn.Module, ABC):
         if batch.unlabelled is not None:
             watched = replace(batch.unlabelled, watch=self.tally, alignment=self.alignment)
             batch = replace(batch, unlabelled=watched)
-        return self.losses(batch)
+        return self.losses(batch) | self.losses_beside(batch)
 
-    def supervise(self, logits: Tensor, labelled: Labelled) -> Tensor:
-        """Cross-entropy of logits (B, C, h, w) against the labels, as the user's `supervision` has it; a scalar."""
-        return self.supervision.on_labels(logits, labelled)
+    def losses_beside(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of what a setting puts beside a method, whatever its own losses are; none, as a rule."""
+        return {}
+
+    def supervise(
+        self, logits: Tensor, labelled: Labelled, side: Tensor | None = None, learner: str = "student"
+    ) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) against the labels, as the user's `supervision` has it; a scalar.
+
+        side: of the pass that the logits come from, the map of the encoder's stage before last: of the labelled images
+        first, and of any others behind them. Where there is one, the learner's auxiliary head learns the labels as
+        well, and its weighted cross-entropy is added.
+        """
+        loss = self.supervision.on_labels(logits, labelled)
+        if side is None:
+            return loss
+        said = self.auxiliary_heads[learner](side[: len(labelled.image)], labelled.keys)
+        auxiliary = self.supervision.on_labels(said, labelled)
+        self.note(**{f"{learner}_auxiliary": auxiliary})
+        return loss + self.supervision.config.auxiliary_weight * auxiliary
 
     def pseudo_labels(self, logits: Tensor, unlabelled: Unlabelled) -> Target:
         """Hard labels of the weak view from a network's logits there, (B, C, h, w); no gradient reaches these."""
@@ -220,6 +262,34 @@ class Method(nn.Module, ABC):
         """Remember numbers of this step for `stats`."""
         self._stats.update({name: value.detach() for name, value in values.items()})
 
+    def make_feed(self) -> PrototypeFeed:
+        """Make what chooses the pixels that move a classifier's prototypes, as the config says."""
+        config = self.config
+        return PrototypeFeed(self.setting.pixel_counts, config.sampling, config.zones, config.alpha)
+
+    def move_prototypes(self, head: nn.Module, feed: PrototypeFeed) -> None:
+        """Move a head's prototypes, if it has some, by what was fed to them."""
+        if isinstance(head, PrototypeClassifier):
+            feed.commit(head, partial(self.generator, head.prototypes.device))
+
+    def _check_sampling(self) -> None:
+        """Raise ConfigError if pixels are to be chosen for prototypes that there are not."""
+        classified = any(isinstance(network.head, PrototypeClassifier) for network in self.learners.values())
+        if self.config.sampling != "all" and not classified:
+            raise ConfigError(f"method.sampling={self.config.sampling} chooses the pixels that move prototypes, and "
+                              "this classifier is linear; set model.head=prototype, or leave it out")  # fmt: skip
+
+    def _make_auxiliary_heads(self) -> dict[str, AuxiliaryHead]:
+        """Make a head for each learner, which from now on yields what it reads; none unless the user asks."""
+        if not self.setting.supervision.auxiliary_weight:
+            return {}
+        heads = {}
+        for name, network in self.learners.items():
+            network.encoder.yields_side = True
+            head = AuxiliaryHead(len(self.setting.classes), network.encoder.side_channels, name)
+            heads[name] = head.to(memory_format=torch.channels_last)
+        return heads
+
 
 def _alignment(setting: Setting) -> ShareAlignment | None:
     """Make what aligns targets, where the user asks for it."""
@@ -230,9 +300,9 @@ def _alignment(setting: Setting) -> ShareAlignment | None:
 
 
 def _with_members(method: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A module's own attributes by name, and of lists their members."""
+    """A module's own attributes by name, and of lists and dicts their members."""
     for name, module in method.named_children():
-        if isinstance(module, nn.ModuleList):
-            yield from ((f"{name}.{number}", member) for number, member in enumerate(module))
+        if isinstance(module, nn.ModuleList | nn.ModuleDict):
+            yield from ((f"{name}.{key}", member) for key, member in module.named_children())
         else:
             yield name, module

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import Method, Setting
+from des4.methods.base import Method, MethodConfig, Setting
+from des4.methods.ingredients.decoupled import decoded_alone
 from des4.models.ema import follow, warm_momentum
 from des4.models.memory import PrototypeFeed
 from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
-from des4.types import Config, Labelled
+from des4.types import Batch, ConfigError, Labelled
 
 
 def labelled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, labelled: Labelled) -> Tensor:
@@ -21,19 +25,18 @@ def labelled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, labe
     return logits
 
 
-def move_prototypes(head: nn.Module, feed: PrototypeFeed) -> None:
-    """Move a head's prototypes, if it has some, by what was fed to them."""
-    if isinstance(head, PrototypeClassifier):
-        feed.commit(head)
-
-
 class SingleNetwork(Method):
     """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
 
     def build(self, setting: Setting) -> None:
         """Make the student."""
         self.student = setting.make_segmenter("linear")
-        self.feed = PrototypeFeed(setting.pixel_counts)
+        self.feed = self.make_feed()
+
+    @property
+    def learners(self) -> dict[str, Segmenter]:
+        """The student."""
+        return {"student": self.student}
 
     def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
         """Classify the student's labelled features, and feed its prototypes, if any."""
@@ -41,7 +44,7 @@ class SingleNetwork(Method):
 
     def after_step(self) -> None:
         """Move the prototypes, if any."""
-        move_prototypes(self.student.head, self.feed)
+        self.move_prototypes(self.student.head, self.feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:
@@ -56,11 +59,16 @@ class TwoNetworks(SingleNetwork):
         """Make the student and its peer, one after the other from the same row of random numbers."""
         super().build(setting)
         self.peer = setting.another("linear")
-        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+        self.peer_feed = self.make_feed()
+
+    @property
+    def learners(self) -> dict[str, Segmenter]:
+        """Both."""
+        return {"student": self.student, "peer": self.peer}
 
     def after_step(self) -> None:
         """Move the prototypes of both, if any."""
-        move_prototypes(self.peer.head, self.peer_feed)
+        self.move_prototypes(self.peer.head, self.peer_feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:
@@ -68,17 +76,26 @@ class TwoNetworks(SingleNetwork):
         return {"student": self.student, "peer": self.peer}
 
 
-class TeacherStudentConfig(Config):
-    """Settings of every method whose teacher follows the student whole."""
+class TeacherStudentConfig(MethodConfig):
+    """Settings of every method whose teacher follows the student."""
 
     momentum: float = Field(0.99, ge=0, lt=1)
     """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), momentum)."""
+    teacher_decoder: Literal["ema", "decoupled"] = "ema"
+    """`ema`: the teacher follows whole. `decoupled`: its encoder follows, and its decoder learns from labels alone, by
+    the re-weighted cross-entropy of DeS4 (eq. 7)."""
 
 
 class TeacherStudent(SingleNetwork):
-    """A student, and a teacher that follows it whole: weights, statistics of norms, prototypes."""
+    """A student, and a teacher that follows it whole: weights, statistics of norms, prototypes.
+
+    Or its decoder is trained for itself, on labels alone, if the user says so. Then what it classifies by is its own
+    as well: prototypes, if any, are fed with its own features.
+    """
 
     FROZEN: tuple[str, ...] = ("teacher",)
+    NOT_DECOUPLED: ClassVar[str] = ""
+    """Why the teacher has to follow whole, of methods where it has to."""
     config: TeacherStudentConfig
 
     def build(self, setting: Setting) -> None:
@@ -86,6 +103,16 @@ class TeacherStudent(SingleNetwork):
         super().build(setting)
         self.teacher = setting.make_segmenter("linear")
         self.teacher.load_state_dict(self.student.state_dict())
+        if self.decoupled:
+            if self.NOT_DECOUPLED:
+                raise ConfigError(f"method.teacher_decoder=decoupled: {self.NOT_DECOUPLED}; leave it at ema")
+            self.teacher_feed = self.make_feed()
+            self.FROZEN = tuple("teacher.encoder" if name == "teacher" else name for name in self.FROZEN)
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether the teacher's decoder is trained for itself."""
+        return self.config.teacher_decoder == "decoupled"
 
     @property
     def momentum(self) -> float:
@@ -97,12 +124,36 @@ class TeacherStudent(SingleNetwork):
         """Whether the teacher takes part in this step."""
         return True
 
+    def losses_beside(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of the teacher's decoder, where it is trained for itself; no gradient reaches its encoder."""
+        if not self.decoupled:
+            return {}
+        with torch.no_grad():
+            maps = self.teacher.encode(batch.labelled.image)
+        features, logits = decoded_alone(self.teacher, maps, self.training)
+        self.teacher.decoder.eval()  # as which it labels
+        if isinstance(self.teacher.head, PrototypeClassifier):
+            self.teacher_feed.collect(features, logits, batch.labelled.label)
+        return {"teacher/labelled": self.supervision.on_labels_reweighted(logits, batch.labelled)}
+
     def after_step(self) -> None:
-        """Move the student's prototypes, if any, then the teacher."""
+        """Move the student's prototypes, if any, then the teacher, or its encoder and its own prototypes."""
         momentum, follows = warm_momentum(self.momentum, self.step), self.follows
+        if self.decoupled:
+            self.move_prototypes(self.teacher.head, self.teacher_feed)
         super().after_step()
         if follows:
-            follow(self.teacher, self.student, momentum)
+            teacher, student = self.teacher, self.student
+            if self.decoupled:
+                follow(teacher.encoder, student.encoder, momentum)
+            else:
+                follow(teacher, student, momentum)
+
+    def train(self, mode: bool = True) -> TeacherStudent:
+        """Switch to training; the teacher labels in eval mode, whatever of it learns."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
 
     def predictors(self) -> dict[str, Segmenter]:
         """The teacher first, as published."""

@@ -15,17 +15,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.methods.ingredients.targets import target_of
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 Kind = Literal["drop", "active", "noise", "objects", "context"]
 
 
-class CCTConfig(Config):
+class CCTConfig(MethodConfig):
     """Settings of CCT."""
 
     name: Literal["cct"] = "cct"
@@ -62,7 +62,7 @@ class CCT(SingleNetwork):
         """Cross-entropy on the labels, and the mean gap of the auxiliary classifiers."""
         labelled, unlabelled = batch.both
         (view,), count = unlabelled.strong, len(labelled.image)
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         clean, logits = features[count:], self.labelled_logits(features[:count], labelled)
         with torch.no_grad():
             target = target_of(self.student.head(clean).float().softmax(1), unlabelled, view)
@@ -71,7 +71,7 @@ class CCT(SingleNetwork):
             said = classify(self.perturbed(kind, clean, target.probs, unlabelled.keys, f"{kind}{number}"))
             gaps.append(target.squared_gap(said) / said.shape[1])
         weight = self.config.consistency_weight * sigmoid_ramp(self.step, self.config.ramp * self.setting.total_steps)
-        return {"labelled": self.supervise(logits, labelled), "consistency": weight * torch.stack(gaps).mean()}
+        return {"labelled": self.supervise(logits, labelled, side), "consistency": weight * torch.stack(gaps).mean()}
 
     def perturbed(self, kind: Kind, features: Tensor, target: Tensor, keys: Tensor, name: str) -> Tensor:
         """Features (B, D, h, w) with a perturbation. target: (B, C, h, w), the main classifier's distributions."""

@@ -52,6 +52,7 @@ class CMB(TeacherStudent):
     Config = CMBConfig
     config: CMBConfig
     VIEWS = ViewSpec(strong=2, photometric="french")
+    NOT_DECOUPLED = "cmb's memory holds the teacher's embeddings against the student's, which one decoder has to make"
     FROZEN = ("teacher", "teacher_projection")
 
     def build(self, setting: Setting) -> None:
@@ -87,7 +88,7 @@ class CMB(TeacherStudent):
                 class_mixed(view, target.mixed(view), classes, unlabelled.keys, f"mix{n}", p, ground)
                 for n, view in enumerate(unlabelled.strong)
             ]
-        features = self.student.features(torch.cat([labelled.image, *(image for image, _ in mixed)]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, *(image for image, _ in mixed)]))
         known, found = features[:count], []
         for n, (each, (_, target)) in enumerate(zip(features[count:].chunk(len(mixed)), mixed, strict=True)):
             said, labels = self.student.head(each), target.label.masked_fill(~target.keep, IGNORE)
@@ -97,7 +98,7 @@ class CMB(TeacherStudent):
         cross, entropy, distance = torch.stack(found).mean(0)
         self.note(remembered=self.bank.queue.filled.float().mean())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
             "unlabelled": sigmoid_ramp(self.step, warm_steps) * cross,
             "entropy": config.entropy_weight * entropy,
             "labelled_contrast": weight * self.distance(known, labelled.label, labelled.keys, "anchors"),

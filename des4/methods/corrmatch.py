@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.propagation import propagated, regions
@@ -23,10 +23,10 @@ from des4.methods.ingredients.targets import soft_target
 from des4.models.correlation import Correlation, carried
 from des4.models.memory import MovingThreshold
 from des4.ops.noise import uniform
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class CorrMatchConfig(Config):
+class CorrMatchConfig(MethodConfig):
     """Settings of CorrMatch; the defaults are those published for VOC."""
 
     name: Literal["corrmatch"] = "corrmatch"
@@ -71,7 +71,7 @@ class CorrMatch(SingleNetwork):
         """Half of six terms: of labels, of the strong view, of perturbed features, and of what places carry over."""
         (labelled, unlabelled), config, student, level = batch.both, self.config, self.student, self.level.value
         (view,), count, keys = unlabelled.strong, len(labelled.image), unlabelled.keys
-        maps = student.encode(torch.cat([labelled.image, unlabelled.weak]))
+        maps, side = student.encode_with_side(torch.cat([labelled.image, unlabelled.weak]))
         dropped = drop_channels(tuple(each[count:] for each in maps), keys, "feature", config.drop)
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
         known, weak, perturbed = features.split([count, len(keys), len(keys)])
@@ -94,7 +94,7 @@ class CorrMatch(SingleNetwork):
         correlation = spread.cross_entropy(by_strong) + target.cross_entropy(by_clean[count:])
         divergence = soft.only(target.keep).mixed(view).divergence(on_strong)
         return {
-            "labelled": 0.25 * self.supervise(on_labels, labelled),
+            "labelled": 0.25 * self.supervise(on_labels, labelled, side),
             "labelled_correlation": 0.25 * self.supervise(by_clean[:count], labelled),
             "strong": 0.5 * config.strong_weight * spread.cross_entropy(on_strong),
             "divergence": 0.5 * config.divergence_weight * divergence,

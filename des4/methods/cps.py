@@ -15,11 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import MethodConfig
 from des4.methods.bases import TwoNetworks, labelled_logits
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class CPSConfig(Config):
+class CPSConfig(MethodConfig):
     """Settings of cross pseudo supervision."""
 
     name: Literal["cps"] = "cps"
@@ -46,9 +47,9 @@ class CPS(TwoNetworks):
         images, terms = torch.cat([labelled.image, view.mixed]), {}
         learners = {"student": (self.student, self.feed, by_peer), "peer": (self.peer, self.peer_feed, by_student)}
         for name, (network, feed, target) in learners.items():
-            features = network.features(images)
+            features, side = network.features_with_side(images)
             logits = labelled_logits(network.head, feed, features[:count], labelled)
-            terms[f"{name}/labelled"] = self.supervise(logits, labelled)
+            terms[f"{name}/labelled"] = self.supervise(logits, labelled, side, name)
             cross = target.cross_entropy(network.head(features[count:]))
             terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * cross
         agreement = (by_student.label == by_peer.label) & by_peer.valid

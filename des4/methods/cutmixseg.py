@@ -50,10 +50,10 @@ class CutMixSeg(TeacherStudent):
             target = soft_target(self.teacher(unlabelled.weak), unlabelled).mixed(view)
             sure = target.share_sure(self.config.threshold)
 
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         consistency = target.squared_gap(self.student.head(features[count:]))
         self.note(sure=sure)
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "consistency": self.config.consistency_weight * sure * consistency,
         }

@@ -16,19 +16,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import Target, averaged_target
 from des4.models.ema import follow
 from des4.models.memory import Histogram
 from des4.ops.noise import uniform
 from des4.ops.prior import class_prior
-from des4.types import Batch, Config, Unlabelled, ViewSpec
+from des4.types import Batch, Unlabelled, ViewSpec
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-class DARSConfig(Config):
+class DARSConfig(MethodConfig):
     """Settings of DARS; the defaults are those published for VOC."""
 
     name: Literal["dars"] = "dars"
@@ -78,7 +78,7 @@ class DARS(SingleNetwork):
         labelled, unlabelled = batch.both
         (view,), count, round_now = unlabelled.strong, len(labelled.image), self.round(self.step)
         images = torch.cat([labelled.image, view.mixed]) if round_now else labelled.image
-        features = self.student.features(images)
+        features, side = self.student.features_with_side(images)
         logits = self.labelled_logits(features[:count], labelled)
         cross = logits.new_zeros(())
         if round_now:
@@ -86,7 +86,7 @@ class DARS(SingleNetwork):
             target = self.aligned(unlabelled, ratio).mixed(view)
             cross = target.cross_entropy(self.student.head(features[count:])) / ratio  # the share that is kept
             self.note(kept=target.share_kept())
-        return {"labelled": self.supervise(logits, labelled), "unlabelled": self.config.unlabelled_weight * cross}
+        return {"labelled": self.supervise(logits, labelled, side), "unlabelled": self.config.unlabelled_weight * cross}
 
     @torch.no_grad()
     def aligned(self, unlabelled: Unlabelled, ratio: float) -> Target:

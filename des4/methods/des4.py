@@ -7,26 +7,25 @@ are ours.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.losses import reweighted_cross_entropy
-from des4.methods.base import Method, Setting
+from des4.methods.base import Method, MethodConfig, Setting
+from des4.methods.ingredients.decoupled import decoded_alone
 from des4.methods.ingredients.targets import Target
 from des4.models.ema import follow, warm_momentum
-from des4.models.memory import PrototypeFeed, Sampling
+from des4.models.memory import Sampling
 from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
-from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
+from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
 
 Mode = Literal["train", "eval"]
 
 
-class DeS4Config(Config):
+class DeS4Config(MethodConfig):
     """Settings of DeS4. [paper]: stated there; [ours]: our decision where the paper is silent."""
 
     name: Literal["des4"] = "des4"
@@ -39,10 +38,6 @@ class DeS4Config(Config):
     """Weights of eq. 7 in L_ub (table 3, P.R.). False: plain cross-entropy."""
     sampling: Sampling = "multi_entropy"
     """Which labelled pixels move the prototypes (table 4); `all` does not balance."""
-    zones: int = Field(5, ge=1)
-    """k, entropy zones a class [paper]."""
-    alpha: float = Field(0.1, gt=0)
-    """α of eq. 11 [paper]."""
     labelled_weight: float = Field(1.0, ge=0)
     """λ1 of eq. 4 [paper]."""
     unlabelled_weight: float = Field(1.5, ge=0)
@@ -95,24 +90,28 @@ class DeS4(Method):
             self.teacher.decoder.load_state_dict(self.student.decoder.state_dict())
         if config.shared_head:
             self.teacher.head = self.student.head
-        self.feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
-        self.student_feed = PrototypeFeed(setting.pixel_counts, config.sampling, config.zones, config.alpha)
+        self.feed, self.student_feed = self.make_feed(), self.make_feed()
         self.FROZEN = ("teacher.encoder",) if config.decoupled else ("teacher",)
+
+    @property
+    def learners(self) -> dict[str, Segmenter]:
+        """The student; the teacher's encoder learns nothing."""
+        return {"student": self.student}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""
         labelled, unlabelled = batch.both
         config = self.config
         pseudo, teacher_logits = self._teach(labelled, unlabelled)
-        student_logits, mixed_logits = self._study(labelled, unlabelled)
+        student_logits, mixed_logits, side = self._study(labelled, unlabelled)
         ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
         terms = {
-            "student/labelled": config.labelled_weight * self.supervise(student_logits, labelled),  # eq. 1
+            "student/labelled": config.labelled_weight * self.supervise(student_logits, labelled, side),  # eq. 1
             "student/unlabelled": ramp * config.unlabelled_weight * pseudo.cross_entropy(mixed_logits),  # eq. 3
         }
         if config.decoupled:
             terms["teacher/labelled"] = (
-                reweighted_cross_entropy(self.supervision.adjusted(teacher_logits), labelled.label)  # eqs. 7-8
+                self.supervision.on_labels_reweighted(teacher_logits, labelled)  # eqs. 7-8
                 if config.pixel_reweighting
                 else self.supervise(teacher_logits, labelled)  # eq. 2
             )
@@ -131,21 +130,22 @@ class DeS4(Method):
             teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
             logits = teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
             pseudo = self.pseudo_labels(logits, unlabelled).mixed(unlabelled.strong[0])
-        teacher.decoder.train(self.training and config.decoupled and config.teacher_decoder_mode == "train")
+        train = self.training and config.decoupled and config.teacher_decoder_mode == "train"
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
-            features = teacher.decoder(tuple(each[:count] for each in maps))
-            logits = teacher.head(features)
+            features, logits = decoded_alone(teacher, tuple(each[:count] for each in maps), train)
         self.feed.collect(features, logits, labelled.label)
         return pseudo, logits
 
-    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor]:
-        """Run the student once on labelled and mixed images; return the logits of each."""
-        features = self.student.features(torch.cat([labelled.image, unlabelled.strong[0].mixed]))
+    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Run the student once on labelled and mixed images; return the logits of each, and what an auxiliary head
+        reads.
+        """
+        features, side = self.student.features_with_side(torch.cat([labelled.image, unlabelled.strong[0].mixed]))
         logits = self.student.head(features)
         count = len(labelled.image)
         if not self.config.shared_head:
             self.student_feed.collect(features[:count], logits[:count], labelled.label)
-        return logits[:count], logits[count:]
+        return logits[:count], logits[count:], side
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -157,10 +157,8 @@ class DeS4(Method):
         follow(teacher.encoder, student.encoder, momentum, config.teacher_encoder_buffers)
         if not config.decoupled:
             follow(teacher.decoder, student.decoder, momentum, config.teacher_encoder_buffers)
-        generators = partial(self.generator, student.mean.device)
-        for feed, segmenter in ((self.feed, teacher), (self.student_feed, student)):
-            assert isinstance(segmenter.head, PrototypeClassifier)  # noqa: S101 - the constructor refused all others
-            feed.commit(segmenter.head, generators)
+        self.move_prototypes(teacher.head, self.feed)
+        self.move_prototypes(student.head, self.student_feed)
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.methods.base import Setting
-from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labelled_logits, move_prototypes
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labelled_logits
 from des4.methods.ingredients.targets import averaged_target
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
@@ -54,14 +54,20 @@ class DeS4Committee(TeacherStudent):
     Config = DeS4CommitteeConfig
     config: DeS4CommitteeConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco", recoloured=("french", "unimatch"))
+    NOT_DECOUPLED = "the networks of des4_committee learn from labels alone while the average follows"
 
     def build(self, setting: Setting) -> None:
         """Make the student, its average and the others."""
         super().build(setting)
         number = self.config.networks - 1
         self.others = nn.ModuleList(setting.another("linear") for _ in range(number))
-        self.other_feeds = nn.ModuleList(PrototypeFeed(setting.pixel_counts) for _ in range(number))
+        self.other_feeds = nn.ModuleList(self.make_feed() for _ in range(number))
         self.rests = number > 0
+
+    @property
+    def learners(self) -> dict[str, Segmenter]:
+        """The student and the others."""
+        return {**super().learners, **{f"other{number}": other for number, (other, _) in enumerate(self._fed)}}
 
     @property
     def restarts(self) -> tuple[int, ...]:
@@ -80,9 +86,9 @@ class DeS4Committee(TeacherStudent):
         (view,), count, alone = unlabelled.strong, len(labelled.image), self.on_labels_alone
         self.others.train(self.training and alone)
         images = labelled.image if alone else torch.cat([labelled.image, view.mixed])
-        features = self.student.features(images)
+        features, side = self.student.features_with_side(images)
         logits = self.labelled_logits(features[:count], labelled)
-        terms = {"student/labelled": self.supervise(logits, labelled)}
+        terms = {"student/labelled": self.supervise(logits, labelled, side)}
         if not alone:
             target = averaged_target(
                 self._committee, unlabelled, self.config.pseudo_label_scales, self.config.pseudo_label_mirror
@@ -101,9 +107,12 @@ class DeS4Committee(TeacherStudent):
 
     def _others_losses(self, labelled: Labelled) -> list[Tensor]:
         """Cross-entropy of each of the others on the labels, under colours of its own."""
-        views = itertools.cycle([*labelled.recoloured, labelled.image])
-        found = [labelled_logits(other.head, feed, other.features(next(views)), labelled) for other, feed in self._fed]
-        return [self.supervise(logits, labelled) for logits in found]
+        views, losses = itertools.cycle([*labelled.recoloured, labelled.image]), []
+        for number, (other, feed) in enumerate(self._fed):
+            features, side = other.features_with_side(next(views))
+            logits = labelled_logits(other.head, feed, features, labelled)
+            losses.append(self.supervise(logits, labelled, side, f"other{number}"))
+        return losses
 
     def _committee(self, image: Tensor) -> Sequence[Tensor]:
         """Logits (B, C, h, w) of every network of the committee."""
@@ -113,7 +122,7 @@ class DeS4Committee(TeacherStudent):
         """In the first part, move the average and the prototypes of the others, if any; then they stay."""
         if self.on_labels_alone:
             for other, feed in self._fed:
-                move_prototypes(other.head, feed)
+                self.move_prototypes(other.head, feed)
         super().after_step()
 
     @property

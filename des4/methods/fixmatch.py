@@ -13,11 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import MethodConfig
 from des4.methods.bases import SingleNetwork
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class FixMatchConfig(Config):
+class FixMatchConfig(MethodConfig):
     """Settings of FixMatch."""
 
     name: Literal["fixmatch"] = "fixmatch"
@@ -40,9 +41,9 @@ class FixMatch(SingleNetwork):
         with torch.no_grad():
             target = self.pseudo_labels(self.student(unlabelled.weak), unlabelled).mixed(view)
         self.student.train(self.training)
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         self.note(kept=target.share_kept())
         return {
-            "labelled": 0.5 * self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": 0.5 * self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "unlabelled": 0.5 * target.cross_entropy(self.student.head(features[count:])),
         }

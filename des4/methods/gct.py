@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Network, Setting
+from des4.methods.base import MethodConfig, Network, Setting
 from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
@@ -23,10 +23,10 @@ from des4.methods.ingredients.targets import target_of
 from des4.models.flaw_detector import FlawDetector
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
-from des4.types import Batch, Config, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
-class GCTConfig(Config):
+class GCTConfig(MethodConfig):
     """Settings of guided collaborative training."""
 
     name: Literal["gct"] = "gct"
@@ -67,9 +67,9 @@ class GCT(TwoNetworks):
         pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
         where, logits, probs = valid[:, None], [], []
         for name, network, feed in (("student", self.student, self.feed), ("peer", self.peer, self.peer_feed)):
-            features = network.features(images)
+            features, side = network.features_with_side(images)
             known = labelled_logits(network.head, feed, features[:count], labelled)
-            terms[f"{name}/labelled"] = self.supervise(known, labelled)
+            terms[f"{name}/labelled"] = self.supervise(known, labelled, side, name)
             logits.append(torch.cat([known, network.head(features[count:])]).float())
             probs.append(upsample(logits[-1], (valid.shape[-2], valid.shape[-1])).softmax(1) * where)
 

@@ -42,10 +42,10 @@ class MeanTeacher(TeacherStudent):
             known, weak = self.teacher(torch.cat([labelled.image, unlabelled.weak])).tensor_split([count])
         target = soft_target(known, labelled).and_also(soft_target(weak, unlabelled).mixed(view))
 
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         logits = self.labelled_logits(features[:count], labelled)
         everywhere = torch.cat([logits, self.student.head(features[count:])])
         return {
-            "labelled": self.supervise(logits, labelled),
+            "labelled": self.supervise(logits, labelled, side),
             "consistency": self.config.consistency_weight / logits.shape[1] * target.squared_gap(everywhere),
         }

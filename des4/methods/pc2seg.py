@@ -14,14 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.pixel_pairs import PixelPairsConfig, pixel_pairs
 from des4.methods.ingredients.targets import soft_target
 from des4.types import Batch, ConfigError, ViewSpec
 
 
-class PC2SegConfig(PixelPairsConfig):
+class PC2SegConfig(PixelPairsConfig, MethodConfig):
     """Settings of pixel contrast and consistency."""
 
     name: Literal["pc2seg"] = "pc2seg"
@@ -52,7 +52,7 @@ class PC2Seg(SingleNetwork):
         if view.mix.group < 2:
             raise ConfigError("method=pc2seg holds pixels against those of other images, and a process trains on 1 at "
                               "a time; raise train.unlabelled_batch_size or views.mix_group")  # fmt: skip
-        features = self.student.features(torch.cat([labelled.image, unlabelled.weak, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, unlabelled.weak, view.mixed]))
         known, weak, strong = features.tensor_split([count, count + len(unlabelled.weak)])
         with torch.no_grad():
             logits = self.student.head(weak).float()
@@ -60,7 +60,7 @@ class PC2Seg(SingleNetwork):
         first, second = self.projection(torch.cat([weak, strong])).chunk(2)
         self.note(confidence=target.mean_confidence())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
             "consistency": config.consistency_weight * target.cosine_gap(self.student.head(strong)),
             "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabelled, view, config),
         }

@@ -68,7 +68,7 @@ class PrevMatch(UniMatch):
         target, previous = self.pseudo_labels(seen.weak, unlabelled), self.previous_labels(unlabelled)
         v = self.previous_weight if previous else 0.0
         terms = self.consistencies(target, seen, unlabelled)
-        terms["labelled"] = self.supervise(seen.labelled, labelled)
+        terms["labelled"] = self.supervise(seen.labelled, labelled, seen.side)
         terms["previous"] = seen.weak.new_zeros((), dtype=torch.float32)
         self.note(kept=target.share_kept())
         if previous:

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import cut_out
 from des4.methods.ingredients.targets import SoftTarget, target_of
 from des4.models.class_activation import ClassActivation
 from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, Config, Labelled, Unlabelled, ViewSpec
+from des4.types import IGNORE, Batch, Labelled, Unlabelled, ViewSpec
 
 
-class PseudoSegConfig(Config):
+class PseudoSegConfig(MethodConfig):
     """Settings of PseudoSeg."""
 
     name: Literal["pseudoseg"] = "pseudoseg"
@@ -67,14 +67,14 @@ class PseudoSeg(SingleNetwork):
         target = self.fused(unlabelled)
         target = target.only(target.probs.amax(1) >= config.threshold).mixed(view)
         image, hole = cut_out(view.mixed, unlabelled.keys, config.cutout, "cutout")
-        maps = self.student.encode(torch.cat([labelled.image, image]))
+        maps, side = self.student.encode_with_side(torch.cat([labelled.image, image]))
         features = self.student.decoder(maps)
         present = self.present(labelled)
         said, seen = self.activation(tuple(each[:count] for each in maps), labelled.valid, present)
         self.note(confidence=target.mean_confidence())
         cross = target.only(~hole).cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "labelled_activation": self.supervise(seen, labelled),
             "image_classes": self.image_loss(said, present, labelled),
             "unlabelled": config.unlabelled_weight * cross,

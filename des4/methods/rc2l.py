@@ -49,6 +49,7 @@ class RC2L(TeacherStudent):
     Config = RC2LConfig
     config: RC2LConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
+    NOT_DECOUPLED = "rc2l holds the teacher's embeddings against the student's, which one decoder has to make"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and four terms of regions."""
@@ -59,7 +60,7 @@ class RC2L(TeacherStudent):
             target = self.pseudo_labels(self.teacher.head(seen), unlabelled).mixed(view)
             size = seen.shape[-2], seen.shape[-1]
             seen = on_features(view.mix, size)(seen)
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         strong = features[count:]
         logits = self.student.head(strong)
         label, valid = on_grid(size, target.label, target.valid)
@@ -70,7 +71,7 @@ class RC2L(TeacherStudent):
         looks = self.feature_contrast(pooled(strong, probs), pooled(seen, masks), there, view.mix.group)
         self.note(regions=there.sum(1).float().mean())
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "mask_contrast": config.mask_contrast_weight * mask_contrast(overlaps, there, config.contrast_temperature),
             "feature_contrast": config.feature_contrast_weight * looks,
             "presence": config.presence_weight * presence_loss(probs, there, there | absent),

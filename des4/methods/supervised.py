@@ -10,11 +10,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from des4.methods.base import MethodConfig
 from des4.methods.bases import SingleNetwork
-from des4.types import Batch, Config
+from des4.types import Batch
 
 
-class SupervisedConfig(Config):
+class SupervisedConfig(MethodConfig):
     """Supervised training has no settings of its own."""
 
     name: Literal["supervised"] = "supervised"
@@ -28,5 +29,5 @@ class Supervised(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
-        features = self.student.features(batch.labelled.image)
-        return {"labelled": self.supervise(self.labelled_logits(features, batch.labelled), batch.labelled)}
+        features, side = self.student.features_with_side(batch.labelled.image)
+        return {"labelled": self.supervise(self.labelled_logits(features, batch.labelled), batch.labelled, side)}

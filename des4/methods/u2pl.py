@@ -46,6 +46,7 @@ class U2PL(TeacherStudent):
     Config = U2PLConfig
     config: U2PLConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
+    NOT_DECOUPLED = "u2pl's memory holds the teacher's embeddings against the student's, which one decoder has to make"
     FROZEN = ("teacher", "teacher_projection")
     RANKS = (3, 20)
     """A labelled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
@@ -82,13 +83,13 @@ class U2PL(TeacherStudent):
             known = self._remember(batch, seen, logits.softmax(1), sure, unsure >= high)
             self.entropies.collect(unsure, unlabelled.valid)
 
-        features = self.student.features(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
         size = features.shape[-2], features.shape[-1]
         of_class = torch.cat([known, shrink_label(view.mix(anchors), size)])
         self.note(reliable=reliable.share_kept(), anchors=(of_class != IGNORE).float().mean())
         cross = reliable.cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "unlabelled": config.unlabelled_weight * cross / (1 - alpha) ** 2,
             "contrast": config.contrast_weight * self.contrast.loss(self.student_projection(features), of_class, keys),
         }

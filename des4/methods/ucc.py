@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.losses import pixel_divergence
-from des4.methods.base import Setting
-from des4.methods.bases import SingleNetwork, labelled_logits, move_prototypes
+from des4.methods.base import MethodConfig, Setting
+from des4.methods.bases import SingleNetwork, labelled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
 from des4.methods.ingredients.pasting import paste_classes, pixels_of
@@ -27,10 +27,10 @@ from des4.ops.noise import bernoulli, uniform
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
 from des4.ops.sampling import weighted_draw
-from des4.types import Batch, Config, Labelled, ViewSpec
+from des4.types import Batch, Labelled, ViewSpec
 
 
-class UCCConfig(Config):
+class UCCConfig(MethodConfig):
     """Settings of cross-head co-training; all numbers are guesses."""
 
     name: Literal["ucc"] = "ucc"
@@ -61,7 +61,7 @@ class UCC(SingleNetwork):
         super().build(setting)
         other = setting.another("linear")
         self.peer_decoder, self.peer_head = other.decoder, other.head
-        self.peer_feed = PrototypeFeed(setting.pixel_counts)
+        self.peer_feed = self.make_feed()
         never = setting.class_mask("never_pasted", self.config.never_pasted)
         self.register_buffer("never_pasted", never, persistent=False)
         self.confidence = ClassConfidence(len(setting.classes), self.config.confidence_momentum)
@@ -79,12 +79,13 @@ class UCC(SingleNetwork):
             soft = [soft_target(classify(decode(maps)), unlabelled) for decode, classify, _ in self._heads]
             pasted = [injected(view.image, each.hardened(0.0, self.supervision), plain, box) for each in soft]
             image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
-        maps = self.student.encode(torch.cat([labelled.image, view.mix(image)]))
-        for name, (decode, classify, feed) in zip(("first", "second"), self._heads, strict=True):
+        maps, side = self.student.encode_with_side(torch.cat([labelled.image, view.mix(image)]))
+        sides = (side, None)  # one encoder, one auxiliary head
+        for name, (decode, classify, feed), own_side in zip(("first", "second"), self._heads, sides, strict=True):
             features = decode(maps)
             known.append(labelled_logits(classify, feed, features[:count], labelled))
             logits.append(classify(features[count:]))
-            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled)
+            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled, own_side)
         self.confidence.collect(known[0], labelled.label)
         for name, own, other in (("first", 0, 1), ("second", 1, 0)):
             loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
@@ -116,5 +117,5 @@ class UCC(SingleNetwork):
     def after_step(self) -> None:
         """Move the memory and the prototypes, if any."""
         self.confidence.commit()
-        move_prototypes(self.peer_head, self.peer_feed)
+        self.move_prototypes(self.peer_head, self.peer_feed)
         super().after_step()

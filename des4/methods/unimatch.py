@@ -15,13 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from des4.methods.base import MethodConfig
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.targets import Target
-from des4.types import Batch, Config, Unlabelled, ViewSpec
+from des4.types import Batch, Unlabelled, ViewSpec
 
 
-class UniMatchConfig(Config):
+class UniMatchConfig(MethodConfig):
     """Settings of UniMatch; the defaults are those published for VOC."""
 
     name: Literal["unimatch"] = "unimatch"
@@ -36,12 +37,16 @@ class UniMatchConfig(Config):
 
 
 class Predicted(NamedTuple):
-    """Logits (B, C, h, w) of what UniMatch reads; no gradient reaches those of the weak view."""
+    """Logits (B, C, h, w) of what UniMatch reads; no gradient reaches those of the weak view.
+
+    side: what an auxiliary head reads, of labelled images first.
+    """
 
     labelled: Tensor
     weak: Tensor
     perturbed: Tensor
     strong: tuple[Tensor, ...]
+    side: Tensor | None
 
 
 class UniMatch(SingleNetwork):
@@ -58,7 +63,7 @@ class UniMatch(SingleNetwork):
         target = self.pseudo_labels(seen.weak, unlabelled)
         self.note(kept=target.share_kept())
         terms = self.consistencies(target, seen, unlabelled)
-        return {"labelled": 0.5 * self.supervise(seen.labelled, labelled)} | {
+        return {"labelled": 0.5 * self.supervise(seen.labelled, labelled, seen.side)} | {
             n: 0.5 * term for n, term in terms.items()
         }
 
@@ -66,14 +71,14 @@ class UniMatch(SingleNetwork):
         """Run the network on all that the losses read."""
         labelled, unlabelled = batch.both
         student, count = self.student, len(labelled.image)
-        maps = student.encode(torch.cat([labelled.image, unlabelled.weak]))
+        maps, side = student.encode_with_side(torch.cat([labelled.image, unlabelled.weak]))
         dropped = drop_channels(tuple(each[count:] for each in maps), unlabelled.keys, "feature", self.config.drop)
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
         known, weak, perturbed = features.split([count, len(unlabelled.weak), len(unlabelled.weak)])
         with torch.no_grad():
             target = student.head(weak)
         strong = student(torch.cat([view.mixed for view in unlabelled.strong])).chunk(len(unlabelled.strong))
-        return Predicted(self.labelled_logits(known, labelled), target, student.head(perturbed), strong)
+        return Predicted(self.labelled_logits(known, labelled), target, student.head(perturbed), strong, side)
 
     def consistencies(self, target: Target, seen: Predicted, unlabelled: Unlabelled) -> dict[str, Tensor]:
         """Weighted cross-entropies of the three perturbed views with a target on the weak one."""

@@ -47,14 +47,14 @@ class UniMatchV2(TeacherStudent):
         with torch.no_grad():
             target = self.pseudo_labels(self.teacher(unlabelled.weak), unlabelled)
         counts = [len(labelled.image), *(len(view.image) for view in views)]
-        maps = student.encode(torch.cat([labelled.image, *(view.mixed for view in views)]))
+        maps, side = student.encode_with_side(torch.cat([labelled.image, *(view.mixed for view in views)]))
         known, first, second = zip(*(torch.split(each, counts) for each in maps), strict=True)
         first, second = share_channels((first, second), unlabelled.keys, "shared channels", config.whole)
         features = student.decoder(tuple(torch.cat(each) for each in zip(known, first, second, strict=True)))
         clean, *strong = torch.split(features, counts)
         self.note(kept=target.share_kept())
         return {
-            "labelled": 0.5 * self.supervise(self.labelled_logits(clean, labelled), labelled),
+            "labelled": 0.5 * self.supervise(self.labelled_logits(clean, labelled), labelled, side),
             **{
                 f"strong{n}": 0.5 * config.strong_weight * target.mixed(view).cross_entropy(student.head(seen))
                 for n, (view, seen) in enumerate(zip(views, strong, strict=True), 1)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import Setting
+from des4.methods.base import MethodConfig, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import SoftTarget, labelled_on_grid, target_of, view_on_grid
@@ -27,10 +27,10 @@ from des4.models.segmenter import LinearClassifier
 from des4.ops.entropy import pixel_entropy
 from des4.ops.prior import class_prior, subclass_counts
 from des4.ops.resize import on_grid, upsample
-from des4.types import Batch, Config, Unlabelled, ViewSpec
+from des4.types import Batch, Unlabelled, ViewSpec
 
 
-class USRNConfig(Config):
+class USRNConfig(MethodConfig):
     """Settings of unbiased subclass regularization."""
 
     name: Literal["usrn"] = "usrn"
@@ -76,11 +76,12 @@ class USRN(SingleNetwork):
         """Cross-entropy on labels, and from the second part on of both networks on classes and sub-classes."""
         (labelled, unlabelled), config = batch.both, self.config
         if any(self.step < first for first in self.restarts):
-            logits = self.labelled_logits(self.student.features(labelled.image), labelled)
-            return {"labelled": self.supervise(logits, labelled)}
+            features, side = self.student.features_with_side(labelled.image)
+            return {"labelled": self.supervise(self.labelled_logits(features, labelled), labelled, side)}
         (view,), sizes = unlabelled.strong, [len(labelled.image), *(len(unlabelled.weak),) * 2]
         images = torch.cat([labelled.image, unlabelled.weak, view.mixed])
-        known, weak, strong = torch.split(self.student.features(images), sizes)
+        features, side = self.student.features_with_side(images)
+        known, weak, strong = torch.split(features, sizes)
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
         target = self.gated(self.student.head(weak), sub_weak, unlabelled).hardened(self.threshold, self.supervision)
         unknown = replace(unlabelled, truth=None, watch=None)  # nobody knows or watches sub-classes
@@ -92,7 +93,7 @@ class USRN(SingleNetwork):
         of_labels = self.sub_supervision.on_labels(sub_known, replace(places, label=names))
         self.note(kept=target.share_kept())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
             "unlabelled": config.unlabelled_weight * target.mixed(view).cross_entropy(self.student.head(strong)),
             "sub/labels": config.subclass_weight * of_labels,
             "sub/pseudo-labels": config.subclass_weight * config.unlabelled_weight * cross,

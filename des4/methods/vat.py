@@ -56,10 +56,10 @@ class VAT(TeacherStudent):
         radius = config.radius * texture(weak, valid)
         change = adversarial_change(self.teacher, weak, target.probs, valid, unlabelled.keys, radius, config.probe)
         target = target.mixed(view)
-        features = self.student.features(torch.cat([labelled.image, view.mixed + view.mix(change)]))
+        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed + view.mix(change)]))
         sure = target.share_sure(config.threshold)
         self.note(sure=sure)
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled),
+            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
             "consistency": config.consistency_weight * sure * target.divergence(self.student.head(features[count:])),
         }

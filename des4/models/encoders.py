@@ -21,17 +21,19 @@ LOW_STRIDE = 4
 
 
 class Encoder(nn.Module):
-    """A timm network, and the channels of the maps that it yields, in the order in which it yields them.
+    """A timm network, and the channels of the maps that a decoder reads, in the order in which it yields them.
 
     Attributes: `name`, timm's; `mean`, `std`: of its input in [0, 1], a number a band; at first the RGB statistics that
-    its weights expect.
+    its weights expect. `side_channels`: of the map of its stage before last. `yields_side`: whether it yields that one
+    too, behind those that the decoder reads; an auxiliary head asks for it.
     """
 
     network: Any
 
-    def __init__(self, name: str, network: nn.Module, channels: tuple[int, ...]) -> None:
+    def __init__(self, name: str, network: nn.Module, channels: tuple[int, ...], side_channels: int) -> None:
         super().__init__()
-        self.name, self.network, self.channels = name, network, channels
+        self.name, self.network, self.channels, self.side_channels = name, network, channels, side_channels
+        self.yields_side = False
         self.mean: tuple[float, ...] = tuple(self.network.default_cfg["mean"])
         self.std: tuple[float, ...] = tuple(self.network.default_cfg["std"])
 
@@ -87,14 +89,15 @@ class PyramidEncoder(Encoder):
             )
         _try(probe, name, channels, num_bands)
         low, deep = reduction.index(LOW_STRIDE), len(reduction) - 1
-        # Built again, so that blocks behind the maps in use are not there at all.
-        network = timm.create_model(name, features_only=True, out_indices=(low, deep), **settings)
+        # Built again, so that blocks behind the maps in use are not there at all. That of the side may be the low one.
+        network = timm.create_model(name, features_only=True, out_indices=sorted({low, deep - 1, deep}), **settings)
         speed_up(network)
-        super().__init__(name, network, (channels[low], channels[deep]))
+        super().__init__(name, network, (channels[low], channels[deep]), channels[deep - 1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Encode a normalised image (B, bands, H, W) to its maps at stride 4 and at the output stride."""
-        return tuple(self.network(image))
+        maps = self.network(image)
+        return (maps[0], maps[-1], maps[-2]) if self.yields_side else (maps[0], maps[-1])
 
     def own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A feature pyramid flattens the containers of some networks: `stages.1.x` of the file is `stages_1.x` here."""

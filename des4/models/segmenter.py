@@ -87,12 +87,22 @@ class Segmenter(nn.Module):
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """The encoder's maps of an image (B, bands, H, W) in [0, 1], as its decoder reads them."""
+        return self.encode_with_side(image)[0]
+
+    def encode_with_side(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """The same, and the map of the encoder's stage before last, which an auxiliary head reads; None without one."""
         maps: tuple[Tensor, ...] = self.encoder((image - self.mean[:, None, None]) / self.std[:, None, None])
-        return maps
+        count = len(self.encoder.channels)
+        return maps[:count], maps[count] if len(maps) > count else None
 
     def features(self, image: Tensor) -> Tensor:
         """Embeddings (B, D, h, w) of an image (B, bands, H, W) in [0, 1]."""
-        return self.decoder(self.encode(image))  # type: ignore[no-any-return]
+        return self.features_with_side(image)[0]
+
+    def features_with_side(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same, and the map of the encoder's stage before last, as `encode_with_side` has it."""
+        maps, side = self.encode_with_side(image)
+        return self.decoder(maps), side
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, C, h, w) of an image (B, bands, H, W) in [0, 1]."""

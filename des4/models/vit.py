@@ -61,7 +61,7 @@ class TransformerEncoder(Encoder):
             )
         indices = blocks_to_read(depth)
         _cut(network, indices)
-        super().__init__(name, network, (network.embed_dim,) * NUM_MAPS)
+        super().__init__(name, network, (network.embed_dim,) * NUM_MAPS, network.embed_dim)
         self.indices, self.patch = indices, patch
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -76,7 +76,8 @@ class TransformerEncoder(Encoder):
             fitted, indices=self.indices, norm=True, output_fmt="NLC", intermediates_only=True
         )
         # (B, h·w, D) is a map with its channels last in memory already, which the decoder's convolutions want.
-        return tuple(rows.unflatten(1, (height, width)).movedim(-1, 1) for rows in tokens)
+        maps = tuple(rows.unflatten(1, (height, width)).movedim(-1, 1) for rows in tokens)
+        return (*maps, maps[-2]) if self.yields_side else maps
 
     def own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Translate what timm knows how to: DINOv2's and DINOv3's own files among others, and other position grids.

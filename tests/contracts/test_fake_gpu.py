@@ -94,6 +94,11 @@ def test_a_step_stays_on_its_device(
         ("des4", {"model": {"encoder": "test_vit"}}),
         ("fixmatch", {"supervision": {"logit_adjustment": 1.0, "class_weighting": 0.5, "focal_gamma": 2.0}}),
         ("supervised", {"supervision": {"class_weighting": 0.5, "ohem_threshold": 0.7}}),
+        (
+            "cps",
+            {"model": {"head": "prototype"}, "sampling": "multi_entropy", "supervision": {"auxiliary_weight": 0.4}},
+        ),
+        ("mean_teacher", {"teacher_decoder": "decoupled", "supervision": {"auxiliary_weight": 0.4}}),
     ],
 )
 def test_so_does_one_with_other_settings(

@@ -21,7 +21,7 @@ from des4.engine import Checkpoints, EvalConfig, Evaluator, OptimConfig, TrainSt
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.engine.distributed import agree, average_statistics, on_first
 from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, shard_weights, spread, whole_weights
-from des4.methods import METHODS, Method, Setting
+from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
 from des4.models.memory import ShareAlignment
 from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
@@ -38,12 +38,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "des4": ("des4", {"sampling": "all"}),  # the samplers have quotas of each process, see `sampled`
     "des4, accumulated": ("des4", {"sampling": "all"}),
     "a committee, in both parts": ("des4_committee", {"labels_alone": 0.3}),
+    "switches": ("mean_teacher", {"teacher_decoder": "decoupled", "auxiliary_weight": 0.4}),
 }
 SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
     "fixmatch, adamw, fp16": ("fixmatch", {"optim": OptimConfig(name="adamw", lr=1e-4), "precision": "fp16"}),
     "des4, bf16, accumulated": ("des4", {"precision": "bf16", "parts": 2}),
     "des4, transformer": ("des4", {"encoder": "test_vit"}),
+    "switches": ("switches", {}),
+    "switches, transformer": ("switches", {"encoder": "test_vit"}),
 }
 """Name → case, and how it is trained, with its parameters in shards and without."""
 
@@ -61,6 +64,8 @@ are most sensitive."""
 def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> Method:
     torch.manual_seed(0)
     model = MODEL.model_copy(update={"encoder": encoder})
+    settings = dict(settings)
+    supervision = SupervisionConfig(auxiliary_weight=settings.pop("auxiliary_weight", 0))
 
     def make_segmenter(head: HeadName) -> Segmenter:
         return build_segmenter(model, len(DATA.classes), head)
@@ -73,6 +78,7 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
         num_unlabelled=len(DATA.unlabelled),
         seed=0,
         make_segmenter=make_segmenter,
+        supervision=supervision,
         crop=(3, 33, 33),
     )
     cls = METHODS[name]

@@ -123,6 +123,19 @@ def test_resume_refuses_other_settings_and_lists_them(trained: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_auxiliary_head_stays_in_the_run(tiny: Settings, tmp_path: Path) -> None:
+    run = des4.train(tiny, out=tmp_path / "run", method="supervised", steps=2, auxiliary_weight=0.4)
+    state = load_file(run.dir / "checkpoints" / "step-2" / "state.safetensors")
+    assert any("/auxiliary_heads.student." in name for name in state)
+    for source in (run.dir / "weights" / "last.safetensors", run.dir / "checkpoints" / "step-2"):
+        segmenter, _ = weights.load_weights(source)
+        assert not any("auxiliary" in name for name in segmenter.state_dict())
+        assert not segmenter.encoder.yields_side
+    assert api.resume(run.dir, overrides=["steps=3", "auxiliary_weight=0.2"], force=True).results["steps"] == 3
+    with pytest.raises(RunError, match=r"trains another network than these settings \((method/)?auxiliary_heads"):
+        api.resume(run.dir, overrides=["steps=4", "auxiliary_weight=0"], force=True)
+
+
 def test_evaluate_repeats_the_run_s_figures(trained: Path) -> None:
     results = json.loads((trained / "results.json").read_text())
     again = des4.evaluate(trained)

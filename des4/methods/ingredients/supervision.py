@@ -3,7 +3,7 @@
 So what a user sets in the section `supervision` holds for any of them: logit adjustment (Menon et al., ICLR 2021,
 arxiv.org/abs/2007.07314), class weights, focal loss (Lin et al., ICCV 2017, arxiv.org/abs/1708.02002) and OHEM
 (Shrivastava et al., CVPR 2016, arxiv.org/abs/1604.03540). By default nothing is changed. Distribution alignment, which
-is of targets and not of losses, is set in the same section.
+is of targets and not of losses, and the weight of auxiliary heads (`models/auxiliary.py`) are set in the same section.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy
+from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy, reweighted_cross_entropy
 from des4.ops.prior import class_prior, class_weights
 from des4.types import Config, Labelled
 
@@ -40,6 +40,9 @@ class SupervisionConfig(Config):
     multiplied before targets are made of them. 1 in the paper; 0: off."""
     alignment_momentum: float = Field(0.99, ge=0, lt=1)
     """Of the running mean of those predicted shares, per step; it starts warm [ours]."""
+    auxiliary_weight: float = Field(0.0, ge=0)
+    """Of an auxiliary head, for training alone, which classifies labelled pixels by the encoder's stage before last:
+    its cross-entropy is added to the network's own. 0.4 in the published trainings; 0: there is no head."""
 
     @model_validator(mode="after")
     def _one_choice_of_pixels(self) -> Self:
@@ -79,6 +82,13 @@ class Supervision(nn.Module):
             min_share=config.ohem_min_share,
             class_weights=weight,
         )
+
+    def on_labels_reweighted(self, logits: Tensor, labelled: Labelled) -> Tensor:
+        """Cross-entropy of logits (B, C, h, w) whose pixels have weights of their own (DeS4, eqs. 7-8), a scalar.
+
+        Of the settings, the logit adjustment alone holds for it.
+        """
+        return reweighted_cross_entropy(self.adjusted(logits), labelled.label)
 
     def on_pseudo_labels(
         self,

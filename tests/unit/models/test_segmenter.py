@@ -72,8 +72,14 @@ def test_the_network_normalises_its_input_itself(tiny_model: ModelConfig, name: 
     segmenter = build_segmenter(tiny_model.model_copy(update={"encoder": name}), 3, "linear").eval()
     mean, std = (torch.tensor(segmenter.encoder.network.default_cfg[key])[:, None, None] for key in ("mean", "std"))
     image = torch.rand(1, 3, 33, 33)
-    for mine, plain in zip(segmenter.encode(image), segmenter.encoder.network((image - mean) / std), strict=True):
+    low, side, deep = segmenter.encoder.network((image - mean) / std)
+    for mine, plain in zip(segmenter.encode(image), (low, deep), strict=True):
         assert torch.equal(mine, plain)
+    segmenter.encoder.yields_side = True
+    (_, again), found = segmenter.encode_with_side(image)
+    assert torch.equal(again, deep)
+    assert torch.equal(found, side)
+    assert found.shape[1] == segmenter.encoder.side_channels
     assert not {"mean", "std"} & segmenter.state_dict().keys()  # they belong to the encoder's name, not to its weights
 
 
