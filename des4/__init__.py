@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from des4.acquisition import choose_next
-    from des4.api import Run, evaluate, load, train
+    from des4.api import Run, evaluate, load, resume, train
+    from des4.engine.callbacks import Callback
     from des4.types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["Run", "UserError", "__version__", "choose_next", "evaluate", "load", "train"]
+__all__ = ["Callback", "Run", "UserError", "__version__", "choose_next", "evaluate", "load", "resume", "train"]
 
 _HOMES = {
-    "Run": "des4.api",
+    **dict.fromkeys(("Run", "evaluate", "load", "resume", "train"), "des4.api"),
+    "Callback": "des4.engine.callbacks",
     "UserError": "des4.types",
     "choose_next": "des4.acquisition",
-    "evaluate": "des4.api",
-    "load": "des4.api",
-    "train": "des4.api",
 }
 _PACKAGES = ("data", "engine", "losses", "methods", "metrics", "models", "ops", "report")
 

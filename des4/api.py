@@ -18,20 +18,23 @@ from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.data_tools.checks.inspection import Role
-from des4.engine import Checkpoints, Evaluation, Evaluator, Trainer, segment
+from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
+from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.sharding import whole_weights
 from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
 from des4.models import Segmenter
 from des4.ops.pixels import picture, unit
-from des4.ops.reduce import gather_over_ranks
+from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor
 from des4.report.page import write_report
 from des4.report.pictures import grid
 from des4.runlog import FollowedRun, RunFolder, unwritable
-from des4.types import ConfigError, DataError, Dataset
+from des4.types import CallbackError, ConfigError, DataError, Dataset
+from des4.watch import watching
+from des4.watch.feed import check_installed
 from des4.weights import run_of, weights_file
 
 NUM_SAMPLES = 6
@@ -49,25 +52,31 @@ class Run:
 
 
 def train(
-    config: str | Path | Mapping[str, Any] | RunConfig | Plan, *, overwrite: bool = False, **overrides: Any
+    config: str | Path | Mapping[str, Any] | RunConfig | Plan,
+    *,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **overrides: Any,
 ) -> Run:
     """Train a model into a new run folder, `out` or else the next free `runs/<method>-<n>`.
 
     config: a YAML file, a mapping of the same shape, a RunConfig, or a Plan, which takes no overrides.
     overrides: `steps=100`, or `**{"model.encoder": "resnet18"}`; see `des4.config` for what may be written short.
     overwrite: replace an earlier run in `out`.
+    callbacks: what is told of the run, see `Callback`; of several processes, in the first alone.
     Under torchrun every process calls this, and all but the first write nothing. A command that torchrun or SLURM has
     started again goes on with the run in `out`.
     What is needed and not given is planned, see `des4.plan`: `train({"data": "photos"}, minutes=10)`.
-    Raises ConfigError, DataError or WeightsError before anything is written; RunError.
+    Raises ConfigError, DataError or WeightsError before anything is written; RunError; CallbackError.
     """
     planned = config if isinstance(config, Plan) else plan(config, overrides)
     settings = planned.config
+    check_installed(settings.train.log_to)
     if settings.out is None and may_be_restarted():
         raise ConfigError("out: torchrun may start this command again, which then has to find its run; say out=FOLDER")
     if settings.out is not None and was_restarted() and RunFolder.is_run(settings.out):
         own = planned.minutes is not None or planned.settings  # a plan is made once, and the run has noted it
-        return resume(settings.out, None if own else settings)
+        return resume(settings.out, None if own else settings, callbacks=callbacks)
     with joined():
         planned = within_budget(planned)
         settings = planned.config
@@ -79,23 +88,31 @@ def train(
         ) as run:
             decided = planned.lines()
             run.write_config(dump(settings), [f"planned: {line}" for line in decided])
-            trainer = _trainer(training, run, decided)
-            return _reported(training, run, trainer.fit(), trainer.recorder.validation.newest)
+            trainer = _trainer(training, run, callbacks, decided)
+            with _told(trainer):
+                return _reported(training, trainer, trainer.fit())
 
 
 def resume(
-    run_dir: str | Path, config: RunConfig | None = None, overrides: Overrides = (), *, force: bool = False
+    run_dir: str | Path,
+    config: RunConfig | None = None,
+    overrides: Overrides = (),
+    *,
+    force: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Continue a run from its newest checkpoint; one that has finished is only reported again.
 
     config, overrides: what the caller wants the run's settings to be. Some may differ from what they were
     (`des4.continuation`), more of them with `force`; the earlier ones are then kept in `config.<n>.yaml`.
-    Raises RunError, with the differences, where they may not; ConfigError, DataError or WeightsError.
+    callbacks: as of `train`; those of the earlier process are not remembered.
+    Raises RunError, with the differences, where they may not; ConfigError, DataError, WeightsError or CallbackError.
     """
     with joined(), _shared(lambda: RunFolder.open(run_dir)) as run:
         own = load_config(run.config())
         wanted = load_config(config or own, overrides).model_copy(update={"out": own.out})
         changed = differences(own, wanted)
+        check_installed(wanted.train.log_to)
         check_settings(run, changed, force)
         training = build.training(wanted, bands=bands_of(run), fresh=not Checkpoints(run.checkpoints).steps())
         changed += check_data(run, training.dataset, force)
@@ -106,8 +123,9 @@ def resume(
         if changed:
             run.replace_config(dump(wanted))
             run.say(f"settings changed: {'; '.join(changed)}")
-        trainer = _trainer(training, run)
-        return _reported(training, run, trainer.fit(), trainer.recorder.validation.newest)
+        trainer = _trainer(training, run, callbacks)
+        with _told(trainer):
+            return _reported(training, trainer, trainer.fit())
 
 
 def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
@@ -197,8 +215,13 @@ def _free_folder(name: str) -> Path:
     return next(path for n in count(1) if not (path := Path("runs", f"{name}-{n}")).exists())
 
 
-def _trainer(training: build.Training, run: RunFolder, decided: Sequence[str] = ()) -> Trainer:
-    """Note what the run is made of, and say what is to be known of it. decided: what was planned, for the log."""
+def _trainer(
+    training: build.Training, run: RunFolder, callbacks: Sequence[Callback] = (), decided: Sequence[str] = ()
+) -> Trainer:
+    """Note what the run is made of, and say what is to be known of it.
+
+    callbacks: the user's. decided: what was planned, for the log.
+    """
     data = training.dataset
     run.write_env(build.environment(training.device))
     run.write_data(describe(data))
@@ -214,14 +237,45 @@ def _trainer(training: build.Training, run: RunFolder, decided: Sequence[str] = 
         run.say(describe_bands(data.bands))
     for warning in training.warnings:
         run.say(f"warning: {warning}")
-    return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou))
+    told = _callbacks(training, run, callbacks)
+    return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou), told)
 
 
-def _reported(training: build.Training, run: RunFolder, results: dict[str, Any], last: Evaluation | None) -> Run:
-    """Draw the pictures and the report of a run that has finished."""
+def _callbacks(training: build.Training, run: RunFolder, callbacks: Sequence[Callback]) -> Callbacks:
+    """Return who is told of a run: the process that speaks for all tells the user's callbacks and our own."""
+    if this_rank() > 0:
+        return Callbacks()
+    settings, tail = training.config, training.evaluator.tail
+    everybody = [*watching(settings.train.log_to), *callbacks]
+    return Callbacks(everybody, run.path, dump(settings), training.dataset.classes, tail, run.say)
+
+
+@contextmanager
+def _told(trainer: Trainer) -> Iterator[None]:
+    """Tell the callbacks if a training ends too early. Raises CallbackError if one of them has failed."""
+    told, run = trainer.recorder.callbacks, trainer.run
+    saved = f"the run is saved; continue with: des4 train --resume {run.path}"
+    try:
+        yield
+        saved = "the run has finished"
+    except Interrupted as stop:
+        told.end("stopped", str(stop))
+        if told.error is None:
+            raise
+    except BaseException as error:
+        told.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    if told.error is not None:
+        raise CallbackError(f"{told.error}; {saved}") from told.error.__cause__
+
+
+def _reported(training: build.Training, trainer: Trainer, results: dict[str, Any]) -> Run:
+    """Draw the pictures and the report of a run that has finished, and tell the callbacks."""
+    run, last = trainer.run, trainer.recorder.validation.newest
     assert last is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
     with whole_weights(training.method):  # one process runs the networks alone, for the pictures
         on_first(lambda: _report(training, run, last.image_miou))
+    trainer.recorder.callbacks.end("finished", results=results, samples=run.plots / "samples.png")
     return Run(run.path, results)
 
 
@@ -234,8 +288,8 @@ def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float
         raise unwritable(run.plots, error) from error
 
 
-def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
-    """Draw a few samples in the middle of a training, which is left as it was."""
+def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> Path:
+    """Draw a few samples in the middle of a training, which is left as it was; return the picture's path."""
     flags = {module: module.training for module in training.method.modules()}
     try:
         run.plots.mkdir(exist_ok=True)
@@ -245,6 +299,7 @@ def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float])
     finally:
         for module, flag in flags.items():
             module.training = flag
+    return run.plots / "samples.png"
 
 
 def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float], worst: bool = False) -> None:

@@ -43,6 +43,7 @@ from des4.engine import (
     choose_device,
     choose_precision,
 )
+from des4.engine.callbacks import Callbacks
 from des4.engine.cost import fewest_parts
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
@@ -94,10 +95,15 @@ class Training:
     warnings: tuple[str, ...] = ()
     guards: Guards = field(default_factory=Guards)
 
-    def trainer(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None = None) -> Trainer:
-        """Return the trainer that fills an open run folder. on_validation: shows an evaluation on the way."""
+    def trainer(
+        self,
+        run: RunFolder,
+        on_validation: Callable[[Evaluation], Path | None] | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> Trainer:
+        """Return the trainer that fills an open run folder. on_validation, callbacks: see `Recorder`."""
         config = self.config.train
-        recorder = self._recorder(run, on_validation)
+        recorder = self._recorder(run, on_validation, callbacks)
         take_step = TrainStep(
             self.method,
             self.optimiser,
@@ -110,7 +116,12 @@ class Training:
         )
         return Trainer(take_step, self.loader, self.schedule, recorder, config)
 
-    def _recorder(self, run: RunFolder, on_validation: Callable[[Evaluation], None] | None) -> Recorder:
+    def _recorder(
+        self,
+        run: RunFolder,
+        on_validation: Callable[[Evaluation], Path | None] | None,
+        callbacks: Callbacks | None,
+    ) -> Recorder:
         """Return what writes down the training."""
         info = self._weights_info()
 
@@ -128,6 +139,7 @@ class Training:
             about=self._about(),
             network=info.model_dump(mode="json"),
             on_validation=on_validation,
+            callbacks=callbacks,
         )
 
     @cached_property

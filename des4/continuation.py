@@ -20,6 +20,7 @@ HARMLESS = frozenset({
     "train.workers", "train.log_every", "train.checkpoint_every", "train.max_skipped_steps",
     "train.deterministic", "train.start_from",
     "train.stop_after",  # says when to stop, and so whether a run that has stopped early goes on
+    "train.log_to",
     "train.shard",  # sums of gradients are rounded otherwise, as with another number of processes
     "train.device",  # the numbers of another kind of device are rounded otherwise, and a run that moves needs it
     "data.cache", "data.cache_dir",

@@ -2,6 +2,7 @@
 
     config.yaml  env.json  data.json  train.log  metrics.jsonl  results.json  report.html
     plots/  checkpoints/step-N/  weights/  export/   parts.json, if memory ran out
+    loggers/  tensorboard/  wandb/   if `train.log_to` asked for them
 
 JSON and YAML files are replaced atomically; `train.log` and `metrics.jsonl` only grow. A run that went on with other
 settings keeps the earlier ones in `config.1.yaml`, `config.2.yaml`, …, and the results they had led to in
@@ -30,6 +31,7 @@ _MARK = "# des4 run folder"
 _FOLDERS = ("weights", "plots", "checkpoints")
 EXPORTS = "export"
 """The folder of what `des4 export` made from the run's weights."""
+_LOGS = ("loggers", "tensorboard", "wandb")
 _FILES = ("config.yaml", "env.json", "data.json", "metrics.jsonl", "results.json", "report.html", "parts.json")
 _NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json")
 
@@ -340,7 +342,7 @@ def _is_unborn(path: Path) -> bool:
 
 def _remove_run(path: Path) -> None:
     try:
-        for name in (*_FOLDERS, EXPORTS):
+        for name in (*_FOLDERS, EXPORTS, *_LOGS):
             if (folder := path / name).is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
         numbered = [file for pattern in _NUMBERED for file in path.glob(pattern)]

@@ -57,6 +57,10 @@ class RunError(UserError):
     """A run folder cannot be created, continued or read."""
 
 
+class CallbackError(UserError):
+    """A callback that a training was given has raised an error, which is the cause of this one."""
+
+
 @dataclass(frozen=True)
 class ViewSpec:
     """The views a method asks of the loader, and the presets of the protocol it was published with.

@@ -1,21 +1,20 @@
 """What a training says of itself: log lines, metrics, pictures, weights and results.json. The loop itself writes none.
 
-Whatever a run records passes through a `Recorder`, and every line of metrics.jsonl through its `log`.
+Whatever a run records passes through a `Recorder`, and every line of metrics.jsonl through its `log`; whoever watches
+the run (`des4.engine.callbacks`) is told here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from torch import Tensor, nn
 
+from des4.engine.callbacks import Callbacks, Stepped, Validated
 from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
 from des4.engine.optim import PolySchedule
@@ -24,7 +23,7 @@ from des4.engine.sharding import gather_whole, whole_weights
 from des4.engine.step import Outcome
 from des4.engine.validation import Validation
 from des4.engine.window import Window
-from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
+from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks
 from des4.runlog import RunFolder
 from des4.types import Batch, RunError
 
@@ -44,7 +43,8 @@ class Recorder:
     save_weights: writes one of the method's predictors to a file, given its state.
     about: what results.json says of the run besides its figures: method, data, pixel_share, tail_classes, caution.
     network: what a checkpoint says of the headline's network, so that it can be built without the training.
-    on_validation: shows an evaluation before the last one; it leaves the method as it is.
+    on_validation: draws samples of an evaluation before the last one; it leaves the method as it is.
+    callbacks: who else is told.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class Recorder:
         validation: Validation | None = None,
         about: Mapping[str, Any] | None = None,
         network: Mapping[str, Any] | None = None,
-        on_validation: Callable[[Evaluation], None] | None = None,
+        on_validation: Callable[[Evaluation], Path | None] | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.run = run
         self.method = method
@@ -69,6 +70,7 @@ class Recorder:
         self.about = dict(about or {})
         self.network = dict(network or {})
         self.on_validation = on_validation
+        self.callbacks = callbacks or Callbacks(say=run.say)
         self.seconds = 0.0  # of the whole run
         self._start = 0  # the step that this process began at
         self._paced = 0, 0.0  # step and seconds from which the pace is taken
@@ -77,16 +79,13 @@ class Recorder:
         self._skipped_in_a_row = 0
         self._skipped_images: dict[str, str] = {}  # that could not be read, in the order met: id → reason
         self._window = Window()
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        )
-        self._bar: Any = None
+        self._samples: Path | None = None  # the picture of the newest validation
 
     # ── one line ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def say(self, text: str) -> None:
-        """Add a line to train.log; print it too, unless a progress bar is shown."""
-        self.run.say(text, echo=self._progress.disable)
+        """Add a line to train.log; print it too, unless the terminal shows the run in another way."""
+        self.run.say(text, echo=not self.callbacks.take_terminal)
 
     def log(self, step: int, line: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -119,14 +118,10 @@ class Recorder:
         on_first(lambda: self.run.truncate_metrics(step))
         self.validation.replay(self.run.metrics(), next(iter(self.method.predictors())))
 
-    @contextmanager
-    def shown(self, start: int) -> Iterator[None]:
-        """Inside, a terminal shows a progress bar. start: the step that this process begins at."""
+    def begin(self, start: int) -> None:
+        """Take the step that this process begins at."""
         self._start = start
-        self._progress.disable = this_rank() > 0 or not self._progress.console.is_terminal
-        with self._progress:
-            self._bar = self._progress.add_task("training", total=self.schedule.steps, completed=start)
-            yield
+        self.callbacks.start(start, self.schedule.steps, self.run.metrics())
 
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,11 +130,11 @@ class Recorder:
         for sample_id, reason in batch.skipped.items():
             if sample_id not in self._skipped_images:
                 self._skipped_images[sample_id] = reason
-                self.say(f"skipped: {reason}")
+                self.callbacks.warn(f"skipped: {reason}")
 
     def note_parts(self, parts: int, reason: str) -> None:
         """Note that memory has run out, and into how many micro-batches a batch is cut from now on."""
-        self.run.say(f"out of memory ({reason}): from now on a batch is split into {parts} parts")
+        self.callbacks.warn(f"out of memory ({reason}): from now on a batch is split into {parts} parts")
         self.run.write_parts(parts)
 
     def note_step(self, step: int, batch: Batch, outcome: Outcome, seconds: float, lr: float) -> None:
@@ -153,12 +148,14 @@ class Recorder:
         self._window.add(outcome, images, seconds)
         if step - 1 in (self._start, *self.schedule.restarts):
             self._paced = step, self.seconds  # the first of its kind sets things up, and is no measure
+        line: dict[str, Any] = {}
         if step % self.config.log_every == 0 or step == self.schedule.steps:
-            self._log_steps(step, lr)
+            line = self._log_steps(step, lr)
         elif step == self._start + FIRST_ESTIMATE:
             self.wait()
             self.say(f"step {step}/{self.schedule.steps}  about {self._left(step)}")
-        self._progress.advance(self._bar)
+        left = self._seconds_left(step) if step >= self._start + FIRST_ESTIMATE else None
+        self.callbacks.stepped(Stepped(step, self.schedule.steps, lr, self.seconds, left, line))
 
     def wait(self) -> None:
         """Wait for the steps taken, and name those that were not finite. Raises RunError if they are too many."""
@@ -180,10 +177,10 @@ class Recorder:
             if self._skipped_in_a_row > self.config.max_skipped_steps:
                 raise RunError(f"{text}. {self._skipped_in_a_row} such steps in a row: look at these images, "
                                "or lower optim.lr")  # fmt: skip
-            self.say(text)
+            self.callbacks.warn(text)
 
-    def _log_steps(self, step: int, lr: float) -> None:
-        """Write a line on the steps since the last one."""
+    def _log_steps(self, step: int, lr: float) -> dict[str, Any]:
+        """Write a line on the steps since the last one, and return it."""
         self.wait()
         means = self._window.means()
         speed = num_ranks() * self._window.images / self._window.seconds
@@ -191,33 +188,36 @@ class Recorder:
         stats = {name: _mean_over_ranks(value) for name, value in self.method.stats().items()}
         targets = self.method.tally.take()
         drift = {f"drift/{name}": value for name, value in (targets._asdict() if targets else {}).items()}
-        self.log(step, {**means, "lr": lr, "seconds": self.seconds, "images_per_second": speed, **stats, **drift})
-        text = f"loss {means['loss']:.4f}  {speed:.1f} img/s"
-        self._progress.update(self._bar, description=text)
-        self.say(f"step {step}/{self.schedule.steps}  {text}  lr {lr:.2e}  {self._left(step)}")
+        line = {**means, "lr": lr, "seconds": self.seconds, "images_per_second": speed, **stats, **drift}
+        self.log(step, line)
+        self.say(f"step {step}/{self.schedule.steps}  loss {means['loss']:.4f}  {speed:.1f} img/s  lr {lr:.2e}  "
+                 f"{self._left(step)}")  # fmt: skip
         for warning in self.validation.guards.look(step, targets.shares) if targets else ():
-            self.say(warning)
-            if not self._progress.disable:  # above the bar
-                self._progress.console.print(Text(warning, style="yellow"))
+            self.callbacks.warn(warning)
+        return line
 
-    def _left(self, step: int) -> str:
-        """Say how much time is left, at the pace of this part of the run."""
+    def _seconds_left(self, step: int) -> float:
+        """Return how long it takes to the last step, at the pace of this part of the run."""
         first, then = self._paced
         pace = (self.seconds - then) / (step - first) if step > first else self.seconds / step
+        return (self.schedule.steps - step) * pace
+
+    def _left(self, step: int) -> str:
+        """Say how much time is left."""
         starts = (0, *(start for start in self.schedule.restarts if start))
         part = sum(start < step for start in starts)
         of_part = f" at the pace of part {part} of {len(starts)}" if part < len(starts) else ""
         most = " at most" if self.validation.stop_after else ""
-        return f"{(self.schedule.steps - step) * pace / 60:.1f} min left{most}{of_part}"
+        return f"{self._seconds_left(step) / 60:.1f} min left{most}{of_part}"
 
     # ── a validation ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def evaluate(self, step: int) -> tuple[Evaluation, dict[str, float]]:
         """Score the method and show it; nothing is written but pictures. Raises DataError."""
         with whole_weights(self.method):
-            evaluation, line = self.validation.evaluate(self.method, self._watch)
+            evaluation, line = self.validation.evaluate(self.method, self.callbacks.watch)
             if (show := self.on_validation) and step < self.schedule.steps:
-                on_first(lambda: show(evaluation))
+                self._samples = on_first(lambda: show(evaluation))
         return evaluation, line
 
     def note_validation(self, step: int, evaluation: Evaluation, line: Mapping[str, float]) -> None:
@@ -225,22 +225,16 @@ class Recorder:
         self.validation.newest = evaluation
         if step in self.validation.scores:  # a finished run, fitted once more: everything is written already
             return
-        if self.validation.is_best(evaluation):
+        if best := self.validation.is_best(evaluation):
             self._save_weights("best")
         self.validation.take(step, evaluation)
         found = self.validation.without_gain() if self.validation.stop_after else None
-        self.log(step, {**line, **({"val/without_gain": found[1]} if found else {})})  # says that the weights are there
+        line = {**line, **({"val/without_gain": found[1]} if found else {})}
+        self.log(step, line)  # says that the weights are there
         headline = evaluation.results[evaluation.headline]
         self.run.say(f"step {step}: {evaluation.headline} mIoU {headline.miou:.4f}  tail mIoU {headline.tail_miou:.4f}")
-
-    def _watch(self, ids: Iterable[str]) -> Iterator[str]:
-        """Walk over the ids under a progress bar of their own, which goes with the last."""
-        ids = list(ids)
-        bar = self._progress.add_task("validation", total=len(ids))
-        for sample_id in ids:
-            yield sample_id
-            self._progress.advance(bar)
-        self._progress.remove_task(bar)
+        samples, self._samples = self._samples, None
+        self.callbacks.validated(Validated(step, self.schedule.steps, evaluation.results, bool(best), line, samples))
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
@@ -14,6 +14,7 @@ from des4.types import Config, ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the networks compute in; weights, losses, prototypes and averages are float32 always."""
@@ -83,9 +84,24 @@ class TrainConfig(Config):
     """Steps between checkpoints; one is also written before each evaluation and at the end."""
     max_skipped_steps: int = Field(10, ge=0)
     """Steps in a row that may be skipped because their loss or gradient is not finite; one more stops the run."""
+    log_to: tuple[LoggerName, ...] = ()
+    """Programs beside the run folder that losses, scores, settings and pictures go to, by a process each."""
     oracle: bool = False
     """Take the true labels of the unlabelled images in the place of pseudo-labels, where the dataset holds their masks.
     It shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
+
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """Take `tensorboard` and `tensorboard,wandb`, which need no quotes on a command line, as lists."""
+        if isinstance(value, str):
+            return [name.strip() for name in value.split(",")]
+        return () if value is None else value
+
+    @field_validator("log_to")
+    @classmethod
+    def _each_once(cls, value: tuple[LoggerName, ...]) -> tuple[LoggerName, ...]:
+        return tuple(dict.fromkeys(value))
 
     @field_validator("stop_after")
     @classmethod

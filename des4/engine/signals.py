@@ -64,9 +64,12 @@ class StopSignals:
         yield
         self._at_once = None
 
-    def asked(self) -> int:
-        """Return the exit code to stop with, 0 to go on; the same on all processes, whichever of them was asked."""
-        return agree(self._code)
+    def asked(self, code: int = 0) -> int:
+        """Return the exit code to stop with, 0 to go on; the same on all processes, whichever of them was asked.
+
+        code: of another reason to stop, which this process alone may know.
+        """
+        return agree(max(self._code, code))
 
     def _stop(self, step: int, code: int) -> None:
         raise Interrupted(f"stopped after step {step}; continue with: des4 train --resume {self._run}", code)

@@ -23,6 +23,9 @@ from des4.engine.step import TrainStep
 from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.types import Batch, RunError
 
+FAILED_CALLBACK = 1
+"""Exit code of processes that stop because a callback has failed."""
+
 
 class BatchSource(Protocol):
     """What the trainer needs of a loader: this process's batches from step `start` on, without end."""
@@ -55,14 +58,15 @@ class Trainer:
         """Train, evaluate, write weights and results.json; return the results.
 
         Raises RunError when too many steps in a row are not finite, or memory runs out; Interrupted on a signal of
-        STOP_SIGNALS, with a checkpoint of the last full step written.
+        STOP_SIGNALS, or an error in a callback, with a checkpoint of the last full step written.
         """
         prepare_process()
         recorder, validation = self.recorder, self.recorder.validation
         step = start = self._restore()
         self.method.train()
         kernels = deterministic_kernels(self.device, self.config.deterministic)
-        with kernels, recorder.shown(start), StopSignals(self.run.path) as signals:
+        with kernels, StopSignals(self.run.path) as signals:
+            recorder.begin(start)
             if validation.due(start):  # the run was stopped in the evaluation of its last step
                 self._evaluate(start, signals)
             batches = self.loader.batches(start, self.device)
@@ -73,16 +77,22 @@ class Trainer:
                 self._train(step, batches)
                 if evaluate and (line := self.inside.line()):
                     recorder.log(step, line)
-                stop = signals.asked()
+                stop = self._asked(signals)
                 if evaluate or stop or step % self.config.checkpoint_every == 0 or step == self.schedule.steps:
                     self._checkpoint(step)
                 signals.stop(step, stop)
                 if evaluate:
                     self._evaluate(step, signals)
+                    if step < self.schedule.steps:
+                        signals.stop(step, self._asked(signals))
             if validation.missing:
                 self._evaluate(step, signals)
             recorder.note_early_stop(step)
         return recorder.finish(step)
+
+    def _asked(self, signals: StopSignals) -> int:
+        """Return the exit code to stop with, 0 to go on: a signal has asked for it, or a callback has failed."""
+        return signals.asked(FAILED_CALLBACK if self.recorder.callbacks.error else 0)
 
     def _train(self, step: int, batches: Iterator[Batch]) -> None:
         started = time.perf_counter()

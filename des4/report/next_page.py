@@ -9,8 +9,8 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from des4.report import plots
 from des4.report.pictures import CELL, FRAME, GAP, GREY, INK, TEXT, Palette, font, overlay
-from des4.report.templates import inline, template
+from des4.report.templates import diagram, render
 
 MOST = 60
 """Picks that the page shows with pictures; the others are in its table alone, so that it stays a page to open."""
@@ -71,12 +71,13 @@ class Facts:
 
 def next_page(facts: Facts, cards: Sequence[Card], palette: Palette) -> str:
     """Write the page."""
-    return template("next_page.html").render(
+    return render(
+        "next_page.html",
         facts=facts,
         cards=[_shown(card, palette) for card in cards[:MOST]],
         others=[card.name for card in cards[MOST:]],
         longest=max((max(row[1:]) for row in facts.classes), default=1.0) or 1.0,
-        plane=_plane(facts) if len(facts.places) > 2 else "",
+        plane=diagram(partial(_plane, facts=facts), narrow=False)["wide"] if len(facts.places) > 2 else "",
         scale=_address(entropy_picture(np.linspace(0, 1, 256, dtype=np.float32)[None])),
     )
 
@@ -133,22 +134,19 @@ def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _plane(facts: Facts) -> str:
+def _plane(file: plots.Target, narrow: bool, facts: Facts) -> None:  # one size is enough
     """Draw the images on their plane."""
     looks = {0: ("left in the pool", plots.GREY, 9, 0.35), 1: ("labelled", plots.BLUE, 26, 0.8),
              2: ("picked", plots.ORANGE, 46, 1.0)}  # fmt: skip
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "plane.png")
-        with plots.canvas(path, plots.WIDTH, 3.6) as figure:
-            axes = figure.add_subplot()
-            for kind, (name, colour, size, alpha) in looks.items():
-                chosen = facts.places[facts.kinds == kind]
-                if len(chosen):
-                    axes.scatter(chosen[:, 0], chosen[:, 1], s=size, c=colour, alpha=alpha, linewidths=0, label=name)
-            picked = facts.places[facts.kinds == 2]
-            for number, (x, y) in enumerate(picked[:MOST]):
-                axes.annotate(str(number + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.3)
-        return inline(path)
+    with plots.canvas(file, plots.WIDTH, 3.6) as figure:
+        axes = figure.add_subplot()
+        for kind, (name, colour, size, alpha) in looks.items():
+            chosen = facts.places[facts.kinds == kind]
+            if len(chosen):
+                axes.scatter(chosen[:, 0], chosen[:, 1], s=size, c=colour, alpha=alpha, linewidths=0, label=name)
+        picked = facts.places[facts.kinds == 2]
+        for number, (x, y) in enumerate(picked[:MOST]):
+            axes.annotate(str(number + 1), (x, y), (4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.3)
