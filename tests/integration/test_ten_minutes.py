@@ -89,6 +89,6 @@ def test_the_page_is_repeated_at_toy_size(mydata: Path) -> None:
         for line in (one for one in printed if not one.startswith(BEYOND_TOYS)):
             assert shape(line) in shapes, f"{' '.join(arguments[:2])} does not print: {line}"
         if arguments[0] == "train" and number == 1:  # the page stops it with Ctrl-C
-            stop(Path("runs/des4-1"))
-    assert Path("runs/des4-1/report.html").is_file()
+            stop(Path("runs/des4_committee-1"))
+    assert Path("runs/des4_committee-1/report.html").is_file()
     assert (mydata / "predictions" / "masks" / "a.png").is_file()
