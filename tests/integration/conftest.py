@@ -26,6 +26,12 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, Any]:
+    """`tiny` for fixtures of a wider scope, which leave it as it is."""
+    return copy.deepcopy(TINY)
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """Settings of a run that takes a second."""

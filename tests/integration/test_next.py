@@ -18,10 +18,8 @@ from des4.types import RunError
 
 
 @pytest.fixture(scope="module")
-def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a folder of six images, of which four have masks."""
-    from conftest import TINY
-
+def on_files(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, Any]) -> Path:
+    """A run on a folder of eight images, of which four have masks."""
     root = tmp_path_factory.mktemp("next")
     rng = np.random.default_rng(0)
     for number in range(8):
@@ -32,7 +30,11 @@ def on_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256 if side == "images" else 3, shape, dtype=np.uint8)).save(path)
     (root / "data" / "classes.txt").write_text("sky\nland\nsea\n")
-    settings: dict[str, Any] = {**TINY, "data": str(root / "data"), "train": {**TINY["train"], "steps": 1}}
+    settings: dict[str, Any] = {
+        **tiny_settings,
+        "data": str(root / "data"),
+        "train": {**tiny_settings["train"], "steps": 1},
+    }
     return des4.train(settings, out=root / "run").dir
 
 
