@@ -15,6 +15,6 @@ def test_names_that_moved_are_still_found(name: str) -> None:
 
 
 def test_others_are_not() -> None:
-    with pytest.raises(AttributeError, match="'des4.data' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match=r"'des4\.data' has no attribute 'nothing'"):
         data.nothing  # noqa: B018  # reading it is the test
     assert "open_files" not in importlib.import_module("des4.data").__all__
