@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import posixpath
 import shutil
 import stat
 import struct
@@ -143,7 +144,7 @@ def test_an_archive_comes_out_exactly_or_not_at_all(files: dict[str, bytes], kin
         except DataError:
             pass
         else:
-            clean = {Path(name).as_posix(): content for name, content in files.items()}
+            clean = {posixpath.normpath(name): content for name, content in files.items()}  # a/../b is b
             assert found(Path(folder, "out")) == clean
         assert {p.name for p in Path(folder).iterdir()} <= {"archive", "out"}
 
