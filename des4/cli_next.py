@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.text import Text
 
-from des4.cli_predict import RunArgument, bar, show_warnings
+from des4.cli_predict import RunArgument, bar, show_notes, show_warnings
 
 
 def next_(
@@ -72,10 +71,7 @@ def next_(
             expect=expect,
             progress=progress,
         )
-    for note in chosen.notes:
-        console.print(Text(note, style="yellow"))
-    for reason in chosen.skipped.values():
-        console.print(Text(f"skipped: {reason}", style="red"))
+    show_notes(console, chosen.notes, chosen.skipped.values())
     print(f"{len(chosen.names)} images to label, best first:")
     for number, name in enumerate(chosen.names, 1):
         print(f"  {number:3d}  {name}")

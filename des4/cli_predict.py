@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -84,13 +84,18 @@ def predict(
             expect=expect,
             progress=progress,
         )
-    for note in summary.notes:
-        console.print(Text(note, style="yellow"))
-    for reason in summary.skipped.values():
-        console.print(Text(f"skipped: {reason}", style="red"))
+    show_notes(console, summary.notes, summary.skipped.values())
     print(f"{summary.done} images, written to {summary.out}")
     if summary.skipped:
         raise typer.Exit(1)
+
+
+def show_notes(console: Console, notes: Iterable[str], skipped: Iterable[str]) -> None:
+    """Print what is to be known of the images, and why some were left out."""
+    for note in notes:
+        console.print(Text(note, style="yellow"))
+    for reason in skipped:
+        console.print(Text(f"skipped: {reason}", style="red"))
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import des4
 from des4 import api
 from des4.acquisition.folder import Batch, write_batch
 from des4.acquisition.pool import DatasetPool, FilePool, JoinedPool, Pool
@@ -25,7 +24,7 @@ from des4.predict.files import free_folder
 from des4.predict.sources import find_images
 from des4.runlog import read_json, write_json
 from des4.types import DataError, Dataset, RunError
-from des4.weights import run_of, weights_hash
+from des4.weights import run_of
 
 SUMMARY, LEDGER = "next.json", "scores.part"
 MOST_LABELLED = 2000
@@ -100,12 +99,7 @@ def choose_next(
     known = DatasetPool(dataset, labelled) if dataset else None
     place = Path(out) if out else free_folder((folder or source).resolve().stem, resume, Path("next"))
     about = {
-        "des4": des4.__version__,
-        "weights": str(predictor.path),
-        "sha256": weights_hash(predictor.path),
-        "classes": list(predictor.classes),
-        "eval": predictor.eval.model_dump(mode="json"),
-        "tile": predictor.tile,
+        **predictor.about(),
         "settings": asdict(settings),
         "pool": {"images": len(candidates.names), "hash": content_hash(candidates.names)},
         "labelled": {"images": len(labelled), "hash": content_hash(labelled)},

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import des4
 from des4.images.georeference import read_georeference
 from des4.images.video import is_video, read_frames
 from des4.images.windows import Decoded, Windows, open_windows, show
@@ -37,7 +36,6 @@ from des4.predict.sources import Job, find_images
 from des4.report.pictures import overlay
 from des4.runlog import read_json, write_json
 from des4.types import Bands, DataError, RunError, UserError
-from des4.weights import weights_hash
 
 TABLE, SUMMARY = "predictions.csv", "predictions.json"
 FOLDERS = ("masks", "overlays", "entropy", "probs")
@@ -400,12 +398,7 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> set[str]:
 def _settings(predictor: Predictor, outputs: Outputs) -> dict[str, Any]:
     """Return what decides how results look, in plain values."""
     return {
-        "des4": des4.__version__,
-        "weights": str(predictor.path),
-        "sha256": weights_hash(predictor.path),
-        "classes": list(predictor.classes),
-        "eval": predictor.eval.model_dump(mode="json"),
-        "tile": predictor.tile,
+        **predictor.about(),
         "outputs": asdict(outputs),
     }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+import des4
 from des4.config import Overrides, differences, load_config
 from des4.engine import choose_device, segment_batch
 from des4.engine.inference import scaled_size
@@ -25,7 +26,7 @@ from des4.ops.pixels import unit
 from des4.predict.pieces import Piece, label_type
 from des4.predict.prediction import Prediction
 from des4.types import Bands, ConfigError, DataError, RunError
-from des4.weights import load_weights, weights_file
+from des4.weights import load_weights, weights_file, weights_hash
 
 SMALLEST_WINDOW = 65
 """Pixels; a window below it shows too little to segment it."""
@@ -60,6 +61,17 @@ class Predictor:
         self.classes, self.palette, self.eval = self.info.classes, self.info.palette, self.info.eval
         self.tile = TILE
         self.batch = 8 if self.device.type == "cuda" else 1
+
+    def about(self) -> dict[str, Any]:
+        """Return what decides what is predicted, in plain values: the weights, by hash too, and how images are cut."""
+        return {
+            "des4": des4.__version__,
+            "weights": str(self.path),
+            "sha256": weights_hash(self.path),
+            "classes": list(self.classes),
+            "eval": self.eval.model_dump(mode="json"),
+            "tile": self.tile,
+        }
 
     def configure(self, overrides: Overrides) -> None:
         """Change how images are segmented, by settings such as `["eval.mirror=true"]`. Raises ConfigError."""
