@@ -44,6 +44,15 @@ class Finished:
         value = self.results[name]
         return math.nan if value is None else float(value)
 
+    @property
+    def masks(self) -> int:
+        """Labelled images that it learnt from."""
+        return int(self.results["data"]["labelled"])
+
+    def mean_iou(self, classes: Iterable[str]) -> float:
+        """Mean IoU over those of the classes that have one, nan if none has."""
+        return _mean(math.nan if (value := self.results["iou"].get(name)) is None else value for name in classes)
+
 
 @dataclass(frozen=True)
 class CampaignReport:
@@ -134,8 +143,8 @@ class CampaignReport:
 
     def plot(self, path: Path) -> None:
         """Draw each method's differences to the reference, a dot a pair, as PNG; without a reference, its scores."""
-        others = [m for m in self.methods if m != self.reference]
-        if self.reference is not None and others:
+        others = [m for m in self.methods if m != self.reference and self.differences(m, "miou").values]
+        if others and self.reference is not None:
             groups = {m: {label: self.differences(m, n).values for n, label in SCORES.items()} for m in others}
             paired(groups, self.reference, path)
             return
@@ -146,18 +155,21 @@ class CampaignReport:
         }
         group_bars(groups, path)
 
-    @property
-    def curve(self) -> dict[str, dict[int, Score]]:
-        """Method → number of masks → mIoU, over all lists of that size and seeds."""
+    def curve(self, name: str) -> dict[str, dict[int, Score]]:
+        """Method → number of masks → a figure of `SCORES`, over all lists of that size and seeds.
+
+        The tail is that of the longest list for all of them: lists of few masks may call other classes rare.
+        """
+        longest = max(self.runs, key=lambda run: run.masks)
         found: dict[str, dict[int, list[float]]] = {}
         for run in self.runs:
-            masks = run.results["data"]["labelled"]
-            found.setdefault(run.method, {}).setdefault(masks, []).append(run.score("miou"))
+            score = run.mean_iou(longest.results["tail_classes"]) if name == "tail_miou" else run.score(name)
+            found.setdefault(run.method, {}).setdefault(run.masks, []).append(score)
         return {m: {n: Score(tuple(v)) for n, v in sorted(sizes.items())} for m, sizes in found.items()}
 
     def verdict(self, method: str) -> list[str]:
         """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
-        points = [(n, score.mean) for n, score in self.curve[method].items() if not math.isnan(score.mean)]
+        points = [(n, score.mean) for n, score in self.curve("miou")[method].items() if not math.isnan(score.mean)]
         if len(points) < 2:
             return []
         (few, low), (most, top) = points[0], points[-1]
@@ -184,17 +196,23 @@ class CampaignReport:
         A curve needs lists of several sizes. Raises RunError.
         """
         write_atomically(folder / "campaign.md", self.markdown())
-        kept = ("miou", "tail_miou", "iou", "steps", "evaluated", "seconds", "data")
+        kept = ("miou", "tail_miou", "iou", "tail_classes", "steps", "evaluated", "seconds", "data")
         runs = [
             {"method": r.method, "lists": r.lists, "seed": r.seed, **{k: r.results.get(k) for k in kept}}
             for r in self.runs
         ]
         write_json(folder / "campaign.json", {"reference": self.reference, "full": self.full, "runs": runs})
         self.plot(folder / "campaign.png")
-        sizes = {n for points in self.curve.values() for n in points}
-        if len(sizes) > 1:
-            curve = {m: {n: score.values for n, score in points.items()} for m, points in self.curve.items()}
-            learning_curve(curve, folder / "curve.png")
+        if len({run.masks for run in self.runs}) > 1:
+            self.plot_curve(folder / "curve.png")
+
+    def plot_curve(self, path: Path) -> None:
+        """Draw mIoU and tail mIoU over the number of masks, as PNG."""
+        panels = {
+            label: {m: {n: score.values for n, score in points.items()} for m, points in self.curve(name).items()}
+            for name, label in SCORES.items()
+        }
+        learning_curve(panels, path)
 
     def __rich__(self) -> RenderableType:
         tables: list[RenderableType] = [as_table(rows) for rows in self.tables()]

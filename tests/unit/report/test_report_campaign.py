@@ -13,7 +13,10 @@ from des4.report.campaign import CampaignReport, Finished
 
 
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
-    results = {"miou": miou, "tail_miou": tail, "iou": {"sky": miou}, "steps": 9, "data": {"labelled": masks}}
+    results = {
+        "miou": miou, "tail_miou": tail, "iou": {"sky": miou, "pole": tail}, "steps": 9,
+        "tail_classes": ["pole"] if masks > 6 else ["sky"], "data": {"labelled": masks},
+    }  # fmt: skip
     return Finished(method, lists, seed, results)
 
 
@@ -78,7 +81,10 @@ def test_an_undefined_score_is_left_out() -> None:
 
 
 def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
-    assert {n: score.mean for n, score in report.curve["plain"].items()} == pytest.approx({6: 0.41, 12: 0.30, 100: 0.5})
+    means = {n: score.mean for n, score in report.curve("miou")["plain"].items()}
+    assert means == pytest.approx({6: 0.41, 12: 0.30, 100: 0.5})
+    tails = {n: score.mean for n, score in report.curve("tail_miou")["ours"].items()}
+    assert tails == pytest.approx({6: 0.13, 12: 0.1})  # the tail of the longest list, for short ones too
     few, more = report.verdict("plain")
     assert "All 100 masks give 9.0 points of mIoU more than 6." in few and "there is room" in few
     assert "More masks would still help." in more
