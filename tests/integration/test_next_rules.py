@@ -50,6 +50,7 @@ def command(tiny: dict[str, Any], tmp_path: Path) -> list[str]:
 def test_a_game_goes_on_where_it_was_stopped_and_reports(
     script: ModuleType, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    monkeypatch.setattr("des4.api.write_report", lambda run: None)  # it takes longer than all the rest
     monkeypatch.setattr(sys, "argv", ["next_rules", *command, "--rounds", "1"])
     script.main()
     kept = {path.name: path.read_bytes() for path in (tmp_path / "out" / "figures").iterdir()}
