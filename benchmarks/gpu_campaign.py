@@ -373,7 +373,7 @@ def _quit(control: str) -> None:
 
 @dataclass
 class Progress:
-    """What is known of the entries. state: number → waiting, running, done or failed. results: of those done."""
+    """What is known of the entries. state: number → running, stopped, done or failed. results: of those done."""
 
     plan: Plan
     state: dict[int, str] = field(default_factory=dict)
@@ -401,7 +401,7 @@ class Progress:
 
     def line(self) -> str:
         return (f"{self.count('done')} of {len(self.plan.entries)} trainings done, {self.count('running')} running, "
-                f"{self.count('failed')} failed")  # fmt: skip
+                f"{self.count('stopped')} stopped, {self.count('failed')} failed")  # fmt: skip
 
 
 def play(shared: Shared, workers: int, out: Path, log: Path, ends: float) -> Progress:
@@ -445,6 +445,7 @@ def _stop(processes: Sequence[Any], shared: Shared, progress: Progress, out: Pat
         if process.is_alive():
             process.kill()
     _listen(shared, progress, out)
+    progress.state = {number: "stopped" if one == "running" else one for number, one in progress.state.items()}
 
 
 def write(progress: Progress, out: Path, about: str) -> str:
