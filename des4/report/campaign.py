@@ -26,6 +26,8 @@ SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
 EVERY_LIST = "every list"
 FEWEST = 3
 """Pairs below which a spread says little."""
+MOST_COLUMNS = 4
+"""Methods that stand side by side on any terminal."""
 ROOM, STILL_RISING = 5.0, 1.0
 """Points of mIoU: what all masks must be worth for a list to be a benchmark, and what a last step says it goes on."""
 
@@ -219,11 +221,18 @@ class CampaignReport:
         return Lines(*tables, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
     def _by_list(self, name: str) -> Rows:
-        rows = [[f"{SCORES[name]} %", *self.methods]]
-        for lists in self.lists:
-            scores = [self.scores(method, lists, name) for method in self.methods]
-            rows.append([lists, *(str(score) if score.values else "–" for score in scores)])
-        return rows
+        """Return the scores, a row a list and a column a method; the other way round where there are more methods."""
+
+        def cell(method: str, lists: str) -> str:
+            score = self.scores(method, lists, name)
+            return str(score) if score.values else "–"
+
+        title = f"{SCORES[name]} %"
+        if len(self.methods) > max(len(self.lists), MOST_COLUMNS):
+            rows = [[method, *(cell(method, lists) for lists in self.lists)] for method in self.methods]
+            return [[title, *self.lists], *rows]
+        rows = [[lists, *(cell(method, lists) for method in self.methods)] for lists in self.lists]
+        return [[title, *self.methods], *rows]
 
     def _paired(self) -> Rows:
         """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed.

@@ -101,6 +101,13 @@ def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
     assert rows[-1] == ["ours", "every list", "1", "+4.00", "+0.00", "10.00", "40 %"]
 
 
+def test_many_methods_stand_below_each_other() -> None:
+    runs = [run(name, "a", 0, 0.4) for name in "vwxyz"]
+    scores = CampaignReport(runs).tables()[0]
+    assert scores[0] == ["mIoU %", "a"] and [row[0] for row in scores[1:]] == list("vwxyz")
+    assert CampaignReport(runs[:4]).tables()[0][0] == ["mIoU %", *"vwxy"]
+
+
 def test_without_scores_or_reference_there_is_still_a_report(tmp_path: Path) -> None:
     report = CampaignReport([run("plain", "a", 0, None), run("plain", "all", 0, 0.5, masks=9)])
     assert report.verdict("plain") == []
