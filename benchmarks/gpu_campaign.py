@@ -67,6 +67,10 @@ WHOLE = {
 FIRST = {"camvid": "6a", "clothing": "19a"}
 """A draw whose two lists are all training images together: `all.txt` is made of it."""
 KEPT = ("miou", "tail_miou", "iou", "tail_classes", "steps", "evaluated", "seconds", "data")
+MOST_FAILURES = 2
+"""Trainings in a row that may fail in a process."""
+ROOM = 8 << 30
+"""Bytes of a memory file system that hold data and runs while they last; with less, they go to the disk."""
 LOOK, TELL, PATIENCE = 0.5, 20.0, 15.0
 """Seconds between two looks at the workers, between two lines on how far they are, and that one may take to stop."""
 
@@ -299,36 +303,54 @@ class Shared:
 
 
 def work(shared: Shared, log: Path | None) -> None:
-    """Train one entry after the other. log: a file for what they print."""
+    """Train one entry after the other. log: a file for what they print.
+
+    A training that fails is tried once more with its images in the host's memory; after two that fail even so, this
+    process ends: a GPU that has met an error answers nothing any more, and the others shall have the rest of the list.
+    """
     prepare_process()
     torch.set_num_threads(1)
     residents: dict[tuple[str, str], Resident] = {}
-    while (number := shared.next()) is not None:
+    on_device, failures = True, 0
+    while failures < MOST_FAILURES and (number := shared.next()) is not None:
         entry = shared.plan.entries[number]
+        images = shared.images[entry.stage.data]
         shared.said.put({"number": number, "state": "running"})
-        started = time.perf_counter()
-        file = log.open("a") if log else io.StringIO()
-        try:
-            with file, contextlib.redirect_stdout(file):
-                results = train(entry, shared.images[entry.stage.data], residents)
-        except Interrupted:
-            return
-        except Exception as error:  # one training that fails must not cost the others
-            traceback.print_exc()
-            told = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
-        else:
-            told = {"state": "done", "seconds": time.perf_counter() - started, "results": results}
+        started, told = time.perf_counter(), None
+        while told is None:
+            try:
+                with log.open("a") if log else io.StringIO() as file, contextlib.redirect_stdout(file):
+                    results = train(entry, images, residents if on_device else None)
+            except Interrupted:
+                return
+            except Exception as error:  # one training that fails must not cost the others
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}"
+                if on_device:
+                    on_device = False
+                    shared.said.put({"number": number, "state": "running", "reason": f"{reason}; again from the host"})
+                else:
+                    told, failures = {"state": "failed", "reason": reason}, failures + 1
+            else:
+                told, failures = {"state": "done", "seconds": time.perf_counter() - started, "results": results}, 0
         shared.said.put({"number": number, **told})
 
 
 def train(
-    entry: Entry, images: Mapping[str, tuple[Tensor, Tensor]], residents: dict[tuple[str, str], Resident]
+    entry: Entry, images: Mapping[str, tuple[Tensor, Tensor]], residents: dict[tuple[str, str], Resident] | None
 ) -> dict[str, Any]:
-    """Take a training to its end and score it; return what is kept of its results."""
+    """Take a training to its end and score it; return what is kept of its results.
+
+    residents: the data sets on the GPU so far, by name and device; None: images stay in the host's memory.
+    """
     training = build.training(entry.run.config, checked=False)
     key = entry.stage.data, str(training.device)
-    resident = residents.setdefault(key, Resident(images, training.device)).of(training.dataset)
-    training.loader.dataset = training.evaluator.dataset = resident  # type: ignore[assignment]
+    if residents is None:
+        resident = Resident(images, torch.device("cpu"))
+    else:
+        resident = residents.setdefault(key, Resident(images, training.device))
+    data = resident.of(training.dataset)
+    training.loader.dataset = training.evaluator.dataset = data  # type: ignore[assignment]
     run = RunFolder.create(entry.run.folder, overwrite=True)
     run.write_config(dump(entry.run.config))
     results = training.trainer(run).fit()
@@ -386,7 +408,7 @@ class Progress:
         number = told["number"]
         entry = self.plan.entries[number]
         self.state[number] = told["state"]
-        if told["state"] == "failed":
+        if "reason" in told:
             self.reasons[number] = told["reason"]
             print(f"{entry.name}: {told['reason']}", flush=True)
         if told["state"] == "done":
@@ -469,6 +491,13 @@ def write(progress: Progress, out: Path, about: str) -> str:
         for number, entry in enumerate(progress.plan.entries)
         if (state := progress.state.get(number, "waiting")) != "done"
     ]
+    notes = [
+        f"- {progress.plan.entries[number].name}: {reason}"
+        for number, reason in sorted(progress.reasons.items())
+        if progress.state[number] == "done"
+    ]
+    if notes:
+        blocks.append("## Notes\n\n" + "\n".join(notes))
     if missing:
         blocks.append("## Not reached\n\n" + "\n".join(missing))
     text = "\n\n".join(blocks) + "\n"
@@ -502,7 +531,9 @@ def run(args: argparse.Namespace) -> None:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else asking whether there is a GPU forbids to fork
     ends = time.time() + 60 * args.minutes - PATIENCE
     args.out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="campaign-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
+    memory = Path("/dev/shm")  # noqa: S108  # a new folder in it, of this process alone
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+    place = Path(tempfile.mkdtemp(prefix="campaign-", dir=memory if has_room else None))
     torch.set_num_threads(1)  # a process that has started threads cannot be forked
     try:
         with tarfile.open(args.data) as tar:

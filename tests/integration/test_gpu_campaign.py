@@ -77,14 +77,19 @@ def test_what_fails_and_what_is_not_reached_is_named(
     script.main()
     assert "- camvid · supervised · 6a · seed 0: not begun" in (out / "report.md").read_text()
 
-    def fail(*_: object) -> None:
+    tried = []
+
+    def fail(entry: object, images: object, residents: object) -> None:
+        tried.append(residents is not None)
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(script, "train", fail)
-    monkeypatch.setattr(sys, "argv", ["gpu_campaign", *command, "--stages", "few"])
+    monkeypatch.setattr(sys, "argv", ["gpu_campaign", *command, "--seeds", "0", "1", "--stages", "few"])
     script.main()
     told = (out / "report.md").read_text()
+    assert tried == [True, False, False]  # once more from the host; and after two failures no more
     assert "2 failed" in told and "- camvid · des4 · 6a · seed 0: RuntimeError: no such kernel" in told
+    assert "- camvid · supervised · 6a · seed 1: not begun" in told
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "gpu").glob("*.yaml")), ids=lambda path: path.stem)
