@@ -9,9 +9,9 @@ python benchmarks/gpu_campaign.py run DATA.tar [KEY=VALUE …] --out FOLDER [--m
 network. It unpacks, decodes every image once, and forks workers that share them; each worker keeps copies on the GPU,
 crops them there, and takes one training after the other from a common list, the most valuable first: few masks at half
 resolution, seed by seed, learning curves, and both at full resolution. A training ends with its scores; there are no
-reports of single runs. When the minutes are over, what is still running is stopped. Then tables and curves of all that
-is done are written, and what was not reached is named. `check` is for the GPU itself: crops made on it, bf16,
-compilation, NCCL, and DeS4's step against its floor (docs/performance.md).
+reports of single runs. None begins that is known to take longer than is left; when the minutes are over, what is still
+running is stopped. Then tables and curves of all that is done are written, and what was not reached is named.
+`benchmarks/gpu_checks.py` looks at the GPU itself.
 """
 
 from __future__ import annotations
@@ -165,6 +165,11 @@ class Entry:
     run: Planned
 
     @property
+    def kind(self) -> tuple[str, str]:
+        """What takes as long: trainings of one method in a stage."""
+        return self.stage.name, self.run.method
+
+    @property
     def name(self) -> str:
         return f"{self.stage.name} · {self.run.name}"
 
@@ -203,6 +208,8 @@ def planned(groups: Sequence[Sequence[Stage]], place: Path, args: argparse.Names
                 by_seed.setdefault(seed, []).append([Entry(stage, run) for run in runs if run.seed == seed])
         for parts in by_seed.values():  # of one seed the campaigns take turns
             found.entries += [part[n] for n in range(max(map(len, parts))) for part in parts if n < len(part)]
+    if not found.entries:
+        raise ConfigError("nothing to train: no campaign of --stages has the packed data and --lists")
     return found
 
 
@@ -279,27 +286,36 @@ def decoded(place: Path, name: str, threads: int) -> dict[str, tuple[Tensor, Ten
 # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
 class Shared:
-    """What workers have in common. turn: number of the next entry. said: what they say of entries, to whoever listens.
+    """What workers have in common: the list of trainings, the images, and how long trainings take.
 
-    images: by the name of the data. ends: when no training begins any more, by `time.time`.
+    images: by the name of the data. ends: when all have to be done, by `time.time`. said: a queue of what workers say.
     """
 
-    plan: Plan
-    images: dict[str, dict[str, tuple[Tensor, Tensor]]]
-    ends: float
-    turn: Any
-    said: Any
+    def __init__(
+        self, plan: Plan, images: dict[str, dict[str, tuple[Tensor, Tensor]]], ends: float, workers: int
+    ) -> None:
+        context = multiprocessing.get_context("fork")
+        self.plan, self.images, self.ends = plan, images, ends
+        self.said: Any = context.Queue() if workers else queue.SimpleQueue()
+        self._taken = context.Array("b", len(plan.entries))
+        kinds = list(dict.fromkeys(entry.kind for entry in plan.entries))
+        self._kinds = {kind: number for number, kind in enumerate(kinds)}
+        self._seconds = context.Array("d", len(kinds))  # of the last training of a kind; 0 = none was done yet
 
     def next(self) -> int | None:
-        """Take an entry, None if there is none left or no time for one."""
-        with self.turn.get_lock():
-            number = int(self.turn.value)
-            if number >= len(self.plan.entries) or time.time() >= self.ends:
-                return None
-            self.turn.value = number + 1
-        return number
+        """Take the first entry that can be done in time, as far as is known; None if there is none."""
+        left = self.ends - time.time()
+        with self._taken.get_lock():
+            for number, entry in enumerate(self.plan.entries):
+                if not self._taken[number] and max(self._seconds[self._kinds[entry.kind]], 0.001) < left:
+                    self._taken[number] = 1
+                    return number
+        return None
+
+    def took(self, entry: Entry, seconds: float) -> None:
+        """Remember how long a training took, for those of its kind."""
+        self._seconds[self._kinds[entry.kind]] = seconds
 
 
 def work(shared: Shared, log: Path | None) -> None:
@@ -332,7 +348,9 @@ def work(shared: Shared, log: Path | None) -> None:
                 else:
                     told, failures = {"state": "failed", "reason": reason}, failures + 1
             else:
-                told, failures = {"state": "done", "seconds": time.perf_counter() - started, "results": results}, 0
+                seconds = time.perf_counter() - started
+                shared.took(entry, seconds)
+                told, failures = {"state": "done", "seconds": seconds, "results": results}, 0
         shared.said.put({"number": number, **told})
 
 
@@ -481,8 +499,7 @@ def write(progress: Progress, out: Path, about: str) -> str:
     for stage, campaign in progress.plan.campaigns.items():
         if stage not in done:
             continue
-        number = sum(entry.stage.name == stage for entry in progress.plan.entries)
-        found = CampaignReport(done[stage], campaign.reference, campaign.full, planned=number)
+        found = CampaignReport(done[stage], campaign.reference, campaign.full)
         blocks.append(f"## {stage}\n\n{found.markdown()}")
         if len({run.masks for run in found.runs}) > 1 and "curve" in stage:
             found.plot_curve(out / f"{stage}.png")
@@ -542,8 +559,7 @@ def run(args: argparse.Namespace) -> None:
             planned(stages(args.stages), place, args),
             {name: decoded(place, name, os.cpu_count() or 1) for name in WHOLE if (place / name).is_dir()},
             ends,
-            multiprocessing.get_context("fork").Value("i", 0),
-            multiprocessing.get_context("fork").Queue() if args.workers else queue.SimpleQueue(),
+            args.workers,
         )
         print(f"{len(shared.plan.entries)} trainings, {args.workers} at a time", flush=True)
         log = place / "log"

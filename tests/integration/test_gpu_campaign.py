@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -90,6 +91,21 @@ def test_what_fails_and_what_is_not_reached_is_named(
     assert tried == [True, False, False]  # once more from the host; and after two failures no more
     assert "2 failed" in told and "- camvid · des4 · 6a · seed 0: RuntimeError: no such kernel" in told
     assert "- camvid · supervised · 6a · seed 1: not begun" in told
+
+
+def test_no_training_begins_that_takes_longer_than_is_left(
+    script: ModuleType, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "camvid").mkdir()
+    options = ["--out", str(tmp_path), "--lists", "6a", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", ["gpu_campaign", "run", str(packed), *options])
+    plan = script.planned(script.stages(["few"]), tmp_path, script.arguments())
+    assert [entry.run.method for entry in plan.entries] == ["supervised", "des4"] * 2
+    shared = script.Shared(plan, {}, time.time() + 60, workers=0)
+    assert [shared.next(), shared.next()] == [0, 1]  # how long they take is not known
+    shared.took(plan.entries[0], 59.0)
+    shared.took(plan.entries[1], 61.0)
+    assert [shared.next(), shared.next()] == [2, None]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "gpu").glob("*.yaml")), ids=lambda path: path.stem)
