@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe
+from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe, cli_serve
 
 if TYPE_CHECKING:
     from des4.report.paper import PaperReport
@@ -185,6 +185,7 @@ def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
 
 
 app.command()(cli_predict.predict)
+app.command()(cli_serve.serve)
 app.command("next")(cli_next.next_)
 app.command()(cli_export.export)
 app.command()(cli_export.benchmark)

@@ -247,7 +247,12 @@ def _write_summary(out: Path, settings: Mapping[str, Any], summary: Summary) -> 
 
 
 def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
+    return {"file": row["file"], "mask": row["mask"], **figures_of_row(row)}
+
+
+def figures_of_row(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a row of the table says of an image, as values."""
     figures = {name: float(row[name]) for name in ("confidence", "entropy")}
     shares = {name.removeprefix("share/"): float(value) for name, value in row.items() if name.startswith("share/")}
     size = {name: int(row[name]) for name in ("height", "width")}
-    return {"file": row["file"], "mask": row["mask"], **size, **figures, "shares": shares}
+    return {**size, **figures, "shares": shares}

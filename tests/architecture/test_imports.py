@@ -54,6 +54,8 @@ TABLE: dict[str, set[str]] = {
     "export": {"build"},
     "probe": {"build"},
     "cli_predict": {"predict"},
+    "serve": {"predict"},
+    "cli_serve": {"cli_predict", "serve"},
     "cli_probe": {"probe"},
     "cli_next": {"acquisition", "cli_predict"},
     "cli_export": {"api", "cli_predict", "export"},
@@ -69,6 +71,7 @@ TABLE: dict[str, set[str]] = {
         "cli_predict",
         "cli_probe",
         "cli_export",
+        "cli_serve",
     },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
