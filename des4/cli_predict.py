@@ -15,8 +15,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.text import Text
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, finished or not; or a weights file or checkpoint of one.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, finished or not; a weights file or checkpoint of one; or hf://OWNER/NAME on the hub.",
+    ),
 ]
+
+
+def name_of(run: Path) -> str:
+    """Return what the results of a run, of a lone weights file, or of a repository on the hub are called."""
+    from des4 import hub
+
+    if hub.is_address(run):
+        return hub.address_of(run).name
+    return run.resolve().name if run.is_dir() else run.stem
 
 
 def show_warnings() -> Console:
@@ -79,8 +92,7 @@ def predict(
     predictor.configure(settings)
     predictor.tile = tile or predictor.tile
     predictor.batch = batch or max(map(usual_batch, several or [predictor.device]))
-    name = run.resolve().name if run.is_dir() else run.stem
-    place = out or free_folder(name, continued=resume or overwrite)
+    place = out or free_folder(name_of(run), continued=resume or overwrite)
     with _saying_how_to_go_on(console, place), bar("predicting") as (expect, progress):
         summary = predict_files(
             predictor,

@@ -105,7 +105,7 @@ class _Service:
         """Return which picture is asked for. Raises HTTPException."""
         if unknown := [key for key in request.query_params if key != "output"]:
             raise HTTPException(400, f"{unknown[0]}: is no parameter; there is output={'|'.join(MEDIA)}")
-        asked = request.query_params.get("output")
+        asked: str | None = request.query_params.get("output")
         if asked is not None and asked not in MEDIA:
             raise HTTPException(400, f"output={asked}: there are {', '.join(MEDIA)}")
         if request.headers.get("content-type", "").startswith("multipart/"):
