@@ -129,7 +129,8 @@ def resume(
 
 
 def load(run_or_weights: str | Path, device: str = "auto") -> Predictor:
-    """Load a trained network: a weights file, or the newest weights of a run, which need not have finished.
+    """Load a trained network: the newest weights of a run, which need not have finished, a weights file, or
+    `hf://OWNER/NAME` on the Hugging Face hub.
 
     device: `auto`, `cpu`, `cuda`, or `cuda:1`, the second GPU. Raises WeightsError, RunError or ConfigError.
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from des4.cli_predict import RunArgument, name_of, show_warnings
+from des4.cli_predict import RunArgument, show_warnings
 
 
 def serve(
@@ -31,6 +31,7 @@ def serve(
 
     Whoever reaches the address may use it: there are no passwords and no encryption.
     """
+    from des4 import hub
     from des4.engine.process import prepare_process
     from des4.predict import Predictor
     from des4.types import ConfigError, RunError
@@ -56,7 +57,8 @@ def serve(
         raise RunError(f"{host}:{port}: cannot be listened on ({reason}); "
                        "give another with --port or --host") from None  # fmt: skip
     shown = f"[{host}]" if ":" in host else host
-    print(f"serving {name_of(run)} at http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+    source = hub.address_of(run) if hub.is_address(run) else run
+    print(f"serving {source} at http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
     app = make_app(predictor, Limits(max_megabytes, max_megapixels, max_requests))
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=30)
     with listening, suppress(KeyboardInterrupt):

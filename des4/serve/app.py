@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -64,6 +66,7 @@ class _Service:
         self._predictor, self._limits = predictor, limits
         self._inside = 0
         self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "segment", torch.set_flush_denormal, (True,))  # as a process is prepared
         self._page = PAGE.read_text(encoding="utf-8")
 
     async def page(self, request: Request) -> Response:
@@ -94,7 +97,8 @@ class _Service:
                 async with self._turn:
                     if await request.is_disconnected():
                         return Response(status_code=499)  # nobody sees it
-                    figures = await asyncio.to_thread(self._segment, folder, asked)
+                    loop = asyncio.get_running_loop()
+                    figures = await loop.run_in_executor(self._thread, self._segment, folder, asked)
                 if _wants_json(request):
                     picture = {asked: base64.b64encode(_picture(folder, asked)).decode()} if asked else {}
                     return JSONResponse({**figures, **picture})

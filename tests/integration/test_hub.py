@@ -160,12 +160,14 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_verb_and_a_training_take_an_address(
-    fake: FakeHub, run: Des4, trained: Path, tiny: dict[str, Any]
+    fake: FakeHub, run: Des4, trained: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.add("me/roads", model__safetensors=weights_of(trained))
     assert run("export", "hf://me/roads", "--format", "safetensors").stdout == "roads-export/safetensors\n"
     scored = run("eval", "hf://me/roads", "data=scenes", "data.size=48", "data.val=2")
     assert scored.exit_code == 0 and "mIoU" in scored.stdout
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    assert run("serve", "hf://me/roads", "--port", "0").stdout.startswith("serving hf://me/roads at http://127")
     config = load_config(tiny, ["start_from=hf://me/roads@main"])
     assert config.model_dump(mode="json")["train"]["start_from"] == "hf://me/roads@main"
     assert config.train.start_from is not None
