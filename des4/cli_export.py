@@ -75,7 +75,7 @@ def push(
     address, private, files = publish(
         weights_file(run), target, public=public, licence=license, samples=samples, overwrite=overwrite
     )
-    print(f"pushed to {address}, which {'you alone' if private else 'everybody'} can read: {', '.join(files)}")
+    print(f"pushed to {address} ({'private' if private else 'public'}): {', '.join(files)}")
     print(f"next    des4 predict {address} IMAGES")
 
 

@@ -106,7 +106,7 @@ def push(folder: Path, target: str | Path, message: str, *, private: bool, overw
         held = sorted({file.rfilename for file in info.siblings or ()} - {".gitattributes"})
         if held and not overwrite:
             raise RunError(f"{address} holds {', '.join(held[:4])}{' …' if len(held) > 4 else ''}; push over it with "
-                           "--overwrite, which its history survives, or choose another name")  # fmt: skip
+                           "--overwrite (its history keeps them), or choose another name")  # fmt: skip
         api.upload_folder(repo_id=address.repo, folder_path=folder, commit_message=message)
     return address, bool(info.private)
 

@@ -181,7 +181,7 @@ def test_a_push_holds_the_network_and_nothing_else_of_the_run(fake: FakeHub, run
     done = run("push", trained, "hf://me/roads", "--license", "apache-2.0")
     assert done.exit_code == 0, done.output
     assert done.stdout == (
-        "pushed to hf://me/roads, which you alone can read: README.md, classes.txt, config.json, model.safetensors\n"
+        "pushed to hf://me/roads (private): README.md, classes.txt, config.json, model.safetensors\n"
         "next    des4 predict hf://me/roads IMAGES\n"
     )
     assert fake.repos["me/roads"]["private"] is True
@@ -224,7 +224,7 @@ def test_paths_of_the_machine_stay_there(fake: FakeHub, run: Des4, trained: Path
 
 def test_public_samples_and_again(fake: FakeHub, run: Des4, trained: Path) -> None:
     done = run("push", trained, "hf://me/roads", "--public", "--samples")
-    assert "which everybody can read" in done.stdout and "samples.png" in done.stdout
+    assert "(public)" in done.stdout and "samples.png" in done.stdout
     assert fake.repos["me/roads"]["private"] is False
     files = fake.files("me/roads")
     assert files["samples.png"] == (trained / "plots" / "samples.png").read_bytes()
@@ -234,7 +234,7 @@ def test_public_samples_and_again(fake: FakeHub, run: Des4, trained: Path) -> No
     assert re.search(r"hf://me/roads holds README.md, classes.txt, .* …; push over it with --overwrite", again.stderr)
     assert len(fake.repos["me/roads"]["commits"]) == 2
     over = run("push", trained, "hf://me/roads", "--overwrite")
-    assert "which everybody can read" in over.stdout, "what is public stays so, and that is said"
+    assert "(public)" in over.stdout, "what is public stays so, and that is said"
     assert len(fake.repos["me/roads"]["commits"]) == 3
     lone = run("push", trained / "weights" / "last.safetensors", "hf://me/lone")
     assert lone.exit_code == 0
