@@ -50,11 +50,12 @@ def segment_in_processes(
     )
     ahead = 1 + -(-READ_AHEAD // predictor.batch)
     heard: queue.SimpleQueue[tuple[_Worker, str]] = queue.SimpleQueue()
-    cores = [device for device in devices if device.type == "cpu"]
+    used = devices[: -(-len(jobs) // predictor.batch)]
+    sharing = sum(device.type == "cpu" for device in used)
     workers: list[_Worker] = []
     try:
-        for device in devices[: -(-len(jobs) // predictor.batch)]:
-            threads = max(1, torch.get_num_threads() // len(cores)) if device.type == "cpu" else None
+        for device in used:
+            threads = max(1, torch.get_num_threads() // sharing) if device.type == "cpu" else None
             task = {
                 "weights": str(predictor.path), "device": str(device), "threads": threads,
                 "eval": predictor.eval.model_dump(mode="json"), "tile": predictor.tile, "batch": predictor.batch,

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from des4.engine import EvalConfig
-from des4.engine.process import prepare_process
+from des4.engine.process import is_out_of_memory, prepare_process
 from des4.predict.predictor import Predictor
 from des4.predict.segmenting import Segmenting
 from des4.predict.sources import Job
@@ -37,14 +37,19 @@ Say = Callable[[dict[str, Any]], None]
 
 def serve(requests: Iterator[str], say: Say) -> None:
     """Segment what is asked for, until there is no more."""
+    task = json.loads(next(requests))
     try:
-        _segment(json.loads(next(requests)), requests, say)
+        _segment(task, requests, say)
     except UserError as error:
         say({"error": str(error)})
     except OSError:  # whoever asked is gone
         raise
-    except Exception:
-        say({"bug": traceback.format_exc()})
+    except Exception as error:
+        if is_out_of_memory(error):
+            remedy = "free some, or leave this device out, and go on with --resume"
+            say({"error": f"{task['device']}: out of memory; {remedy}"})
+        else:
+            say({"bug": traceback.format_exc()})
 
 
 def _segment(task: dict[str, Any], requests: Iterator[str], say: Say) -> None:

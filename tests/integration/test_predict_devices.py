@@ -108,6 +108,16 @@ def test_a_process_that_fails_says_why(
     assert {"error": "no such run folder", "bug": "Traceback"}[kind] in said[-1][kind]
 
 
+def test_a_device_without_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(worker, "Predictor", full)
+    said: list[dict[str, Any]] = []
+    worker.serve(iter([json.dumps({"weights": "w", "device": "cuda:1", "threads": None})]), said.append)
+    assert said == [{"error": "cuda:1: out of memory; free some, or leave this device out, and go on with --resume"}]
+
+
 # ── the process that starts them ─────────────────────────────────────────────────────────────────────────────────────
 
 
