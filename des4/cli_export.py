@@ -69,12 +69,9 @@ def push(
     A new repository is private. To see first what goes there: des4 export RUN --format safetensors.
     """
     from des4.export import publish
-    from des4.weights import weights_file
 
     show_warnings()
-    address, private, files = publish(
-        weights_file(run), target, public=public, licence=license, samples=samples, overwrite=overwrite
-    )
+    address, private, files = publish(run, target, public=public, licence=license, samples=samples, overwrite=overwrite)
     print(f"pushed to {address} ({'private' if private else 'public'}): {', '.join(files)}")
     print(f"next    des4 predict {address} IMAGES")
 

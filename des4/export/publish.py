@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 from des4 import hub
 from des4.export.folder import write_folder
 from des4.hub import Address
-from des4.weights import load_weights
+from des4.weights import load_weights, weights_file
 
 
 def publish(
-    weights: Path,
+    run: str | Path,
     target: str | Path,
     *,
     public: bool = False,
@@ -22,10 +22,10 @@ def publish(
 ) -> tuple[Address, bool, list[str]]:
     """Push a network to a repository: weights, settings, class names and a card, as `write_folder` makes them.
 
-    public: of a repository that is not there yet. Returns its address, whether it is private, and the names of the
-    files. Raises as `write_folder` and `hub.push`, and WeightsError.
+    run: where `weights_file` finds weights. public: of a repository that is not there yet. Returns its address, whether
+    it is private, and the names of the files. Raises as `write_folder` and `hub.push`, and WeightsError.
     """
-    address = hub.address_of(target)
+    address, weights = hub.address_of(target), weights_file(run)
     segmenter, info = load_weights(weights)
     with TemporaryDirectory(prefix="des4-") as name:
         folder = Path(name)
