@@ -29,8 +29,10 @@ from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor
+from des4.report.compare import markdown_rows
 from des4.report.page import write_report
 from des4.report.pictures import grid
+from des4.report.plots import percent
 from des4.runlog import FollowedRun, RunFolder, unwritable
 from des4.types import CallbackError, ConfigError, DataError, Dataset
 from des4.watch import watching
@@ -49,6 +51,19 @@ class Run:
 
     dir: Path
     results: dict[str, Any]
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the folder, and IoU by class of each model."""
+        models, tail = self.results["models"], self.results["tail_classes"]
+        rows = [["IoU %", *models]]
+        for name in self.results["iou"]:
+            mark = " (tail)" if name in tail else ""
+            rows.append([name + mark, *(percent(scores["iou"][name], 2) for scores in models.values())])
+        for label, key in (("**mIoU**", "miou"), ("**tail mIoU**", "tail_miou")):
+            rows.append([label, *(percent(scores[key], 2) for scores in models.values())])
+        table = "\n".join(markdown_rows(rows)) if models else "It was not scored: its data has no validation list."
+        steps = f"{self.results['step']} of {self.results['steps']} steps"
+        return f"`{self.dir}`, {steps}; its page is `report.html`\n\n{table}\n"
 
 
 def train(
