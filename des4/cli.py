@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe
+from des4 import cli_completion, cli_data, cli_export, cli_next, cli_predict, cli_probe
 
 if TYPE_CHECKING:
     from des4.report.paper import PaperReport
@@ -52,10 +52,15 @@ class Verbs(TyperGroup):
             raise
 
 
-app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_data.app)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.", autocompletion=cli_completion.settings
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
 
 
@@ -88,9 +93,16 @@ def demo(
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG KEY=VALUE", help="A YAML file, and settings that override it."),
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="A YAML file, and settings that override it.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a stopped run where it stood.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Continue a stopped run where it stood.", autocompletion=cli_completion.run),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -133,7 +145,11 @@ def train(
 def doctor(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG KEY=VALUE", help="A training to try: as for des4 train."),
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="A training to try: as for des4 train.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
     seconds: Annotated[
@@ -198,6 +214,7 @@ def compare(
         typer.Argument(
             metavar="RUNS",
             help="Run folders; or a campaign file and settings of all its runs; or `paper` and folders of runs.",
+            autocompletion=cli_completion.runs_or_campaign,
         ),
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
@@ -251,7 +268,12 @@ def compare(
 @app.command()
 def curve(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="CONFIG KEY=VALUE", help="Data and settings: as for des4 train.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="Data and settings: as for des4 train.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
     masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labelled images; may be repeated.")] = None,

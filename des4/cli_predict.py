@@ -14,8 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from des4 import cli_completion
+
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, finished or not; or a weights file or checkpoint of one.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, finished or not; or a weights file or checkpoint of one.",
+        autocompletion=cli_completion.run,
+    ),
 ]
 
 
