@@ -21,6 +21,7 @@ from des4.data_tools.checks.inspection import Role
 from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
 from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
+from des4.engine.process import peak_memory
 from des4.engine.sharding import whole_weights
 from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
@@ -238,7 +239,7 @@ def _trainer(
     callbacks: the user's. decided: what was planned, for the log.
     """
     data = training.dataset
-    run.write_env(build.environment(training.device))
+    run.write_env({**build.environment(training.device), "parameters": _parameters(training)})
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
@@ -254,6 +255,13 @@ def _trainer(
         run.say(f"warning: {warning}")
     told = _callbacks(training, run, callbacks)
     return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou), told)
+
+
+def _parameters(training: build.Training) -> dict[str, int]:
+    """Count the parameters that are trained, and those of the network that predicts."""
+    headline = next(iter(training.method.predictors().values()))
+    trained = sum(each.numel() for each in training.method.parameters() if each.requires_grad)
+    return {"trained": trained, "predicting": sum(each.numel() for each in headline.parameters())}
 
 
 def _callbacks(training: build.Training, run: RunFolder, callbacks: Sequence[Callback]) -> Callbacks:
@@ -295,7 +303,8 @@ def _reported(training: build.Training, trainer: Trainer, results: dict[str, Any
 
 
 def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
-    """Draw the pictures and write the report."""
+    """Note what the run took, draw the pictures and write the report."""
+    run.write_env({**run.env(), "peak_memory": peak_memory(training.device)})
     try:
         _draw_samples(training, run, scores, worst=True)
         write_report(run)
