@@ -49,7 +49,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
     lists = shown_list(report)
     shares = _shares(report, lists)
     seeds = sorted({one.seed for one in report.runs})
-    counted = [(report.methods, "method"), (report.lists, "list"), (seeds, "seed")]
+    counted: list[tuple[Sequence[Any], str]] = [(report.methods, "method"), (report.lists, "list"), (seeds, "seed")]
     return render(
         "campaign.html",
         mark=MARK,
