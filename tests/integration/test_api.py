@@ -61,6 +61,8 @@ def test_a_run_folder_holds_what_was_promised(trained: Path) -> None:
     assert sum(results["pixel_share"].values()) == pytest.approx(1)
     env = json.loads((trained / "env.json").read_text())
     assert env["torch"] == torch.__version__.partition("+")[0]
+    assert 0 < env["parameters"]["predicting"] < env["parameters"]["trained"]  # the teacher's decoder learns too
+    assert env["peak_memory"]["device"] is None and env["peak_memory"]["process"] > 50_000_000
 
 
 def test_overrides_and_the_next_free_folder(tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
