@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_serializer, field_validator
 
 from des4.engine.distributed import own_gpu
 from des4.types import Config, ConfigError
@@ -39,9 +40,10 @@ class TrainConfig(Config):
     minutes: float | None = Field(None, gt=0, le=1_000_000)
     """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
-    """A run, or a weights file, as whose network those of this run begin: by encoder and decoder, and by classifier
-    where it is of the same kind and for the same classes ([more](evaluation.md#beginning-as-another-run)). Networks
-    that are to differ from the first one, as the peer of CPS, begin with its encoder alone."""
+    """A run, a weights file, or an address on [the hub](deployment.md#the-hub), as whose network those of this run
+    begin: by encoder and decoder, and by classifier where it is of the same kind and for the same classes
+    ([more](evaluation.md#beginning-as-another-run)). Networks that are to differ from the first one, as the peer of
+    CPS, begin with its encoder alone."""
     batch_size: int = Field(16, ge=1)
     """Labelled images of a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
     fit (`accumulate=auto`): one recipe for any number of GPUs of any size."""
@@ -89,6 +91,12 @@ class TrainConfig(Config):
     oracle: bool = False
     """Take the true labels of the unlabelled images in the place of pseudo-labels, where the dataset holds their masks.
     It shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
+
+    @field_serializer("start_from", when_used="json-unless-none")
+    @staticmethod
+    def _as_written(value: Path) -> str:
+        """An address on the hub is none any more once it is a path: `hf://a/b` has become `hf:/a/b`."""
+        return re.sub(r"^hf:/+", "hf://", str(value))
 
     @field_validator("log_to", mode="before")
     @classmethod

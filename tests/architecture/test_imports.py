@@ -37,7 +37,8 @@ TABLE: dict[str, set[str]] = {
     "loggers": set(),
     "watch": {"engine", "loggers", "types"},
     "report": {"runlog"},
-    "weights": {"engine", "models", "runlog", "types"},
+    "hub": {"types"},
+    "weights": {"engine", "hub", "models", "runlog", "types"},
     "config": COMPONENTS,
     "build": {"config", "data_tools", "report", "metrics", "runlog", "weights", *COMPONENTS},
     "continuation": {"build"},
@@ -55,6 +56,8 @@ TABLE: dict[str, set[str]] = {
     "probe": {"build"},
     "cli_completion": set(),
     "cli_predict": {"cli_completion", "predict"},
+    "serve": {"predict"},
+    "cli_serve": {"cli_predict", "serve"},
     "cli_probe": {"cli_completion", "probe"},
     "cli_next": {"acquisition", "cli_predict"},
     "cli_export": {"api", "cli_predict", "export"},
@@ -71,6 +74,7 @@ TABLE: dict[str, set[str]] = {
         "cli_predict",
         "cli_probe",
         "cli_export",
+        "cli_serve",
     },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
