@@ -52,6 +52,7 @@ from des4.datasets.files import FilesConfig
 from des4.engine import Interrupted
 from des4.engine.process import prepare_process
 from des4.report.campaign import CampaignReport, Finished
+from des4.report.plots import learning_curve
 from des4.runlog import RunFolder, write_atomically
 from des4.types import ConfigError, Dataset, UserError
 
@@ -501,8 +502,8 @@ def write(progress: Progress, out: Path, about: str) -> str:
             continue
         found = CampaignReport(done[stage], campaign.reference, campaign.full)
         blocks.append(f"## {stage}\n\n{found.markdown()}")
-        if len({run.masks for run in found.runs}) > 1 and "curve" in stage:
-            found.plot_curve(out / f"{stage}.png")
+        if "curve" in stage and (drawn := found.curve_values()):
+            learning_curve(drawn, out / f"{stage}.png")
     missing = [
         f"- {entry.name}: {progress.reasons.get(number, 'not begun' if state == 'waiting' else 'stopped')}"
         for number, entry in enumerate(progress.plan.entries)

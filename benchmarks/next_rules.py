@@ -38,6 +38,7 @@ from des4.engine import Interrupted
 from des4.engine.process import prepare_process
 from des4.metrics import tail_classes
 from des4.report.campaign import CampaignReport, Finished
+from des4.report.plots import learning_curve
 from des4.runlog import RunFolder, read_json, write_atomically, write_json
 from des4.types import ConfigError, RunError, UserError
 
@@ -150,7 +151,7 @@ def write(game: Game, done: Sequence[Finished]) -> None:
         game.out / "campaign.md", f"Before the first choice: mIoU / tail mIoU {means}\n\n{found.markdown()}"
     )
     begun = [Finished(rule, run.lists, run.seed, run.results) for rule in game.rules for run in first]
-    CampaignReport([*begun, *found.runs]).plot_curve(game.out / "curve.png")
+    learning_curve(CampaignReport([*begun, *found.runs]).curve_values(), game.out / "curve.png")
 
 
 def prepare(config: RunConfig, begin: dict[int, Lists], out: Path, count: int) -> dict[int, list[str]]:
