@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 from des4 import api, build
 from des4.config import load_config
@@ -61,7 +61,7 @@ def check_page(path: Path) -> None:
             raise RunError(f"{path} is no page of des4 compare, so it is left alone; name another file")
 
 
-def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
+def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], num_images: int = NUM_IMAGES) -> None:
     """Draw a picture: image, truth, and the prediction of each run, label → run, with its last weights.
 
     The images are chosen by their masks, not by predictions: those with most pixels of rare classes. Raises DataError,
@@ -78,7 +78,7 @@ def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
         if tuple(dataset.classes) != predictor.classes:
             raise RunError(f"{run.path} knows other classes than {folders[0].path}")
     rows: list[list[Any]] = []
-    chosen = _rarest(dataset, first["tail_classes"])
+    chosen = _rarest(dataset, first["tail_classes"], num_images)
     for sample_id in chosen:
         image = dataset.image(sample_id)
         shown = picture(image.permute(1, 2, 0).numpy(), dataset.bands)
@@ -87,9 +87,9 @@ def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
     grid(rows, ["image", "truth", *runs], dataset.palette, dataset.classes, path, chosen)
 
 
-def _rarest(dataset: Dataset, tail: Sequence[str]) -> list[str]:
+def _rarest(dataset: Dataset, tail: Sequence[str], num_images: int) -> list[str]:
     """Validation images with most pixels of the tail classes."""
     step = max(1, len(dataset.val) // NUM_LOOKED_AT)
     numbers = [dataset.classes.index(name) for name in tail]
     looked_at = dataset.val[::step]
-    return sorted(looked_at, key=lambda i: -int(pixel_counts(dataset, [i])[numbers].sum()))[:NUM_IMAGES]
+    return sorted(looked_at, key=lambda i: -int(pixel_counts(dataset, [i])[numbers].sum()))[:num_images]
