@@ -1,6 +1,6 @@
 """Commands that pages show: each verb, option, setting, file, extra and target in them exists. Python in pages, too.
 
-Nothing is trained here; tests/integration/test_getting_started.py runs the commands of the first pages.
+Nothing is trained here; tests/integration/test_pages.py runs the commands of the pages to begin with.
 """
 
 from __future__ import annotations

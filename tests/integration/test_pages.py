@@ -1,6 +1,7 @@
-"""The first pages at toy size: their own commands, in their own order, on a folder laid out as theirs.
+"""Pages at toy size: their own commands, in their own order, on a folder laid out as theirs.
 
-README.md, docs/getting_started.md and docs/ten_minutes.md. What a page says that a command prints is held against it.
+README.md, and of docs/: getting_started, ten_minutes, choosing_a_method and remote_sensing. What a page says that a
+command prints is held against it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -137,6 +140,35 @@ def test_readme(mydata: Path, empty_reports: None) -> None:
     assert (mydata / "predictions" / "masks" / "a.png").is_file()
     names = python("README.md")
     assert names["labels"].shape == (48, 64) and names["run"].dir == Path("runs/des4_committee-2")
+
+
+def test_choosing_a_method(mydata: Path, empty_reports: None) -> None:
+    commands = repeat("docs/choosing_a_method.md")
+    assert [arguments[0] for arguments in commands] == ["methods", "train", "train", "compare", "train"]
+    first, second = (yaml.safe_load(Path("runs", name, "config.yaml").read_text(encoding="utf-8"))
+                     for name in ("des4_committee-1", "supervised-same-steps"))  # fmt: skip
+    assert second["method"]["name"] == "supervised"
+    assert {key for key in first if first[key] != second[key]} == {"method", "out"}
+
+
+def test_remote_sensing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_reports: None) -> None:
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    place = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 54e5, 0.0), True),
+             (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True)]  # fmt: skip
+    for name in [f"satellite/images/{n}.tif" for n in range(8)] + ["new_scenes/a.tif"]:
+        scene = rng.integers(0, 10_000, (48, 64, 4), dtype=np.uint16)
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(name, scene, planarconfig="contig", photometric="minisblack", extratags=place)
+    for n in range(6):
+        mask = np.repeat(np.arange(64)[None] // 22, 48, 0).astype(np.uint8)
+        Path("satellite/masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(f"satellite/masks/{n}.png")
+    assert [arguments[0] for arguments in repeat("docs/remote_sensing.md")] == ["train", "predict"]
+    (shown,) = re.findall(r"^bands 4, 3, 2 .*", (ROOT / "docs/remote_sensing.md").read_text(encoding="utf-8"), re.M)
+    assert shown in Path("runs/des4_committee-1/train.log").read_text(encoding="utf-8")
+    assert Path("land_cover/masks/a.pgw").read_text().split()[:4] == ["10", "0", "0", "-10"]
+    assert "EPSG:32633" in Path("land_cover/masks/a.png.aux.xml").read_text()
 
 
 def test_figures_of_the_readme_are_those_of_the_results() -> None:
