@@ -22,8 +22,8 @@ class SupervisionConfig(Config):
     """What cross-entropies do about rare classes and easy pixels, in any method; see [imbalance](imbalance.md)."""
 
     logit_adjustment: float = Field(0.0, ge=0)
-    """τ. Inside cross-entropies on labels, the logit of a class is raised by τ · log(its share of the labelled pixels), so
-    that a rare class has to win by more. Predictions are not adjusted, and neither are losses on pseudo-labels. 1 in
+    """τ. Inside cross-entropies on labels, the logit of a class is raised by τ · log(its share of the labelled pixels),
+    so that a rare class has to win by more. Predictions are not adjusted, and neither are losses on pseudo-labels. 1 in
     the paper; 0: off."""
     class_weighting: float = Field(0.0, ge=0, le=1)
     """Power. In cross-entropies on labels and pseudo-labels, a pixel has the weight (share of its class)^-power, scaled
