@@ -61,11 +61,11 @@ def check_page(path: Path) -> None:
             raise RunError(f"{path} is no page of des4 compare, so it is left alone; name another file")
 
 
-def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], num_images: int = NUM_IMAGES) -> None:
+def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], ids: Sequence[str] = ()) -> None:
     """Draw a picture: image, truth, and the prediction of each run, label → run, with its last weights.
 
-    The images are chosen by their masks, not by predictions: those with most pixels of rare classes. Raises DataError,
-    RunError or WeightsError.
+    ids: of the validation images to show; without any they are chosen by their masks, not by predictions: those with
+    most pixels of rare classes. Raises DataError, RunError or WeightsError.
     """
     folders = list(runs.values())
     first = folders[0].results()
@@ -78,7 +78,7 @@ def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], num_images: int 
         if tuple(dataset.classes) != predictor.classes:
             raise RunError(f"{run.path} knows other classes than {folders[0].path}")
     rows: list[list[Any]] = []
-    chosen = _rarest(dataset, first["tail_classes"], num_images)
+    chosen = list(ids) or _rarest(dataset, first["tail_classes"])
     for sample_id in chosen:
         image = dataset.image(sample_id)
         shown = picture(image.permute(1, 2, 0).numpy(), dataset.bands)
@@ -87,9 +87,9 @@ def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], num_images: int 
     grid(rows, ["image", "truth", *runs], dataset.palette, dataset.classes, path, chosen)
 
 
-def _rarest(dataset: Dataset, tail: Sequence[str], num_images: int) -> list[str]:
+def _rarest(dataset: Dataset, tail: Sequence[str]) -> list[str]:
     """Validation images with most pixels of the tail classes."""
     step = max(1, len(dataset.val) // NUM_LOOKED_AT)
     numbers = [dataset.classes.index(name) for name in tail]
     looked_at = dataset.val[::step]
-    return sorted(looked_at, key=lambda i: -int(pixel_counts(dataset, [i])[numbers].sum()))[:num_images]
+    return sorted(looked_at, key=lambda i: -int(pixel_counts(dataset, [i])[numbers].sum()))[:NUM_IMAGES]

@@ -73,7 +73,7 @@ def test_the_published_table_holds_for_the_smallest_list() -> None:
 def test_the_picture_of_the_readme_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "write_report", lambda run: run.write_page(""))  # most of the time of a toy run
     tiny = ["encoder=test_efficientnet", "weights=none", "channels=8", "low_channels=8", "embedding_dim=8",
-            "crop_size=33", "batch_size=2", "steps=2", "data.size=48", "data.unlabeled=2", "data.val=2"]  # fmt: skip
+            "crop_size=33", "batch_size=2", "steps=2", "data.size=48", "data.unlabeled=2", "data.val=3"]  # fmt: skip
     picture = tmp_path / "picture.webp"
     arguments = [*tiny, "--runs", str(tmp_path / "runs"), "--out", str(picture)]
     monkeypatch.setattr(sys, "argv", ["readme_picture.py", *arguments])
