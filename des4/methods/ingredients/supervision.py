@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -17,14 +18,16 @@ from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy, r
 from des4.ops.prior import class_prior, class_weights
 from des4.types import Config, Labelled
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 class SupervisionConfig(Config):
     """What cross-entropies do about rare classes and easy pixels, in any method; see [imbalance](imbalance.md)."""
 
     logit_adjustment: float = Field(0.0, ge=0)
-    """τ. Inside cross-entropies on labels, the logit of a class is raised by τ · log(its share of the labelled pixels),
-    so that a rare class has to win by more. Predictions are not adjusted, and neither are losses on pseudo-labels. 1 in
-    the paper; 0: off."""
+    """τ. Inside cross-entropies, the logit of a class is raised by τ · log(its share of the labelled pixels), so that a
+    rare class has to win by more. Hard pseudo-labels are made of adjusted logits too [ours]. Predictions are made of
+    raw ones. 1 in the paper; 0: off."""
     class_weighting: float = Field(0.0, ge=0, le=1)
     """Power. In cross-entropies on labels and pseudo-labels, a pixel has the weight (share of its class)^-power, scaled
     to a mean of 1 over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
@@ -68,6 +71,16 @@ class Supervision(nn.Module):
         """Logits (B, C, h, w) as a cross-entropy is to see them: raised by τ · log prior."""
         return logits.float() + self.shift[:, None, None] if self.config.logit_adjustment else logits
 
+    def adjusted_probs(self, probs: Tensor) -> Tensor:
+        """Distributions (B, C, h, w) of raw logits, as they would be of adjusted ones: in proportion to p · prior^τ.
+
+        What a distribution sums to stays as it is: a method may have left some classes out of it.
+        """
+        if not self.config.logit_adjustment:
+            return probs
+        raised: Tensor = probs * self.shift.exp()[:, None, None]
+        return raised * (probs.sum(1, keepdim=True) / raised.sum(1, keepdim=True).clamp_min(TINY))
+
     def on_labels(self, logits: Tensor, labelled: Labelled) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against the labels, a scalar."""
         config, logits, weight = self.config, self.adjusted(logits), self._weight()
@@ -102,11 +115,13 @@ class Supervision(nn.Module):
     ) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against pseudo-labels on kept pixels, over all valid ones, a scalar.
 
-        weight: (B, H, W), of each pixel; None = 1. The logits are not adjusted: where they are so on labels, a
-        network's raw logits favour rare classes already, and labels made of those, learnt under another adjustment,
-        would favour them more with each step.
+        weight: (B, H, W), of each pixel; None = 1. The logits are adjusted as on labels, and the pseudo-labels have to
+        be made of adjusted ones: then both losses see one and the same network, which says how frequent classes are.
+        Labels made of raw logits and learnt under the adjustment would favour rare classes more with each step.
         """
-        return kept_cross_entropy(logits, label, keep, valid, pixels, class_weights=self._weight(), weight=weight)
+        return kept_cross_entropy(
+            self.adjusted(logits), label, keep, valid, pixels, class_weights=self._weight(), weight=weight
+        )
 
     def _weight(self) -> Tensor | None:
         return self.weight if self.config.class_weighting else None

@@ -132,8 +132,11 @@ class SoftTarget:
         return self.counted, self.valid.sum().clamp_min(1)
 
     def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
-        """The most probable class of each pixel; it counts where its probability is at least the threshold."""
-        confidence, label = self.probs.max(1)
+        """The most probable class of each pixel; it counts where its probability is at least the threshold.
+
+        Both are those of adjusted logits, if a user's `supervision` adjusts them, as the loss on the labels does.
+        """
+        confidence, label = supervision.adjusted_probs(self.probs).max(1)
         keep = (confidence >= threshold) & self.valid
         return Target(label, confidence, keep, self.valid, supervision, self.pixels, self.watch)
 

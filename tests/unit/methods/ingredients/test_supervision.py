@@ -13,8 +13,9 @@ from torch import Tensor
 from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
+from des4.methods.ingredients.targets import hard_target
 from des4.ops.prior import class_weights
-from des4.types import IGNORE, Labelled
+from des4.types import IGNORE, Labelled, Unlabelled
 
 COUNTS = torch.tensor([60, 30, 10])
 LOGITS = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -40,16 +41,38 @@ def test_by_default_it_is_plain_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
-def test_logit_adjustment_adds_the_log_prior_inside_the_loss_on_labels(power: float) -> None:
-    """Menon et al., eq. 10. Upsampled logits may be shifted before or after: the prior is the same at every pixel.
-
-    Pseudo-labels are made of raw logits, so these are held against them as they are.
-    """
+def test_logit_adjustment_adds_the_log_prior_inside_the_losses(power: float) -> None:
+    """Menon et al., eq. 10. Upsampled logits may be shifted before or after: the prior is the same at every pixel."""
     shift = power * torch.tensor([0.6, 0.3, 0.1]).log()[:, None, None]
     full = F.interpolate(LOGITS, size=(17, 17), mode="bilinear", align_corners=True) + shift
     expected = F.cross_entropy(full, LABEL, ignore_index=IGNORE)
     torch.testing.assert_close(supervision(logit_adjustment=power).on_labels(LOGITS, LABELLED), expected)
-    assert torch.equal(on_pseudo_labels({"logit_adjustment": power}), on_pseudo_labels({}))
+    expected = F.cross_entropy(full, torch.where(KEEP, LABEL, IGNORE), ignore_index=IGNORE) * KEEP.sum() / VALID.sum()
+    torch.testing.assert_close(on_pseudo_labels({"logit_adjustment": power}), expected)
+
+
+def test_an_adjusted_method_is_the_plain_one_on_a_network_that_says_the_prior() -> None:
+    """Labels, their confidence and both losses are those of the logits with the shift in them, and no adjustment.
+
+    So the adjustment changes no method: it is learnt with as published, and left out of predictions.
+    """
+    shifted = LOGITS + 0.5 * torch.tensor([0.6, 0.3, 0.1]).log()[:, None, None]
+    views = Unlabelled(torch.zeros(2, 3, 17, 17), (), VALID, torch.arange(2))
+    adjusted, plain = supervision(logit_adjustment=0.5), supervision()
+    found, expected = hard_target(LOGITS, views, 0.4, adjusted), hard_target(shifted, views, 0.4, plain)
+    assert torch.equal(found.label, expected.label)
+    torch.testing.assert_close(found.confidence, expected.confidence)
+    torch.testing.assert_close(found.cross_entropy(LOGITS), expected.cross_entropy(shifted))
+    torch.testing.assert_close(adjusted.on_labels(LOGITS, LABELLED), plain.on_labels(shifted, LABELLED))
+
+
+def test_adjusted_distributions_keep_their_sum() -> None:
+    """A method that leaves all classes but one keeps how sure it is of that one."""
+    probs = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.7, 0.0], [0.0, 0.0, 0.0]]).view(3, 3, 1, 1)
+    found = supervision(logit_adjustment=1.0).adjusted_probs(probs)
+    expected = torch.tensor([0.12, 0.15, 0.03]) / 0.3  # p · share, by hand
+    torch.testing.assert_close(found[0].flatten(), expected)
+    assert torch.equal(found[1:], probs[1:])
 
 
 def test_fully_adjusted_equal_logits_fit_any_frequencies() -> None:
