@@ -171,6 +171,29 @@ def test_remote_sensing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_r
     assert "EPSG:32633" in Path("land_cover/masks/a.png.aux.xml").read_text()
 
 
+OWN = re.compile(r"data=(mydata|photos|FOLDER|scenes)\b")
+"""Data of which a command says nothing more than that they are some folder, or the built-in scenes."""
+BEYOND = re.compile(
+    r"data\.labeled|start_from|log_to|--resume|shards|lists=|configs/|config\.yaml|pseudo_label |weights="
+)
+"""What a command needs that the toy folder has not: lists, runs, other programs, other weights."""
+
+
+def trainings() -> list[str]:
+    """Return the trainings of all pages that the toy folder will do for, each once."""
+    pages = [str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))]
+    shown = dict.fromkeys(command for page in pages for command, _ in transcript(page))
+    return [one for one in shown if one.startswith("des4 train ") and OWN.search(one) and not BEYOND.search(one)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", trainings())
+def test_trainings_that_pages_show(command: str, mydata: Path, empty_reports: None) -> None:
+    words = [word for word in shlex.split(OWN.sub("data=mydata", command))[1:] if not word.startswith("minutes=")]
+    result = CliRunner().invoke(cli.app, [*words, *TINY])
+    assert result.exit_code == 0, result.output
+
+
 def test_figures_of_the_readme_are_those_of_the_results() -> None:
     def plain(file: str) -> str:
         return (ROOT / file).read_text(encoding="utf-8").replace("**", "")
