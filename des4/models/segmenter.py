@@ -28,9 +28,9 @@ class ModelConfig(Config):
 
     encoder: str = "tf_efficientnet_lite0"
     """A timm network ([encoders](encoders.md)); `resnet101` in the paper. The decoder follows from it: DPT for a vision
-    transformer, DeepLabV3+ for all others. Another encoder than the default needs `weights` too."""
+    transformer, DeepLabV3+ for all others."""
     weights: str = "package"
-    """Weights of the encoder: `package` (those of the default encoder, in the pip package of the `pretrained` extra),
+    """Weights of the encoder: `package` (of the default encoder alone, in the pip package of the `pretrained` extra),
     `timm` (downloaded by timm), `none` (random), or a path to a .safetensors, .pth or .bin file."""
     output_stride: Literal[8, 16, 32] = 16
     """Stride of the deep map; `32` leaves the encoder as it was built. Vision transformers keep the stride of their
