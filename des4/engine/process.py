@@ -1,4 +1,4 @@
-"""What a training asks of the process it runs in: arithmetic, kernels, and how much memory there is."""
+"""Settings and limits of the training process: arithmetic, kernels, and free memory."""
 
 from __future__ import annotations
 
