@@ -1,4 +1,4 @@
-"""Sequences of ids that are made when they are asked for, so that millions of them need no memory."""
+"""Sequences of ids that are made when they are asked for, so that millions of them need little memory."""
 
 from __future__ import annotations
 
