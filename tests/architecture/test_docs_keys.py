@@ -97,11 +97,12 @@ def test_links_and_named_functions_exist(page: Path) -> None:
 
 @cache
 def _anchors(page: Path) -> set[str]:
-    """Name the headings of a page as links do."""
+    """Name the headings of a page as links do, and what mkdocstrings writes into it (`::: des4.train`)."""
     text = re.sub(r"^(```+).*?^\1", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.*)$", text, re.M)
     plain = [re.sub(r"[^\w\s-]", "", heading.encode("ascii", "ignore").decode()).strip() for heading in headings]
-    return {re.sub(r"[-\s]+", "-", heading.lower()) for heading in plain}
+    written = re.findall(r"^::: ([\w.]+)", text, re.M)
+    return {*written, *(re.sub(r"[-\s]+", "-", heading.lower()) for heading in plain)}
 
 
 def _defined(path: Path) -> set[str]:
