@@ -12,6 +12,7 @@ import shlex
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,13 @@ def fault_of(line: str) -> str | None:
     return f"{script}: no such file" if program == "python" and script and not (ROOT / script).exists() else None
 
 
+@cache
+def _verbs() -> Any:
+    return typer.main.get_command(cli.app)
+
+
 def _fault_of_verb(words: list[str]) -> str | None:
-    verb: Any = typer.main.get_command(cli.app)
+    verb = _verbs()
     while hasattr(verb, "commands"):
         if not words or words[0].startswith(("-", "…")):
             return None
