@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,10 +128,11 @@ def resume(
             return _reported(training, trainer, trainer.fit())
 
 
-def load(run_or_weights: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Predictor:
-    """Load a trained network: a weights file, or the newest weights of a run, which need not have finished.
+def load(run_or_weights: str | Path, device: str = "auto") -> Predictor:
+    """Load a trained network: the newest weights of a run, which need not have finished, a weights file, or
+    `hf://OWNER/NAME` on the Hugging Face hub.
 
-    Raises WeightsError or RunError.
+    device: `auto`, `cpu`, `cuda`, or `cuda:1`, the second GPU. Raises WeightsError, RunError or ConfigError.
     """
     return Predictor(run_or_weights, device)
 

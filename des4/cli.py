@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe
+from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe, cli_serve
 
 if TYPE_CHECKING:
     from des4.report.paper import PaperReport
@@ -169,6 +169,7 @@ def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
     from des4.weights import weights_file, weights_info
 
     cli_predict.show_warnings()
+    weights = weights_file(run)
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
     settings = [text for text in given if not text.startswith("data=")]
@@ -178,15 +179,17 @@ def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
         images.extend(ids)
         return _progress("evaluating")(images)
 
-    results = api.evaluate(run, data[-1] if data else None, overrides=settings, progress=watch)
+    results = api.evaluate(weights, data[-1] if data else None, overrides=settings, progress=watch)
     figures = {name: getattr(results, name) for name in ("iou", "miou", "tail_miou", "pixel_accuracy")}
-    caution = cautions(weights_info(weights_file(run)).oracle, len(images))
+    caution = cautions(weights_info(weights).oracle, len(images))
     _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": caution}})
 
 
 app.command()(cli_predict.predict)
+app.command()(cli_serve.serve)
 app.command("next")(cli_next.next_)
 app.command()(cli_export.export)
+app.command()(cli_export.push)
 app.command()(cli_export.benchmark)
 app.command()(cli_probe.probe)
 

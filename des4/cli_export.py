@@ -1,4 +1,4 @@
-"""The verbs `des4 export` and `des4 benchmark`. torch is imported inside them, so that --help is quick."""
+"""The verbs `des4 export`, `des4 push` and `des4 benchmark`. torch is imported inside them, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from des4.cli_predict import RunArgument, show_warnings
+from des4.cli_predict import RunArgument, name_of, show_warnings
 
 DataSettings = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Other data: data=FOLDER, and settings of it.")
@@ -50,6 +50,30 @@ def export(
         images = lambda: training_images(dataset, CALIBRATION_IMAGES)  # noqa: E731
     for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
         print(path)
+
+
+def push(
+    run: RunArgument,
+    target: Annotated[str, typer.Argument(metavar="hf://OWNER/NAME", help="Where it goes on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository that everybody can read.")] = False,
+    license: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the network, for the card; as the hub calls it: apache-2.0.")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="With the run's picture of validation images and predictions.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Push to a repository that holds files.")] = False,
+) -> None:
+    """Push a trained network to the hub: weights, settings, class names and a model card, and nothing else of the run.
+
+    A new repository is private. To see first what goes there: des4 export RUN --format safetensors.
+    """
+    from des4.export import publish
+
+    show_warnings()
+    address, private, files = publish(run, target, public=public, licence=license, samples=samples, overwrite=overwrite)
+    print(f"pushed to {address} ({'private' if private else 'public'}): {', '.join(files)}")
+    print(f"next    des4 predict {address} IMAGES")
 
 
 def benchmark(
@@ -96,9 +120,12 @@ def benchmark(
 
 
 def _exports(run: Path) -> Path:
-    """Return the folder for the exported files of a run, or of a weights file or a checkpoint."""
+    """Return the folder for the exported files of a run, of a weights file or a checkpoint, or of a repository."""
+    from des4 import hub
     from des4.runlog import EXPORTS
 
+    if hub.is_address(run):
+        return Path(f"{name_of(run)}-{EXPORTS}")
     if run.parent.name in ("weights", "checkpoints"):
         return run.parent.parent / EXPORTS
     return run / EXPORTS if run.is_dir() else run.with_name(f"{run.stem}-{EXPORTS}")

@@ -15,8 +15,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.text import Text
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, finished or not; or a weights file or checkpoint of one.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, finished or not; a weights file or checkpoint of one; or hf://OWNER/NAME on the hub.",
+    ),
 ]
+
+
+def name_of(run: Path) -> str:
+    """Return what the results of a run, of a lone weights file, or of a repository on the hub are called."""
+    from des4 import hub
+
+    if hub.is_address(run):
+        return hub.address_of(run).name
+    return run.resolve().name if run.is_dir() else run.stem
 
 
 def show_warnings() -> Console:
@@ -48,7 +61,11 @@ def predict(
     batch: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images of one size, or tiles, at a time.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, or cuda:1, the second GPU.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Several, which share the images: GPUs as 0,1 or all; cpu,cpu."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a prediction that was stopped.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")
@@ -58,36 +75,51 @@ def predict(
 
     Exit code: 1 if a file was skipped, else 0.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"--device {device}: give auto, cpu or cuda")
+    if devices is not None and device != "auto":
+        raise typer.BadParameter("--device names one, --devices several; give one of the two")
     from des4.engine.process import prepare_process
     from des4.predict import Outputs, Predictor, predict_files
+    from des4.predict.devices import several_devices
     from des4.predict.files import free_folder
+    from des4.predict.predictor import usual_batch
 
     console = show_warnings()
     prepare_process()
     settings = [path for path in paths if path.startswith("eval.") and "=" in path]
     files = [path for path in paths if path not in settings and path != "-"]
-    predictor = Predictor(run, device)
+    several = several_devices(devices) if devices is not None else []
+    predictor = Predictor(run, "cpu" if several else device)  # of several, each has its own network
     predictor.configure(settings)
-    predictor.tile, predictor.batch = tile or predictor.tile, batch or predictor.batch
-    name = run.resolve().name if run.is_dir() else run.stem
-    with bar("predicting") as (expect, progress):
+    predictor.tile = tile or predictor.tile
+    predictor.batch = batch or max(map(usual_batch, several or [predictor.device]))
+    place = out or free_folder(name_of(run), continued=resume or overwrite)
+    with _saying_how_to_go_on(console, place), bar("predicting") as (expect, progress):
         summary = predict_files(
             predictor,
             files,
-            out or free_folder(name, continued=resume or overwrite),
+            place,
             outputs=Outputs(overlays, entropy, probs),
             lines=sys.stdin if "-" in paths else (),
             overwrite=overwrite,
             resume=resume,
             expect=expect,
             progress=progress,
+            devices=several,
         )
     show_notes(console, summary.notes, summary.skipped.values())
     print(f"{summary.done} images, written to {summary.out}")
     if summary.skipped:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _saying_how_to_go_on(console: Console, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if place.is_dir():
+            console.print(Text(f"stopped; {place} has what is done, and --resume goes on", style="yellow"))
+        raise
 
 
 def show_notes(console: Console, notes: Iterable[str], skipped: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Weights files, and where a run keeps them.
+"""Weights files, and where they are: in a run, or on the hub.
 
 A weights file is a safetensors file whose header says how to build the network around its tensors, so it loads alone.
 """
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from des4 import hub
 from des4.engine import Checkpoints, EvalConfig
 from des4.engine.checkpoint import is_checkpoint, read_checkpoint, read_meta, state_file
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
@@ -174,11 +175,14 @@ def _first(error: ValidationError) -> str:
 
 
 def weights_file(source: str | Path) -> Path:
-    """Return where a network's weights are: a weights file or a checkpoint as it is; of a run folder the newest.
+    """Return where a network's weights are: a weights file or a checkpoint as it is; of a run folder the newest; of an
+    address on the hub, `hf://OWNER/NAME`, the copy of its file in the cache.
 
     Those are `weights/last.safetensors` of a finished run. One that was stopped, or is still being trained, has them in
-    its newest checkpoint; which one that is, is told by a warning. Raises WeightsError or RunError.
+    its newest checkpoint; which one that is, is told by a warning. Raises WeightsError, RunError or ConfigError.
     """
+    if hub.is_address(source):
+        return hub.fetch(source)
     path = Path(source)
     if path.is_file():
         return path

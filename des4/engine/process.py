@@ -1,10 +1,11 @@
-"""Settings and limits of the training process: arithmetic, kernels, and free memory."""
+"""The process that a command runs in: arithmetic, kernels, free memory, and how further processes are started."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,22 @@ def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+def start_module(name: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a module of ours as a process of its own, which is spoken to by lines through its input and output.
+
+    It finds what this process finds. Ctrl-C does not reach it: whoever started it ends it.
+    """
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", name, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+        start_new_session=True,
+    )
 
 
 def memory_of_machine(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_serializer, field_validator
 
 from des4.engine.distributed import own_gpu
 from des4.types import Config, ConfigError
@@ -39,9 +40,10 @@ class TrainConfig(Config):
     minutes: float | None = Field(None, gt=0, le=1_000_000)
     """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
-    """A run, or a weights file, whose network this run begins with ([more](evaluation.md#beginning-as-another-run)).
-    Encoder and decoder are taken over, and the classifier if it is of the same kind and for the same classes. Networks
-    that are to differ from the first one, such as the peer of CPS, take the encoder alone."""
+    """A run, a weights file, or an address on [the hub](deployment.md#the-hub), whose network this run begins with
+    ([more](evaluation.md#beginning-as-another-run)). Encoder and decoder are taken over, and the classifier if it is of
+    the same kind and for the same classes. Networks that are to differ from the first one, such as the peer of CPS,
+    take the encoder alone."""
     batch_size: int = Field(16, ge=1)
     """Labelled images in a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
     fit (`accumulate=auto`). So one recipe serves any number of GPUs of any size."""
@@ -89,6 +91,12 @@ class TrainConfig(Config):
     oracle: bool = False
     """Use the true labels of the unlabelled images instead of pseudo-labels; the dataset must hold their masks. It
     shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
+
+    @field_serializer("start_from", when_used="json-unless-none")
+    @staticmethod
+    def _as_written(value: Path) -> str:
+        """An address on the hub is none any more once it is a path: `hf://a/b` has become `hf:/a/b`."""
+        return re.sub(r"^hf:/+", "hf://", str(value))
 
     @field_validator("log_to", mode="before")
     @classmethod

@@ -12,8 +12,14 @@ from des4.types import Bands
 from des4.weights import WeightsInfo
 
 
-def model_card(weights: Path, info: WeightsInfo) -> str:
-    """Write the card of a weights file; with the figures of its run, if it lies in a run folder that has finished."""
+def model_card(
+    weights: Path, info: WeightsInfo, *, address: str | None = None, licence: str | None = None, samples: bool = False
+) -> str:
+    """Write the card of a weights file; with the figures of its run, if it lies in a run folder that has finished.
+
+    address: of the repository on the hub that it is for. licence: its short name. samples: whether there is
+    samples.png.
+    """
     run = weights.parent.parent
     results: dict[str, Any] = {}
     if weights.parent.name == "weights" and (run / "results.json").is_file():
@@ -21,6 +27,7 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     header: dict[str, Any] = {
         "library_name": "des4",
         "pipeline_tag": "image-segmentation",
+        **({"license": licence} if licence else {}),
         "tags": ["semantic-segmentation", "semi-supervised", info.method, info.model.encoder],
     }
     lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(), "---", ""]
@@ -29,7 +36,16 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     if info.oracle:
         lines += ["**ORACLE.** It learnt from the true labels of its unlabelled images: its figures are no result.", ""]
     picture = "photo.jpg" if info.bands is None else "scene.tif"
-    lines += ["## Use", "", "```python", "import des4", "", 'predictor = des4.load("model.safetensors")']
+    source = address or "model.safetensors"
+    if address:
+        lines += ["## Use", "", "```", 'pip install "des4[hub]"', f"des4 predict {address} {picture}", "```", ""]
+    lines += [
+        *([] if address else ["## Use", ""]),
+        "```python",
+        "import des4",
+        "",
+        f'predictor = des4.load("{source}")',
+    ]
     lines += [f'labels = predictor.predict("{picture}")  # (H, W) class indices', "```", ""]
     lines += [
         f"Pictures are {_pictures(info.bands)}; the normalisation is part of the network. Nothing in the file is code.",
@@ -43,14 +59,23 @@ def model_card(weights: Path, info: WeightsInfo) -> str:
     lines += (
         _figures(results) if results else ["## Figures", "", "Not known: the run of this file had no results.json.", ""]
     )
+    if samples:
+        lines += ["Validation images, their masks, and what the network says:", "", "![samples](samples.png)", ""]
     lines += [
         "## Limits",
         "",
         "It knows nothing but these classes, and pictures like those it was trained on. Score it on",
     ]
-    lines += ["your own data, class by class, before you rely on it: `des4 eval model.safetensors data=FOLDER`.", ""]
-    lines += ["## Licence", "", "To be stated by whoever publishes it: that of the training data and of the encoder's"]
-    lines += ["weights may bind it.", ""]
+    lines += [f"your own data, class by class, before you rely on it: `des4 eval {source} data=FOLDER`.", ""]
+    if licence:
+        lines += ["## Licence", "", f"{_cell(licence)}, as whoever published it says.", ""]
+    else:
+        lines += [
+            "## Licence",
+            "",
+            "To be stated by whoever publishes it: that of the training data and of the encoder's",
+        ]
+        lines += ["weights may bind it.", ""]
     return "\n".join(lines)
 
 

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 import des4
 from des4.engine import EvalConfig, segment_batch
-from des4.export.card import model_card
+from des4.export.folder import write_folder
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
 from des4.ops.pixels import scaled, unit
 from des4.types import Bands, ConfigError, RunError
-from des4.weights import WeightsInfo, load_weights, save_weights, weights_hash
+from des4.weights import WeightsInfo, load_weights, weights_hash
 
 Images = NDArray[Any]
 """(N, H, W, 3) uint8 RGB, or stored values of bands, uint8 or float32, as `Deployed` takes them."""
@@ -359,11 +359,7 @@ def _write_openvino(model: Model, path: Path) -> None:
 
 def _write_safetensors(model: Model, path: Path) -> None:
     path.mkdir()
-    if model.path.is_dir():  # a checkpoint, which holds the whole training
-        save_weights(path / "model.safetensors", model.segmenter.state_dict(), model.info)
-    else:
-        shutil.copyfile(model.path, path / "model.safetensors")
-    (path / "README.md").write_text(model_card(model.path, model.info), encoding="utf-8")
+    write_folder(path, model.path, model.segmenter, model.info)
 
 
 FORMATS: dict[str, Format] = {

@@ -16,13 +16,14 @@ from torch import Tensor
 
 import des4
 from des4.config import Overrides, differences, load_config
-from des4.engine import choose_device, segment_batch
+from des4.engine import segment_batch
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
 from des4.images.bands import type_of, without_gaps
 from des4.images.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.ops.pixels import unit
+from des4.predict.devices import one_device
 from des4.predict.pieces import Piece, label_type
 from des4.predict.prediction import Prediction
 from des4.types import Bands, ConfigError, DataError, RunError
@@ -47,20 +48,20 @@ class Predictor:
     """A trained network and what its output means.
 
     source: where `weights_file` finds weights: a weights file, a run folder, or a checkpoint of one. device: `auto`,
-    `cpu` or `cuda`.
+    `cpu`, `cuda`, or `cuda:1`, the second GPU.
     Attributes: `path`, of the weights or the checkpoint; `classes`, names by index; `palette`, RGB by index; `eval`,
     how images are segmented; `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut;
     `batch`, images of one size, or tiles, that go through the network at a time.
-    Raises WeightsError, or RunError for a run that has no weights yet.
+    Raises WeightsError, RunError for a run that has no weights yet, or ConfigError for a device that is not there.
     """
 
-    def __init__(self, source: str | Path, device: Any = "auto") -> None:
-        self.device, self.path = choose_device(device), weights_file(source)
+    def __init__(self, source: str | Path, device: str = "auto") -> None:
+        self.device, self.path = one_device(device), weights_file(source)
         segmenter, self.info = load_weights(self.path)
         self.segmenter = segmenter.to(self.device)
         self.classes, self.palette, self.eval = self.info.classes, self.info.palette, self.info.eval
         self.tile = TILE
-        self.batch = 8 if self.device.type == "cuda" else 1
+        self.batch = usual_batch(self.device)
 
     def about(self) -> dict[str, Any]:
         """Return what decides what is predicted, in plain values: the weights, by hash too, and how images are cut."""
@@ -229,6 +230,11 @@ class Predictor:
                 entropy[piece.rows, piece.columns] = piece.entropy
         means = confidence / labels.size, total / labels.size
         return Prediction(labels, *means, self.classes, self.palette, image.name, image, probs, entropy)
+
+
+def usual_batch(device: torch.device) -> int:
+    """Return how many images of one size go through the network at a time where nobody says."""
+    return 8 if device.type == "cuda" else 1
 
 
 def windows_of(image: Source, name: str = "image", bands: Bands | None = None) -> Windows:

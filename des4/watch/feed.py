@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from des4.engine.callbacks import Callback, Ended, Started, Stepped, Validated
+from des4.engine.process import start_module
 from des4.loggers.logger import LOGGERS
 from des4.types import ConfigError
 
@@ -75,15 +74,7 @@ class LoggerFeed(Callback):
         folder = started.run / "loggers"
         folder.mkdir(exist_ok=True)
         self._log = folder / f"{self.name}.log"
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", "des4.loggers.serve", self.name, str(started.run)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-            start_new_session=True,  # Ctrl-C is meant for the training, which then ends its loggers
-        )
+        self._process = start_module("des4.loggers.serve", self.name, str(started.run))
         self._put({
             "do": "open", "run": started.run.name, "config": dict(started.config), "step": started.step,
             "rows": [{"step": row["step"], "values": self._numbers(row)} for row in started.history],

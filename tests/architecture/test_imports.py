@@ -37,7 +37,8 @@ TABLE: dict[str, set[str]] = {
     "loggers": set(),
     "watch": {"engine", "loggers", "types"},
     "report": {"runlog"},
-    "weights": {"engine", "models", "runlog", "types"},
+    "hub": {"types"},
+    "weights": {"engine", "hub", "models", "runlog", "types"},
     "config": COMPONENTS,
     "build": {"config", "data_tools", "report", "metrics", "runlog", "weights", *COMPONENTS},
     "continuation": {"build"},
@@ -54,6 +55,8 @@ TABLE: dict[str, set[str]] = {
     "export": {"build"},
     "probe": {"build"},
     "cli_predict": {"predict"},
+    "serve": {"predict"},
+    "cli_serve": {"cli_predict", "serve"},
     "cli_probe": {"probe"},
     "cli_next": {"acquisition", "cli_predict"},
     "cli_export": {"api", "cli_predict", "export"},
@@ -69,6 +72,7 @@ TABLE: dict[str, set[str]] = {
         "cli_predict",
         "cli_probe",
         "cli_export",
+        "cli_serve",
     },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""

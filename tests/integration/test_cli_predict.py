@@ -86,5 +86,18 @@ def test_a_mistake_is_one_line(run: Des4, trained: Path, arguments: list[str], s
     assert not Path("predictions").exists()
 
 
+def test_ctrl_c_says_how_to_go_on(run: Des4, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        Path("p").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("des4.predict.predict_files", stopped)
+    done = run("predict", trained, "photos", "--out", "p")
+    assert done.exit_code == 130
+    assert done.stderr == "stopped; p has what is done, and --resume goes on\n"
+
+
 def test_an_unknown_device_is_wrong_usage(run: Des4, trained: Path) -> None:
     assert "give auto, cpu or cuda" in run("predict", trained, "photos", "--device", "gpu").stderr
+    both = run("predict", trained, "photos", "--device", "cpu", "--devices", "cpu,cpu")
+    assert both.exit_code == 2 and "give one of the two" in both.stderr

@@ -264,7 +264,7 @@ def test_a_file_read_by_windows_gives_what_it_gives_whole(
     predict_files(predictor, [path], tmp_path / "whole")
     monkeypatch.setattr(windows, "WINDOWS_FROM", 0)
     monkeypatch.setattr(prediction, "OVERLAY_PIXELS", 10_000)
-    monkeypatch.setattr("des4.predict.files.OVERLAY_PIXELS", 10_000)
+    monkeypatch.setattr("des4.predict.writing.OVERLAY_PIXELS", 10_000)
     predict_files(predictor, [path], tmp_path / "out")
     for name in ("masks/a.png", "predictions.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
@@ -407,7 +407,7 @@ def test_a_full_disk_leaves_no_half_image(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("des4.predict.files._Overlay.save", full)
+    monkeypatch.setattr("des4.predict.writing._Overlay.save", full)
     with pytest.raises(RunError, match=r"No space left on device.*--resume"):
         predict_files(predictor, [photo("a.png")], tmp_path / "out")
     assert rows(tmp_path / "out") == []
