@@ -7,7 +7,7 @@ THREADS ?= 1
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all lint bench docs notebook wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/des4 demo
@@ -30,8 +30,14 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python tools/write_docs.py
 	$(BIN)/zensical build
 
+notebook: $(VENV)/installed
+	$(BIN)/python tools/run_notebook.py docs/notebooks/first_run.ipynb
+
+wheel-check: $(VENV)/installed-dev
+	$(BIN)/python tools/check_wheel.py
+
 clean:
-	rm -rf $(VENV) build site *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(VENV)/created:
 	$(PYTHON) -m venv $(VENV)

@@ -21,6 +21,7 @@ from des4.data_tools.checks.inspection import Role
 from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
 from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
+from des4.engine.process import peak_memory
 from des4.engine.sharding import whole_weights
 from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
@@ -29,8 +30,10 @@ from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.plan import Plan, plan, within_budget
 from des4.predict import Predictor
+from des4.report.compare import markdown_rows
 from des4.report.page import write_report
 from des4.report.pictures import grid
+from des4.report.plots import percent
 from des4.runlog import FollowedRun, RunFolder, unwritable
 from des4.types import CallbackError, ConfigError, DataError, Dataset
 from des4.watch import watching
@@ -49,6 +52,19 @@ class Run:
 
     dir: Path
     results: dict[str, Any]
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the folder, and IoU by class of each model."""
+        models, tail = self.results["models"], self.results["tail_classes"]
+        rows = [["IoU %", *models]]
+        for name in self.results["iou"]:
+            mark = " (tail)" if name in tail else ""
+            rows.append([name + mark, *(percent(scores["iou"][name], 2) for scores in models.values())])
+        for label, key in (("**mIoU**", "miou"), ("**tail mIoU**", "tail_miou")):
+            rows.append([label, *(percent(scores[key], 2) for scores in models.values())])
+        table = "\n".join(markdown_rows(rows)) if models else "It was not scored: its data has no validation list."
+        steps = f"{self.results['step']} of {self.results['steps']} steps"
+        return f"`{self.dir}`, {steps}; its page is `report.html`\n\n{table}\n"
 
 
 def train(
@@ -224,7 +240,7 @@ def _trainer(
     callbacks: the user's. decided: what was planned, for the log.
     """
     data = training.dataset
-    run.write_env(build.environment(training.device))
+    run.write_env({**build.environment(training.device), "parameters": _parameters(training)})
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
             f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
@@ -240,6 +256,13 @@ def _trainer(
         run.say(f"warning: {warning}")
     told = _callbacks(training, run, callbacks)
     return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou), told)
+
+
+def _parameters(training: build.Training) -> dict[str, int]:
+    """Count the parameters that are trained, and those of the network that predicts."""
+    headline = next(iter(training.method.predictors().values()))
+    trained = sum(each.numel() for each in training.method.parameters() if each.requires_grad)
+    return {"trained": trained, "predicting": sum(each.numel() for each in headline.parameters())}
 
 
 def _callbacks(training: build.Training, run: RunFolder, callbacks: Sequence[Callback]) -> Callbacks:
@@ -281,7 +304,8 @@ def _reported(training: build.Training, trainer: Trainer, results: dict[str, Any
 
 
 def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
-    """Draw the pictures and write the report."""
+    """Note what the run took, draw the pictures and write the report."""
+    run.write_env({**run.env(), "peak_memory": peak_memory(training.device)})
     try:
         _draw_samples(training, run, scores, worst=True)
         write_report(run)

@@ -209,12 +209,16 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
 
 def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
     """Put the figures of all runs that are done together. Raises RunError if none is."""
+    folders = {run.folder: RunFolder.open(run.folder) for run in runs if _is_done(run)}
     done = [
-        Finished(run.method, run.lists, run.seed, RunFolder.open(run.folder).results()) for run in runs if _is_done(run)
+        Finished(run.method, run.lists, run.seed, folders[run.folder].results(), folders[run.folder])
+        for run in runs
+        if run.folder in folders
     ]
     if not done:
         raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
-    return CampaignReport(done, campaign.reference, campaign.full, planned=len(runs))
+    rebuilt = dict.fromkeys(run.method for run in runs if METHODS[run.config.method.name].RECONSTRUCTION)
+    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt))
 
 
 def _is_done(run: Planned) -> bool:

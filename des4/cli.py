@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_data, cli_export, cli_next, cli_predict, cli_probe, cli_serve
+from des4 import cli_completion, cli_data, cli_export, cli_next, cli_predict, cli_probe, cli_serve
 
 if TYPE_CHECKING:
     from des4.report.paper import PaperReport
@@ -52,10 +52,15 @@ class Verbs(TyperGroup):
             raise
 
 
-app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_data.app)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.", autocompletion=cli_completion.settings
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
 
 
@@ -88,9 +93,16 @@ def demo(
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG KEY=VALUE", help="A YAML file, and settings that override it."),
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="A YAML file, and settings that override it.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a stopped run where it stood.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Continue a stopped run where it stood.", autocompletion=cli_completion.run),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -133,7 +145,11 @@ def train(
 def doctor(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG KEY=VALUE", help="A training to try: as for des4 train."),
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="A training to try: as for des4 train.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
     seconds: Annotated[
@@ -201,6 +217,7 @@ def compare(
         typer.Argument(
             metavar="RUNS",
             help="Run folders; or a campaign file and settings of all its runs; or `paper` and folders of runs.",
+            autocompletion=cli_completion.runs_or_campaign,
         ),
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
@@ -229,7 +246,9 @@ def compare(
         if len(files) > 1:
             raise typer.BadParameter(f"one campaign file at a time, not {' and '.join(files)}")
         if html is not None:
-            raise typer.BadParameter("--html: takes run folders, or `paper`; of a campaign, name its runs")
+            raise typer.BadParameter(
+                "--html: a campaign has a page, campaign.html, beside its tables; leave --html out"
+            )
         _campaign(Path(files[0]), overrides, jobs, threads, markdown, plot, train=not no_training)
         return
     from des4.report.compare import compare as compare_runs
@@ -254,7 +273,12 @@ def compare(
 @app.command()
 def curve(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="CONFIG KEY=VALUE", help="Data and settings: as for des4 train.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE",
+            help="Data and settings: as for des4 train.",
+            autocompletion=cli_completion.config_or_settings,
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
     masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labelled images; may be repeated.")] = None,
@@ -262,7 +286,7 @@ def curve(
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs that train at a time.")] = 1,
 ) -> None:
     """Would more masks help, or unlabelled images? Train with ever more of the masks you have, and draw the curve."""
-    from des4 import campaign
+    from des4 import campaign, comparing
     from des4.plan import plan, within_budget
 
     files, overrides = [a for a in arguments if "=" not in a], [a for a in arguments if "=" in a]
@@ -274,26 +298,57 @@ def curve(
     config = decided.config
     settings = campaign.curve(config, out, masks or (), seed or (0,))
     planned = campaign.plan(settings)
+    page = out / "campaign.html"
+    comparing.check_page(page)
     failures = campaign.run_campaign(planned, jobs)
     for line in failures:
         _complain(f"failed: {line}", "red")
     found = campaign.report(settings, planned)
     found.write(out)
+    comparing.write_campaign(found, page)
     Console().print(found)
     for line in found.verdict(config.method.name):
         print(line)
-    print(f"curve   {out / 'curve.png'}")
+    print(f"curve   {out / 'curve.png'}\npage    {page}")
     if failures:
         raise typer.Exit(1)
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")]) -> None:
-    """Draw a run's diagrams and write its report.html once more."""
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUNS", help="Finished run folders.", autocompletion=cli_completion.run),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE", help="Of several runs: lay them side by side too, as des4 compare does."),
+    ] = None,
+) -> None:
+    """Draw the diagrams of runs, and write the report.html of each once more.
+
+    What several runs are to be seen in together, such as the shares of the classes in truth and pseudo-labels (the
+    paper's figure 3), is on the page that `--html` or `des4 compare` writes.
+    """
     from des4.report.page import write_report
     from des4.runlog import RunFolder
 
-    print(write_report(RunFolder.open(run)))
+    folders = [RunFolder.open(run) for run in runs]
+    if html is not None:
+        from des4 import comparing
+
+        if len(runs) == 1:
+            raise typer.BadParameter("--html: takes several runs; of one, report.html in its folder is the page")
+        comparing.check_page(html)
+    for folder in folders:
+        print(write_report(folder))
+    if html is not None:
+        from des4.report.compare import compare as compare_runs
+
+        comparing.write_page(compare_runs(folders), html)
+        print(html)
+    elif len(runs) > 1:
+        print(f"together  des4 compare {shlex.join(map(str, runs))} --html compare.html")
 
 
 @app.command()
@@ -311,16 +366,19 @@ def _campaign(
     file: Path, overrides: list[str], jobs: int, threads: int | None, markdown: bool, plot: Path | None, *, train: bool
 ) -> None:
     """Train what is missing of a campaign, then print and write its report."""
-    from des4 import campaign
+    from des4 import campaign, comparing
 
     settings = campaign.read_campaign(file)
     planned = campaign.plan(settings, overrides)
+    page = settings.reports / "campaign.html"
+    comparing.check_page(page)  # before hours of training
     failures = campaign.run_campaign(planned, jobs, threads) if train else []
     for line in failures:
         _complain(f"failed: {line}", "red")
     found = campaign.report(settings, planned)
     settings.reports.mkdir(parents=True, exist_ok=True)
     found.write(settings.reports)
+    comparing.write_campaign(found, page)
     if plot is not None:
         found.plot(plot)
     if markdown:
@@ -332,6 +390,7 @@ def _campaign(
 
         _print_paper(paper.report(paper.find_runs([settings.out]), [settings.table]), markdown)
     print(f"written to {settings.reports}: campaign.md, campaign.json and campaign.png")
+    print(f"page    {page}")
     if failures:
         raise typer.Exit(1)
 

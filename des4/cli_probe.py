@@ -12,9 +12,11 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
+from des4.cli_completion import run as run_folder
+
 
 def probe(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", autocompletion=run_folder)],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of data and eval, e.g. data.val=LIST.")
     ] = None,

@@ -11,6 +11,8 @@ from des4 import api, build
 from des4.config import load_config
 from des4.datasets import pixel_counts
 from des4.ops.pixels import picture
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_page import campaign_page, first_runs, shown_list
 from des4.report.compare import Comparison
 from des4.report.compare_page import MARK, Pictures, compare_page
 from des4.report.pictures import grid
@@ -47,6 +49,25 @@ def write_page(
                 pictures[family] = Pictures(file)
         page = compare_page(comparison, pictures, about)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
+
+
+def write_campaign(report: CampaignReport, path: Path) -> None:
+    """Write the page of a campaign to `path`, with a picture of what the methods predict if data and weights are there.
+
+    Raises RunError where `path` holds something that is no such page.
+    """
+    check_page(path)
+    runs = dict(list(first_runs(report, shown_list(report)).items())[:MOST_COLUMNS])
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "pictures.png")
+        try:
+            draw(runs, file)
+        except UserError as error:
+            pictures = Pictures(None, str(error))
+        else:
+            pictures = Pictures(file)
+        page = campaign_page(report, path.resolve().parent.name, pictures)
     write_atomically(path, page)
 
 

@@ -1,5 +1,7 @@
 """Write what pages say of the code: the tables of settings and of methods, the methods' places in the navigation.
 
+And what a shell completes: `des4/completion.json`.
+
 python tools/write_docs.py [--check]
 
 Such a part of a page stands between two comments that give its name, `<!-- begin NAME -->` and `<!-- end NAME -->`
@@ -60,7 +62,12 @@ def renewed(text: str) -> str:
 def stale() -> dict[Path, str]:
     """Return the pages that are out of date, with what they ought to be."""
     texts = {page: page.read_text(encoding="utf-8") for page in pages()}
-    return {page: new for page, text in texts.items() if (new := renewed(text)) != text}
+    found = {page: new for page, text in texts.items() if (new := renewed(text)) != text}
+    for name, made in FILES.items():
+        file, text = ROOT / name, made()
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            found[file] = text
+    return found
 
 
 # ── methods ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,6 +231,47 @@ def _walk(annotation: Any) -> Iterator[Any]:
         yield from _walk(part)
 
 
+# ── completion ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def completion() -> str:
+    """What each setting may be, by its full name and by what it may be called for short: choices, or its default."""
+    choices: dict[str, dict[str, None]] = {key: {} for key in KEYS}
+    for key, field in _fields(RunConfig, ""):
+        choices[key] |= dict.fromkeys(_choices(field))
+    choices["method.name"], choices["data.name"] = dict.fromkeys(METHODS), dict.fromkeys(DATASETS)
+    leaves = Counter(key.split(".")[-1] for key in KEYS)
+    short = {
+        name: key for key in KEYS if leaves[name := key.split(".")[-1]] == 1 and name not in RunConfig.model_fields
+    }
+    names = {**dict(zip(KEYS, KEYS, strict=True)), **short, **SHORTHANDS}
+    known = {name: list(choices[key]) for name, key in sorted(names.items())}
+    return (
+        "{\n" + ",\n".join(f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in known.items()) + "\n}\n"
+    )
+
+
+def _fields(config: type[Config], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted keys of a config with their fields; of a union those of each that it may be."""
+    for name, field in config.model_fields.items():
+        inner = [part for part in _walk(field.annotation) if _is_config(part)]
+        for one in inner:
+            yield from _fields(one, f"{prefix}{name}.")
+        if not inner:
+            yield f"{prefix}{name}", field
+
+
+def _choices(field: FieldInfo) -> Iterator[str]:
+    parts = list(_walk(field.annotation))
+    for part in parts:
+        if get_origin(part) is Literal:
+            yield from (_written(choice) for choice in get_args(part))
+    if bool in parts:
+        yield from ("true", "false")
+    elif not field.is_required() and not isinstance(field.default, Config):
+        yield _written(field.default).replace(" ", "")
+
+
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -324,6 +372,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "number of other methods": other_methods,
 }
 """What stands between comments of these names."""
+
+FILES: dict[str, Callable[[], str]] = {"des4/completion.json": completion}
+"""What is written whole."""
 
 
 def main() -> None:

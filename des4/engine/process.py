@@ -13,6 +13,11 @@ from pathlib import Path
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # names of mallopt(3)
 
 
@@ -88,6 +93,17 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     seen = memory_of_machine()
     return seen[1] // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if seen else None
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Return the most memory that was taken so far, in bytes: `device`, of a GPU by this process; `process`, of the
+    machine by this process, since it began. None where the system does not say.
+    """
+    on_gpu = int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+    if resource is None:
+        return {"device": on_gpu, "process": None}
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) there and elsewhere
+    return {"device": on_gpu, "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
 def is_out_of_memory(error: Exception) -> bool:

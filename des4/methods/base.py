@@ -126,6 +126,8 @@ class Method(nn.Module, ABC):
     """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
     OUTLINE: ClassVar[Outline]
     """The method's line in docs/methods/index.md, which is made of these."""
+    RECONSTRUCTION: ClassVar[bool] = False
+    """Whether parts of it are guesses, for its authors published too little; comparisons say so."""
     WAITS: ClassVar[bool] = False
     """Whether a step asks the device for values, so that the host waits for it each time; `des4 doctor` tells."""
     FROZEN: tuple[str, ...] = ()

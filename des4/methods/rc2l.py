@@ -49,6 +49,7 @@ class RC2L(TeacherStudent):
 
     Config = RC2LConfig
     config: RC2LConfig
+    RECONSTRUCTION = True
     VIEWS = ViewSpec(strong=1, cutmix="reco")
     OUTLINE = Outline("student", "moving average of all", "mixed view, region against region")
     NOT_DECOUPLED = "rc2l holds the teacher's embeddings against the student's, which one decoder has to make"

@@ -53,6 +53,7 @@ class UCC(SingleNetwork):
 
     Config = UCCConfig
     config: UCCConfig
+    RECONSTRUCTION = True
     VIEWS = ViewSpec(strong=1, cutmix="cps", photometric="unimatch", donor_scale=(0.5, 2.0))
     OUTLINE = Outline(
         "one encoder with two heads",

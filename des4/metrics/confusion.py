@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 
 import torch
 from torch import Tensor
@@ -56,6 +57,14 @@ class Results:
         total = int(self.confusion.sum())
         return int(self.confusion.trace()) / total if total else math.nan
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: IoU by class, with the rare ones marked, and the means."""
+        rows = [(f"{name} (tail)" if name in self.tail else name, value) for name, value in self.iou.items()]
+        means = [("mIoU", self.miou), ("tail mIoU", self.tail_miou), ("pixel accuracy", self.pixel_accuracy)]
+        lines = [f"<tr><td>{escape(name)}</td><td>{_percent(value)}</td></tr>" for name, value in rows]
+        lines += [f"<tr><th>{name}</th><th>{_percent(value)}</th></tr>" for name, value in means]
+        return f"<table><tr><th>class</th><th>IoU %</th></tr>{''.join(lines)}</table>"
+
 
 @dataclass(frozen=True)
 class PseudoLabelQuality:
@@ -87,6 +96,10 @@ class PseudoLabelQuality:
 def _by_class(classes: tuple[str, ...], part: Tensor, whole: Tensor) -> dict[str, float]:
     ratio = part.double() / whole.double()  # 0 / 0 = NaN: the class has no figure
     return dict(zip(classes, ratio.tolist(), strict=True))
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _mean(values: Iterable[float]) -> float:

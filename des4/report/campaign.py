@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -22,22 +22,26 @@ from des4.report.compare import Rows, Score, as_table, markdown_rows
 from des4.report.plots import group_bars, learning_curve, paired, percent
 from des4.runlog import write_atomically, write_json
 
+if TYPE_CHECKING:
+    from des4.runlog import RunFolder
+
 SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
 EVERY_LIST = "every list"
 FEWEST = 3
-"""Pairs below which a spread says little."""
+"""Seeds, or pairs, below which a spread says little."""
 ROOM, STILL_RISING = 5.0, 1.0
 """Points of mIoU: what all masks must be worth for a list to be a benchmark, and what a last step says it goes on."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that is done. results: its results.json."""
+    """A run that is done. results: its results.json. run: its folder."""
 
     method: str
     lists: str
     seed: int
     results: Mapping[str, Any]
+    run: RunFolder | None = None
 
     def score(self, name: str) -> float:
         """A figure as a fraction, nan where it is undefined."""
@@ -47,12 +51,15 @@ class Finished:
 
 @dataclass(frozen=True)
 class CampaignReport:
-    """The finished runs of a campaign. planned: how many it has in all."""
+    """The finished runs of a campaign. planned: how many it has in all. reconstructions: methods of which parts are
+    guesses, by what the campaign calls them.
+    """
 
     runs: Sequence[Finished]
     reference: str | None = None
     full: str | None = None
     planned: int = 0
+    reconstructions: Sequence[str] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -115,12 +122,27 @@ class CampaignReport:
         if len({tuple(numbers) for numbers in steps.values()}) > 1:
             told = "; ".join(f"{method} {', '.join(map(str, numbers))}" for method, numbers in steps.items())
             found.append(f"steps differ: {told}")
+        if fewest := self._few_seeds():
+            found.append(f"fewer than {FEWEST} seeds: {fewest}; a spread over so few says little")
+        if rebuilt := [method for method in self.methods if method in self.reconstructions]:
+            found.append(f"reconstructed, for too little was published: {', '.join(rebuilt)}; parts are guesses, and "
+                         "the score is no evidence on the published method")  # fmt: skip
         if oracles := [m for m in self.methods if any(r.method == m and r.results.get("oracle") for r in self.runs)]:
             found.append(f"{', '.join(oracles)}: ORACLE RUNS, which learnt from the true labels of the unlabelled "
                          "images; no results")  # fmt: skip
         if few := [m for m in self.methods if m != self.reference and self._is_thin(m)]:
             found.append(f"{', '.join(few)}: fewer than {FEWEST} pairs, so nothing is known about the spread")
         return found
+
+    def _few_seeds(self) -> str:
+        """Say which methods have fewer seeds with some list than are needed, and how many."""
+        told = {}
+        for method in self.methods:
+            seeds = [{r.seed for r in self.runs if (r.method, r.lists) == (method, lists)} for lists in self.lists]
+            fewest = min(len(found) for found in seeds if found)
+            if fewest < FEWEST:
+                told[method] = f"{method} has {fewest}"
+        return ", ".join(told.values())
 
     def _is_thin(self, method: str) -> bool:
         return self.reference is not None and len(self.differences(method, "miou").present) < FEWEST
@@ -134,17 +156,28 @@ class CampaignReport:
 
     def plot(self, path: Path) -> None:
         """Draw each method's differences to the reference, a dot a pair, as PNG; without a reference, its scores."""
-        others = [m for m in self.methods if m != self.reference]
-        if self.reference is not None and others:
-            groups = {m: {label: self.differences(m, n).values for n, label in SCORES.items()} for m in others}
-            paired(groups, self.reference, path)
-            return
-        cells = [(m, lists) for m in self.methods for lists in self.lists if self.scores(m, lists, "miou").values]
-        groups = {
+        differences = self.difference_values()
+        if self.reference is not None and differences:
+            paired(differences, self.reference, path)
+        else:
+            group_bars(self.score_values(), path)
+
+    def difference_values(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Method → score → its differences to the reference, what `paired` draws; a method without any is not in it."""
+        found = {
+            method: {label: self.differences(method, name).values for name, label in SCORES.items()}
+            for method in self.methods
+            if self.reference is not None and method != self.reference
+        }
+        return {method: scores for method, scores in found.items() if any(scores.values())}
+
+    def score_values(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Method and list → score → its values, those that `group_bars` draws."""
+        cells = [(m, lists) for lists in self.lists for m in self.methods if self.scores(m, lists, "miou").values]
+        return {
             f"{m} · {lists}": {label: self.scores(m, lists, n).values for n, label in SCORES.items()}
             for m, lists in cells
         }
-        group_bars(groups, path)
 
     @property
     def curve(self) -> dict[str, dict[int, Score]]:
@@ -154,6 +187,12 @@ class CampaignReport:
             masks = run.results["data"]["labelled"]
             found.setdefault(run.method, {}).setdefault(masks, []).append(run.score("miou"))
         return {m: {n: Score(tuple(v)) for n, v in sorted(sizes.items())} for m, sizes in found.items()}
+
+    def curve_values(self) -> dict[str, dict[int, tuple[float, ...]]]:
+        """What `learning_curve` draws; empty where all lists have one size."""
+        if len({n for points in self.curve.values() for n in points}) < 2:
+            return {}
+        return {m: {n: score.values for n, score in points.items()} for m, points in self.curve.items()}
 
     def verdict(self, method: str) -> list[str]:
         """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
@@ -191,10 +230,8 @@ class CampaignReport:
         ]
         write_json(folder / "campaign.json", {"reference": self.reference, "full": self.full, "runs": runs})
         self.plot(folder / "campaign.png")
-        sizes = {n for points in self.curve.values() for n in points}
-        if len(sizes) > 1:
-            curve = {m: {n: score.values for n, score in points.items()} for m, points in self.curve.items()}
-            learning_curve(curve, folder / "curve.png")
+        if drawn := self.curve_values():
+            learning_curve(drawn, folder / "curve.png")
 
     def __rich__(self) -> RenderableType:
         tables: list[RenderableType] = [as_table(rows) for rows in self.tables()]

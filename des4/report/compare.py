@@ -125,6 +125,10 @@ class Comparison:
                            f"({_and(self.families)}); draw the runs of each by themselves")  # fmt: skip
         group_bars({g.label: {"mIoU": g.miou.values, "tail mIoU": g.tail_miou.values} for g in self.groups}, path)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return self.markdown()
+
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = []
         for title, *tables in self.sections():

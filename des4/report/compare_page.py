@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from des4.report import plots
 from des4.report.compare import OTHER_LISTS, Comparison, Rows, RunGroup
 from des4.report.templates import Address, diagram, photographs, render
+
+if TYPE_CHECKING:
+    from des4.runlog import RunFolder
 
 MARK = '<meta name="generator" content="des4 compare">'
 """By this a page is known as ours, so that a later comparison may replace it."""
@@ -119,7 +122,7 @@ def _draw(groups: Sequence[RunGroup], shares: Shares | None) -> dict[str, dict[s
     """Draw the diagrams of a family."""
     scores = {g.label: {"mIoU": g.miou.values, "tail mIoU": g.tail_miou.values} for g in groups}
     drawn = {"scores": diagram(partial(plots.group_bars, scores))}
-    courses = {g.label: [_course(run.metrics(), run.results()["evaluated"]) for run in g.runs] for g in groups}
+    courses = {g.label: [course(run) for run in g.runs] for g in groups}
     if any(len(run["miou"][0]) > 1 for runs in courses.values() for run in runs):
         drawn["curves"] = diagram(partial(plots.runs_over_time, courses))
     results = groups[0].runs[0].results()
@@ -134,7 +137,9 @@ def _draw(groups: Sequence[RunGroup], shares: Shares | None) -> dict[str, dict[s
     return drawn
 
 
-def _course(metrics: Sequence[Mapping[str, Any]], model: str) -> dict[str, tuple[list[float], list[float]]]:
+def course(run: RunFolder) -> dict[str, tuple[list[float], list[float]]]:
+    """Return the steps and values of a run's scores, of the model that it is judged by."""
+    metrics, model = run.metrics(), run.results()["evaluated"]
     return {key: plots.series_of(metrics, f"val/{model}/{key}") for key in ("miou", "tail_miou")}
 
 

@@ -433,15 +433,17 @@ def group_bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target
             axes.set_xlim(0, 130)  # for the figures beside the bars
 
 
-def paired(groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Path) -> None:
+def paired(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], reference: str, path: Target, narrow: bool = False
+) -> None:
     """Draw each method's differences to a reference: their mean and standard deviation (n - 1), every pair as a dot.
 
     groups: method -> score name -> the differences of its pairs, as fractions.
     """
-    with _bars(groups, path) as axes:
+    with _bars(groups, path, narrow) as axes:
         axes.axvline(0, color=INK, linewidth=1)
-        axes.margins(x=0.12)  # for the figures beside the bars
-        axes.set_xlabel(f"points minus {reference}, pairs with the same lists and seed")
+        axes.margins(x=0.4 if narrow else 0.12)  # for the figures beside the bars
+        axes.set_xlabel(f"points minus {reference}{'' if narrow else ', pairs with the same lists and seed'}")
         axes.grid(axis="y", visible=False)
 
 
@@ -455,6 +457,7 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
     height = max(0.2 + 0.24 * len(names), 0.1 + 0.16 * lines)
     with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(groups) * height) as figure:
         axes = figure.add_subplot()
+        named: set[str] = set()
         for offset, name in enumerate(names):
             for row, scores in enumerate(groups.values()):
                 every = 100 * np.array(scores[name], dtype=float)
@@ -462,7 +465,8 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
                 if not len(values):
                     continue
                 mean, spread = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-                label = name if row == 0 else None
+                label = None if name in named else name
+                named.add(name)
                 axes.barh(at, mean, thick * 0.9, color=_colour(name, offset), label=label)
                 axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec=INK, mew=0.9, zorder=4)
                 if spread:
@@ -476,12 +480,12 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
         yield axes
 
 
-def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Target, narrow: bool = False) -> None:
     """Draw mIoU over the number of masks: a dot a run, the mean as a line, its standard deviation as a band.
 
     curves: method -> number of masks -> the fractions of its runs.
     """
-    with canvas(path, WIDTH, 3.6) as figure:
+    with canvas(path, NARROW if narrow else WIDTH, 3.6) as figure:
         axes = figure.add_subplot()
         ticks = sorted({n for points in curves.values() for n in points})
         for index, (method, points) in enumerate(curves.items()):
@@ -500,7 +504,7 @@ def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Pa
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("labelled images")
         axes.set_ylabel("mIoU %")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(curves), borderaxespad=0.3)
+        _legend(figure, axes, narrow)
 
 
 def sizes(counts: Sequence[Mapping[str, int]], path: Target, narrow: bool = False) -> None:

@@ -44,7 +44,7 @@ def _template(name: str) -> jinja2.Template:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters["percent"] = plots.percent
-    env.filters["duration"] = _duration
+    env.filters["duration"] = duration
     env.filters["quote"] = lambda value: shlex.quote(str(value))
     return env.get_template(name)
 
@@ -95,7 +95,7 @@ def _address(kind: str, data: bytes) -> Address:
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Write a duration with its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

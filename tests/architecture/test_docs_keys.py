@@ -39,6 +39,7 @@ def test_an_old_page_is_noticed_and_mended(tmp_path: Path, monkeypatch: pytest.M
     page.write_text("there are <!-- begin number of other methods -->3<!-- end number of other methods --> of them")
     monkeypatch.setattr(write_docs, "ROOT", tmp_path)
     monkeypatch.setattr(write_docs, "pages", lambda: [page])
+    monkeypatch.setattr(write_docs, "FILES", {"words.json": lambda: "[]"})
     monkeypatch.setattr(sys, "argv", ["write_docs.py", "--check"])
     with pytest.raises(SystemExit, match=f"mend with: {re.escape(write_docs.MEND)}"):
         write_docs.main()
@@ -46,6 +47,7 @@ def test_an_old_page_is_noticed_and_mended(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", ["write_docs.py"])
     write_docs.main()
     assert f"-->{len(METHODS) - 2}<!--" in page.read_text()
+    assert (tmp_path / "words.json").read_text() == "[]"
     assert write_docs.stale() == {}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,14 @@ def test_a_campaign_trains_what_is_missing_goes_on_and_reports(file: Path, tmp_p
     assert [(r["method"], r["lists"], r["steps"]) for r in kept["runs"]] == [
         ("plain", "few", 3), ("ours", "few", 3), ("plain", "all", 3)
     ]  # fmt: skip
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"campaign.md", "campaign.png", "curve.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "campaign.md", "campaign.html", "campaign.png", "curve.png"
+    }  # fmt: skip
+    page = (tmp_path / "out" / "campaign.html").read_text()
+    assert 'id="pictures"' in page and "data:image/webp" in page and "plain · all · seed 0" in page
+    assert re.search(
+        r"<td>ours</td><td>1</td><td>\d+ s</td><td>[\d.]+</td><td>0\.\d\d M</td><td>0\.\d\d M</td><td>\d", page
+    )
     stopped = tmp_path / "out" / "ours" / "few" / "seed-0"
     (stopped / "results.json").unlink()
     content = {**yaml.safe_load(file.read_text()), "table": 3, "report": str(tmp_path / "tables")}
@@ -53,6 +61,14 @@ def test_a_campaign_trains_what_is_missing_goes_on_and_reports(file: Path, tmp_p
     assert other.exit_code == 2 and "trained with other settings (train.steps: 3 -> 2)" in " ".join(
         other.output.split()
     )
+
+
+def test_a_page_that_is_not_ours_is_left_alone_before_anything_is_trained(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "campaign.html").write_text("mine")
+    answer = CliRunner().invoke(app, ["compare", str(file)])
+    assert answer.exit_code == 2 and "left alone" in answer.output
+    assert (tmp_path / "out" / "campaign.html").read_text() == "mine" and not (tmp_path / "out" / "plain").exists()
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(file: Path, tmp_path: Path) -> None:

@@ -135,3 +135,53 @@ def test_restarts_need_a_folder_to_find(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "error: out: torchrun may start this command again" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+WATCHED = """
+import os, sys, json
+import des4
+
+class Noted(des4.Callback):
+    def __init__(self): self.steps, self.scored, self.ended = [], [], []
+    def on_step(self, step): self.steps.append(step.step)
+    def on_validation(self, validation): self.scored.append(validation.step)
+    def on_end(self, end):
+        self.ended.append(end.status)
+        self.say(f"seen by the callback of rank {os.environ['RANK']}")
+
+noted = Noted()
+des4.train({}, callbacks=[noted], **dict(pair.split("=", 1) for pair in sys.argv[1:]))
+with open(f"rank{os.environ['RANK']}.json", "w") as file:
+    json.dump([noted.steps, noted.scored, noted.ended], file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_callbacks_and_the_live_view_are_of_the_first_process_alone(tmp_path: Path) -> None:
+    import pty
+
+    (tmp_path / "watched.py").write_text(WATCHED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "watched.py"]
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(  # noqa: S603
+        [*command, *SETTINGS, "out=run"], cwd=tmp_path, stdout=end, stderr=end,
+        env={**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+    )  # fmt: skip
+    os.close(end)
+    drawn = b""
+    try:
+        while chunk := os.read(terminal, 65536):
+            drawn += chunk
+    except OSError:  # on Linux, how a terminal ends that nobody holds any more
+        pass
+    os.close(terminal)
+    text = drawn.decode(errors="replace")
+    assert process.wait(timeout=60) == 0, text
+    steps, scored, ended = json.loads((tmp_path / "rank0.json").read_text())
+    assert (steps, scored, ended) == (list(range(1, 13)), [6, 12], ["finished"])
+    assert json.loads((tmp_path / "rank1.json").read_text()) == [[], [], []]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("seen by the callback of rank 0") == 1 and "rank 1" not in log
+    assert "\x1b[" in text and "step 12/12" in text and "mIoU" in text
+    assert text.count("seen by the callback") == 1 and "Traceback" not in text

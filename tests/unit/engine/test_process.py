@@ -2,7 +2,8 @@ import warnings
 
 import torch
 
-from des4.engine.process import deterministic_kernels
+from des4.engine import process
+from des4.engine.process import deterministic_kernels, memory_of_machine, peak_memory
 
 
 def switches():
@@ -31,3 +32,12 @@ def test_an_operation_without_a_deterministic_kernel_is_named_and_done():
         warnings.simplefilter("always")
         assert pooled(values, places, 2).sum() == values.sum()
     assert any("does not have a deterministic implementation" in str(one.message) for one in said)
+
+
+def test_the_peak_of_a_process_without_a_gpu_is_within_the_machine(monkeypatch):
+    machine = memory_of_machine()
+    peak = peak_memory(torch.device("cpu"))
+    assert peak["device"] is None and peak["process"] > 50_000_000  # torch alone takes more
+    assert machine is None or peak["process"] < 4 * machine[0]
+    monkeypatch.setattr(process, "resource", None)  # as on Windows
+    assert peak_memory(torch.device("cpu")) == {"device": None, "process": None}
