@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 from des4 import api, build
 from des4.config import load_config
@@ -82,11 +82,11 @@ def check_page(path: Path) -> None:
             raise RunError(f"{path} is no page of des4 compare, so it is left alone; name another file")
 
 
-def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
+def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], ids: Sequence[str] = ()) -> None:
     """Draw a picture: image, truth, and the prediction of each run, label → run, with its last weights.
 
-    The images are chosen by their masks, not by predictions: those with most pixels of rare classes. Raises DataError,
-    RunError or WeightsError.
+    ids: of the validation images to show; without any they are chosen by their masks, not by predictions: those with
+    most pixels of rare classes. Raises DataError, RunError or WeightsError.
     """
     folders = list(runs.values())
     first = folders[0].results()
@@ -99,7 +99,7 @@ def draw(runs: Mapping[str, RunFolder], path: Path) -> None:
         if tuple(dataset.classes) != predictor.classes:
             raise RunError(f"{run.path} knows other classes than {folders[0].path}")
     rows: list[list[Any]] = []
-    chosen = _rarest(dataset, first["tail_classes"])
+    chosen = list(ids) or _rarest(dataset, first["tail_classes"])
     for sample_id in chosen:
         image = dataset.image(sample_id)
         shown = picture(image.permute(1, 2, 0).numpy(), dataset.bands)

@@ -28,6 +28,7 @@ from des4.datasets.files import FileDataset, FilesConfig
 from des4.engine import Evaluator, TrainStep, choose_precision
 from des4.engine.cost import Part, at_step, parts_of_run, wait_for
 from des4.engine.process import prepare_process
+from des4.models import ModelConfig
 from des4.ops.reduce import gather_over_ranks
 from des4.types import Batch, ConfigError, DataError
 
@@ -101,11 +102,16 @@ def _decide(given: Mapping[str, Any]) -> list[Setting]:
     config = load_config({"method": "supervised"}, data).data
     assert isinstance(config, FilesConfig)  # noqa: S101  # as every format of FORMATS
     dropped = [prefix for leader, prefix in _LEADERS.items() if leader in given]
-    return [
+    settings = [
         setting
         for setting in suggest(_glance(config), Machine.here())
         if setting.key.startswith("data.") or not setting.key.startswith(tuple(dropped))
     ]
+    default = ModelConfig()
+    if given.get("model.encoder", default.encoder) != default.encoder:
+        why = f"the pip extra `pretrained` holds weights of {default.encoder} alone; timm downloads these once"
+        settings.append(Setting("model.weights", "timm", why))
+    return settings
 
 
 def _glance(config: FilesConfig) -> DataCheck:

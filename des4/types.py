@@ -1,4 +1,4 @@
-"""What travels between the rooms of this house: configs, batches and views, plus the errors a user sees.
+"""Types that the packages share: configs, batches, views, and the errors a user sees.
 
 Shape legend, used in every docstring of the project:
 B images, C classes, D embedding size, H×W the crop, h×w the feature grid (stride 4, or near it), N pixels.

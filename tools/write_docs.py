@@ -1,6 +1,6 @@
 """Write what pages say of the code: the tables of settings and of methods, the methods' places in the navigation.
 
-And what a shell completes: `des4/completion.json`.
+And what a shell completes: `des4/cli/completion.json`.
 
 python tools/write_docs.py [--check]
 
@@ -373,7 +373,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 """What stands between comments of these names."""
 
-FILES: dict[str, Callable[[], str]] = {"des4/completion.json": completion}
+FILES: dict[str, Callable[[], str]] = {"des4/cli/completion.json": completion}
 """What is written whole."""
 
 

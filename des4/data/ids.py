@@ -1,4 +1,4 @@
-"""Long rows of ids that need not exist as strings, all at once: an id is made when it is asked for."""
+"""Sequences of ids that are made when they are asked for, so that millions of them need little memory."""
 
 from __future__ import annotations
 

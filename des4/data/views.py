@@ -34,19 +34,19 @@ class ViewsConfig(Config):
     crop_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 256
     """Pixels: one side of a square crop, or `[height, width]`."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the factor, drawn uniformly, by which an image is resized before it is cropped."""
+    """Before the crop, an image is resized by a factor drawn uniformly from this range."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
     cutmix: CutMixPreset | Literal["auto"] = "auto"
-    """Boxes that are pasted from image to image, as in the training of that name; `auto`: the method's own."""
+    """CutMix boxes, as in the published training of that name; `auto`: the method's own."""
     mix_group: PositiveInt | Literal["auto"] = "auto"
-    """Neighbours in the order of samples that are mixed together. `auto`: pairs, as in the published trainings, which
-    had two images on a GPU; or all samples of a micro-batch that has an odd number."""
+    """How many neighbouring samples are mixed with each other. `auto`: pairs, as in the published trainings, which had
+    two images on a GPU; or all samples of a micro-batch that has an odd number."""
     photometric: StrongPreset | Literal["auto"] = "auto"
-    """Colour and blur of strong views, as in the training of that name; `auto`: the method's own. Of other images than
-    8-bit RGB brightness, contrast and blur, and no `augseg`."""
+    """Colour and blur of strong views, as in the published training of that name; `auto`: the method's own. Images that
+    are not 8-bit RGB get brightness, contrast and blur only, and not `augseg`."""
     labelled_photometric: StrongPreset = "none"
-    """Colour and blur of labelled images. With few masks it keeps a network from knowing them by heart."""
+    """Colour and blur of labelled images. With few masks it keeps a network from learning them by heart."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Self:

@@ -1,4 +1,4 @@
-"""How far a long task over bytes is: shown by whoever calls, for this package prints no bars."""
+"""The progress of a long task in bytes. This package prints no bars: the caller shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws: which images are labelled, when a part of them is to be.
+"""Draws which of the images with masks count as labelled.
 
 A draw takes `count` of the images with masks; the rest, with the images without masks, is unlabelled. A fraction is
 rounded up, as in the published lists (1/8 of 10,582 is 1,323). Nested draws are taken from one another, the largest

@@ -86,10 +86,10 @@ class FilesConfig(Config):
     val: Path | None = None
     """List of validation images; `null`: `val.txt` in the root if it is there."""
     val_fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the images with masks that is kept for validation where nothing else says which; `null`: as many as make
-    20, but 10 to 30 %."""
+    """Share of the images with masks that is drawn for validation if there is no val list and no val folder; `null`: as
+    many as make 20, but 10 to 30 %."""
     val_seed: int = 0
-    """Seed of that draw. It is apart from the training seed, so that runs with several seeds share one val set."""
+    """Seed of that draw. It is not the training seed, so that runs with several seeds share one val set."""
     protocol: str | None = None
     """Published protocol, such as `voc/u2pl/1323`, whose lists these must be; see [protocols](protocols.md)."""
     lists: Path | None = None
@@ -104,16 +104,16 @@ class FilesConfig(Config):
     """`true`: a labelled image or mask that cannot be read is replaced by another instead of stopping the run, as
     unlabelled ones always are."""
     allow_leak: bool = False
-    """`true`: train although a labelled picture is a val picture too, as in data published so."""
+    """`true`: train although a labelled picture is a val picture too, as in some published data."""
     exif: Literal["auto", "upright", "stored"] = "auto"
-    """How the masks of images were drawn whose EXIF data ask for a rotation: over the `upright` picture, or over the
-    `stored` pixels; `auto`: as the sizes say where they do."""
+    """For images with a rotation in EXIF: whether masks were drawn over the `upright` picture or over the `stored`
+    pixels; `auto`: as the sizes say where they do."""
     bands: tuple[PositiveInt, ...] | None = None
     """Bands of the image files that the network sees, counted from 1, in this order: `4,3,2`. `null`: 8-bit pictures as
     RGB, all bands of [others](data.md#more-than-8-bits-other-bands-than-rgb)."""
     value_range: tuple[tuple[float, float], ...] | None = None
-    """Low and high value that become 0 and 1, `[0, 10000]`, or such a pair for each band; `null`: measured on the
-    images. Of 8-bit values they are 0 and 255."""
+    """The values that become 0 and 1: `[0, 10000]`, or such a pair for each band; `null`: measured on the images. For
+    8-bit values they are 0 and 255."""
 
     @field_validator("bands", mode="before")
     @classmethod

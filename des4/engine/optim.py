@@ -34,18 +34,18 @@ class OptimConfig(Config):
     lr: float = Field(1e-3, gt=0)
     """Learning rate of encoders at the start."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD; AdamW does not read it."""
+    """Momentum of SGD; AdamW does not read it."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of all parameters, see `decay_norms`."""
+    """Weight decay of all parameters; see `decay_norms`."""
     decoder_lr_multiplier: float = Field(10.0, gt=0)
-    """Everything that is no encoder of a segmenter learns at `lr` times this; a critic has a rate of its own."""
+    """All but the encoders learn at `lr` times this; a critic has a rate of its own."""
     power: float = Field(0.9, ge=0)
-    """Of the poly schedule: the rate at step t of T is lr · (1 − t/T)^power."""
+    """Power of the poly schedule: the rate at step t of T is lr · (1 − t/T)^power."""
     warmup_steps: int = Field(0, ge=0)
-    """Over these the rate rises linearly to the schedule's, in each part of methods that learn in parts."""
+    """Steps in which the rate rises linearly to the schedule's, in each part of methods that learn in parts."""
     reference_batch: int | None = Field(None, ge=1)
-    """Labelled images of a step that `lr` was chosen for. If given, the rate is scaled to `train.batch_size`: linearly
-    (`sgd`), by the square root (`adamw`). `null`: `lr` is used as it is."""
+    """The `train.batch_size` that `lr` was chosen for. If given, the rate is scaled to the batch of the run: linearly
+    (`sgd`), or by the square root (`adamw`). `null`: `lr` is used as it is."""
     clip: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all parameters; `null`: no clipping."""
     decay_norms: bool = True

@@ -1,4 +1,4 @@
-"""What a command asks of the process it runs in: arithmetic, kernels, how much memory there is; and further ones."""
+"""The process that a command runs in: arithmetic, kernels, free memory, and how further processes are started."""
 
 from __future__ import annotations
 

@@ -40,38 +40,38 @@ class TrainConfig(Config):
     minutes: float | None = Field(None, gt=0, le=1_000_000)
     """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
-    """A run, a weights file, or an address on [the hub](deployment.md#the-hub), as whose network those of this run
-    begin: by encoder and decoder, and by classifier where it is of the same kind and for the same classes
-    ([more](evaluation.md#beginning-as-another-run)). Networks that are to differ from the first one, as the peer of
-    CPS, begin with its encoder alone."""
+    """A run, a weights file, or an address on [the hub](deployment.md#the-hub), whose network this run begins with
+    ([more](evaluation.md#beginning-as-another-run)). Encoder and decoder are taken over, and the classifier if it is of
+    the same kind and for the same classes. Networks that are to differ from the first one, such as the peer of CPS,
+    take the encoder alone."""
     batch_size: int = Field(16, ge=1)
-    """Labelled images of a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
-    fit (`accumulate=auto`): one recipe for any number of GPUs of any size."""
+    """Labelled images in a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
+    fit (`accumulate=auto`). So one recipe serves any number of GPUs of any size."""
     unlabelled_batch_size: int | None = Field(None, ge=1)
-    """Unlabelled images of a step, over all processes; `null`: as many as labelled ones."""
+    """Unlabelled images in a step, over all processes; `null`: as many as labelled ones."""
     accumulate: PositiveInt | Literal["auto"] = 1
-    """Micro-batches that a process's share of a step is split into, to save memory; must divide it. `auto`: as few as
-    fit the free memory. The loss is that of the whole; BatchNorm sees the micro-batches. When memory runs out, a run
-    splits further by itself."""
+    """Micro-batches into which each process splits its share of a step, to save memory. The number must divide that
+    share. `auto`: as few as fit into the free memory. The loss is that of the whole step; BatchNorm sees the
+    micro-batches. If memory runs out, a run splits further by itself."""
     seed: int = Field(0, ge=0)
-    """Of network weights, data order, augmentation and sampling."""
+    """Seed of network weights, data order, augmentation and sampling."""
     workers: int = Field(2, ge=0)
-    """Processes that read images, for each that trains; 0: the training process reads them."""
+    """Processes that read images, for each process that trains; 0: the training process reads them itself."""
     device: Device = "auto"
     """`auto`: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """What the networks compute in, under autocast, and with a loss scale in `fp16`; `auto`: `bf16` on a GPU that has
-    it, else `fp32`."""
+    """Number format in which the networks compute, by autocast; `fp16` has a loss scale. `auto`: `bf16` on a GPU that
+    has it, else `fp32`."""
     deterministic: bool = False
-    """On a GPU, take kernels that give the same bits each time, where torch has some, and warn of those that it lacks;
-    they are slower. A CPU needs none."""
+    """On a GPU, use kernels that give the same bits each time where torch has them, and warn where it has none. They
+    are slower. A CPU needs none."""
     compile: bool = False
     """Let `torch.compile` fuse the networks; the first steps then take minutes."""
     shard: bool = False
-    """Of [several processes](scaling.md#shards): each keeps a share of weights, gradients and moments, instead of all;
-    for encoders that are too large for one GPU."""
+    """With [several processes](scaling.md#shards): each keeps a share of weights, gradients and moments instead of all
+    of them. For encoders that are too large for one GPU."""
     sync_norm: bool = True
-    """Of [several processes](scaling.md): BatchNorm takes its statistics from all of them, instead of each from its
+    """With [several processes](scaling.md): BatchNorm takes its statistics from all of them; `false`: each takes its
     own."""
     log_every: int = Field(20, ge=1)
     """Steps between lines of `metrics.jsonl`."""
@@ -79,18 +79,18 @@ class TrainConfig(Config):
     """Steps between validations; 0: only at the end; `null`: ten times a run, or as often as [about 5 % of the
     time](evaluation.md#how-often) allows."""
     stop_after: int | None = Field(None, ge=1)
-    """Stop the run after so many validations in a row without a better mIoU of the headline model, counted from the
-    last start of the learning rate; `null`: [it goes to its last step](evaluation.md#stopping-early). The length is
-    then chosen on the val images."""
+    """[Stop the run early](evaluation.md#stopping-early), after this many validations in a row without a better mIoU of
+    the headline model. They count from the last start of the learning rate. The length is then chosen on the val
+    images. `null`: the run goes to its last step."""
     checkpoint_every: int = Field(500, ge=1)
     """Steps between checkpoints; one is also written before each evaluation and at the end."""
     max_skipped_steps: int = Field(10, ge=0)
     """Steps in a row that may be skipped because their loss or gradient is not finite; one more stops the run."""
     log_to: tuple[LoggerName, ...] = ()
-    """Programs beside the run folder that losses, scores, settings and pictures go to, by a process each."""
+    """Programs that also get losses, scores, settings and pictures. Each is served by a process of its own."""
     oracle: bool = False
-    """Take the true labels of the unlabelled images in the place of pseudo-labels, where the dataset holds their masks.
-    It shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
+    """Use the true labels of the unlabelled images instead of pseudo-labels; the dataset must hold their masks. It
+    shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
 
     @field_serializer("start_from", when_used="json-unless-none")
     @staticmethod
@@ -151,14 +151,14 @@ class GuardConfig(Config):
     """What is watched of a run, so that it says whether [unlabelled images help or harm](unlabelled.md)."""
 
     drift_factor: float | None = Field(2.0, gt=1)
-    """A class whose share of the pseudo-labels goes beyond this factor of its labelled share, or of one over it, and
-    keeps moving away, is warned of; `null`: there are no warnings."""
+    """Warn of a class whose share of the pseudo-labels is more than this many times its labelled share, or less than
+    one over it, and keeps moving away; `null`: no warnings."""
     truth_images: int = Field(0, ge=0)
-    """Unlabelled images on which pseudo-labels are measured at each validation, of those that have masks; 0: masks of
+    """Number of unlabelled images with masks on which pseudo-labels are measured at each validation; 0: masks of
     unlabelled images stay unopened."""
     held_out: float = Field(0.0, ge=0)
-    """Labelled images that nothing is learnt from, scored at each validation: a whole number, or below 1 a share of the
-    list; 0: none."""
+    """Labelled images that are kept out of training and scored at each validation: a whole number, or below 1 a share
+    of the list; 0: none."""
 
     @field_validator("held_out")
     @classmethod

@@ -80,11 +80,11 @@ class TeacherStudentConfig(MethodConfig):
     """Settings of methods with an averaged teacher."""
 
     momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the teacher's moving average, per step; it starts warm, at min(1 - 1/(t + 1), `momentum`). Some methods have
-    another default."""
+    """Momentum of the teacher's moving average, per step. It starts warm, at min(1 - 1/(t + 1), `momentum`). Some
+    methods have another default."""
     teacher_decoder: Literal["ema", "decoupled"] = "ema"
-    """`ema`: the teacher follows whole. `decoupled`: its encoder follows, and its decoder learns from labels alone, by
-    the re-weighted cross-entropy of DeS4 (eq. 7)."""
+    """`ema`: the whole teacher follows the student. `decoupled`: only its encoder follows; its decoder learns from
+    labels alone, by the re-weighted cross-entropy of DeS4 (eq. 7)."""
 
 
 class TeacherStudent(SingleNetwork):

@@ -27,12 +27,11 @@ class ModelConfig(Config):
     """The network. Defaults are the paper's network, on a CPU-sized encoder."""
 
     encoder: str = "tf_efficientnet_lite0"
-    """A timm network ([encoders](encoders.md)), `resnet101` in the paper. The decoder follows from it: DeepLabV3+
-    behind maps that get smaller with depth, one at stride 4 and one at the output stride among them; DPT behind a
-    vision transformer."""
+    """A timm network ([encoders](encoders.md)); `resnet101` in the paper. The decoder follows from it: DPT for a vision
+    transformer, DeepLabV3+ for all others."""
     weights: str = "package"
-    """Of the encoder: `none` (random), `timm` (downloaded by timm), `package` (in the pip package of the `pretrained`
-    extra), or a path to a .safetensors, .pth or .bin file."""
+    """Weights of the encoder: `package` (of the default encoder alone, in the pip package of the `pretrained` extra),
+    `timm` (downloaded by timm), `none` (random), or a path to a .safetensors, .pth or .bin file."""
     output_stride: Literal[8, 16, 32] = 16
     """Stride of the deep map; `32` leaves the encoder as it was built. Vision transformers keep the stride of their
     patches: the default has no effect there, and another value is refused."""
@@ -51,11 +50,11 @@ class ModelConfig(Config):
     prototype_momentum: float = Field(0.99, ge=0, lt=1)
     """τ2 of eq. 12 [paper]."""
     prototype_start: Start = "first_seen"
-    """How prototypes begin [ours]: at the class mean when it is `first_seen`, or at `random` unit vectors that only EMA
-    moves."""
+    """Where a prototype begins [ours]: at the mean of its class when that is `first_seen`, or at a `random` unit vector
+    that only EMA moves."""
     checkpointing: bool = False
-    """Gradient checkpointing: drop activations and compute them again in the backward pass. Less memory, one more
-    forward pass a step, the same numbers."""
+    """Gradient checkpointing: compute activations again in the backward pass instead of keeping them. Less memory, one
+    more forward pass in a step, the same numbers."""
 
 
 class LinearClassifier(nn.Module):

@@ -1,10 +1,11 @@
-"""The documentation against the code: what is made of it, settings that are shown, links, functions that are named."""
+"""The documentation against the code: what is made of it, settings in sentences, links, functions that are named."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from des4.methods import METHODS
 from des4.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
-WITHOUT_SETTINGS = ("adding_a_method.md", "architecture.md", "CONTRIBUTING.md")
-SETTINGS = [p for p in PAGES if p.name not in WITHOUT_SETTINGS and p.parent.name in ("docs", "methods")]
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+WITHOUT_SETTINGS = ("adding_a_method.md", "architecture.md")
+SETTINGS = [
+    p
+    for p in PAGES
+    if p.name not in WITHOUT_SETTINGS and (p.parent.name in ("docs", "methods") or p.name == "README.md")
+]
 NAMES = re.compile(r"\]\(([^)]+\.py)\): (`[\w.]+`(?:, `[\w.]+`)*)")
 
 
@@ -66,10 +71,8 @@ def test_the_page_of_settings_says_it_all() -> None:
 
 @pytest.mark.parametrize("page", SETTINGS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_settings_that_pages_show_are_accepted(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    commands = [" ".join(re.findall(r"\S+=\S+", line)) for line in text.splitlines() if line.startswith("des4 train ")]
-    shown = re.findall(r"`((?:[\w.]+=[^\s`]+ ?)+)`", text)
-    for settings in {*commands, *shown} - {"key=value"}:
+    shown = re.findall(r"`((?:[\w.]+=[^\s`]+ ?)+)`", page.read_text(encoding="utf-8"))
+    for settings in {*shown} - {"key=value"}:
         assert any(_accepts(name, settings.split()) for name in DATASETS), settings
 
 
@@ -85,11 +88,23 @@ def _accepts(data: str, settings: list[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_named_functions_exist(page: Path) -> None:
     text = re.sub(r"^````.*?^````", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)  # a page that a page shows
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if link and not (page.parent / link).exists()] == []
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link, _, _ in links if not (page.parent / link).exists()] == []
+    targets = [(page.parent / link if link else page, anchor) for link, _, anchor in links if anchor]
+    assert [f"{target.name}#{anchor}" for target, anchor in targets if anchor not in _anchors(target)] == []
     for link, names in NAMES.findall(text):
         defined = _defined(page.parent / link)
         assert [name for name in re.findall(r"`([^`]+)`", names) if name not in defined] == [], link
+
+
+@cache
+def _anchors(page: Path) -> set[str]:
+    """Name the headings of a page as links do, and what mkdocstrings writes into it (`::: des4.train`)."""
+    text = re.sub(r"^(```+).*?^\1", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    plain = [re.sub(r"[^\w\s-]", "", heading.encode("ascii", "ignore").decode()).strip() for heading in headings]
+    written = re.findall(r"^::: ([\w.]+)", text, re.M)
+    return {*written, *(re.sub(r"[-\s]+", "-", heading.lower()) for heading in plain)}
 
 
 def _defined(path: Path) -> set[str]:

@@ -51,30 +51,20 @@ TABLE: dict[str, set[str]] = {
     "acquisition": {"api"},
     "comparing": {"api", "report"},
     "demo": {"comparing"},
-    "cli_data": {"config", "data_tools", "report", "types"},
     "export": {"build"},
     "probe": {"build"},
-    "cli_completion": set(),
-    "cli_predict": {"cli_completion", "predict"},
     "serve": {"predict"},
-    "cli_serve": {"cli_predict", "serve"},
-    "cli_probe": {"cli_completion", "probe"},
-    "cli_next": {"acquisition", "cli_predict"},
-    "cli_export": {"api", "cli_predict", "export"},
     "cli": {
+        "acquisition",
         "api",
         "campaign",
+        "comparing",
         "demo",
         "doctor",
+        "export",
         "paper",
-        "comparing",
-        "cli_completion",
-        "cli_data",
-        "cli_next",
-        "cli_predict",
-        "cli_probe",
-        "cli_export",
-        "cli_serve",
+        "probe",
+        "serve",
     },
 }
 """Place → what it may import, and whatever that may import in its turn. A dotted name stands for one module."""
@@ -82,7 +72,6 @@ TABLE: dict[str, set[str]] = {
 PROSE = {
     "every component's `Config`": COMPONENTS,
     "everything below it": TABLE["build"],
-    "`api`, `campaign`, `comparing`, `demo`, `doctor`, `paper`, the other `cli_…` and what they use": TABLE["cli"],
 }
 """Cells of the table in docs/architecture.md that are no list of names."""
 

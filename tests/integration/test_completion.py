@@ -11,7 +11,8 @@ import pytest
 import timm
 from typer.testing import CliRunner
 
-from des4 import cli, cli_completion
+from des4 import cli
+from des4.cli import completion
 from des4.methods import METHODS
 
 
@@ -68,7 +69,7 @@ def test_run_folders_wherever_they_are() -> None:
 
 
 def test_encoders_are_networks_of_timm() -> None:
-    assert set(cli_completion.ENCODERS) <= set(timm.list_models())
+    assert set(completion.ENCODERS) <= set(timm.list_models())
 
 
 def test_asking_imports_no_torch_and_the_option_is_there() -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from trees import index_mask, put
 
+from des4 import api
 from des4.datasets.lists import read_list
 
 ROOT = Path(__file__).parents[2]
@@ -67,3 +68,18 @@ def test_the_published_table_holds_for_the_smallest_list() -> None:
     told = [row for row in rows if (row["list"], row["kind"]) == ("voc/classic/92", "labelled")]
     assert [int(row["pixels"]) for row in told] == counted.pixels.tolist()
     assert [row["ratio"] for row in told] == [f"{value:.6f}" for value in counted.ratio]
+
+
+def test_the_picture_of_the_readme_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "write_report", lambda run: run.write_page(""))  # most of the time of a toy run
+    tiny = ["encoder=test_efficientnet", "weights=none", "channels=8", "low_channels=8", "embedding_dim=8",
+            "crop_size=33", "batch_size=2", "steps=2", "data.size=48", "data.unlabeled=2", "data.val=3"]  # fmt: skip
+    picture = tmp_path / "picture.webp"
+    arguments = [*tiny, "--runs", str(tmp_path / "runs"), "--out", str(picture)]
+    monkeypatch.setattr(sys, "argv", ["readme_picture.py", *arguments])
+    script = example("readme_picture")
+    script.main()
+    with Image.open(picture) as drawn:
+        assert drawn.format == "WEBP" and drawn.width > 4 * 300  # image, truth and two predictions
+    monkeypatch.setattr(script.des4, "train", None)  # runs that are there are not trained again
+    script.main()

@@ -69,7 +69,10 @@ def test_every_key_that_is_given_stays(photos: Path) -> None:
     assert not {"method.name", "views.crop_size", "train.eval_every"} & decided(planned).keys()
     other = plan({}, [f"data={photos}", "model=resnet18", "optim.name=sgd", "steps=7"])
     default = load_config({"method": "des4_committee", "data": str(photos)})
-    assert other.config.model == default.model.model_copy(update={"encoder": "resnet18"})
+    assert other.config.model == default.model.model_copy(update={"encoder": "resnet18", "weights": "timm"})
+    assert "timm downloads" in next(one.reason for one in other.settings if one.key == "model.weights")
+    none = plan({}, [f"data={photos}", "model=resnet18", "weights=none"])
+    assert none.config.model.weights == "none" and "model.weights" not in decided(none)
     assert (other.config.optim, other.config.train.steps) == (default.optim, 7)
 
 

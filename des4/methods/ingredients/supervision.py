@@ -25,28 +25,28 @@ class SupervisionConfig(Config):
     """What cross-entropies do about rare classes and easy pixels, in any method; see [imbalance](imbalance.md)."""
 
     logit_adjustment: float = Field(0.0, ge=0)
-    """τ: inside cross-entropies, logits are raised by τ · log of their class's share of the labelled pixels, so that a
-    rare class has to win by more. Hard pseudo-labels are made of adjusted logits too [ours]; predictions are of raw
-    ones. 1 in the paper; 0: off."""
+    """τ. Inside cross-entropies, the logit of a class is raised by τ · log(its share of the labelled pixels), so that a
+    rare class has to win by more. Hard pseudo-labels are made of adjusted logits too [ours]. Predictions are made of
+    raw ones. 1 in the paper; 0: off."""
     class_weighting: float = Field(0.0, ge=0, le=1)
-    """A pixel weighs (share of its class)^-power in cross-entropies on labels and pseudo-labels, scaled to a mean of 1
-    over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
+    """Power. In cross-entropies on labels and pseudo-labels, a pixel has the weight (share of its class)^-power, scaled
+    to a mean of 1 over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
     focal_gamma: float = Field(0.0, ge=0)
-    """γ: a labelled pixel weighs (1 - probability of its class)^γ. 2 in the paper; 0: off."""
+    """γ. A labelled pixel has the weight (1 - probability of its class)^γ. 2 in the paper; 0: off."""
     ohem_threshold: float | None = Field(None, gt=0, le=1)
-    """On labels, only pixels whose class has at most this probability count, and `ohem_min_share` at least. 0.7 in the
-    published trainings on Cityscapes; `null`: all pixels count."""
+    """Of the labelled pixels, only those whose class has at most this probability count, but never fewer than
+    `ohem_min_share`. 0.7 in the published trainings on Cityscapes; `null`: all pixels count."""
     ohem_min_share: float = Field(0.085, gt=0, le=1)
-    """Share of the labelled pixels that counts at least, the hardest [ours: published codes state a number, such as
+    """Least share of the labelled pixels that counts: the hardest ones [ours: published codes state a number, such as
     100,000 of two crops of 769, which is this share]."""
     distribution_alignment: float = Field(0.0, ge=0, le=1)
-    """Power of the ratio, of labelled to predicted shares of the classes, by which predictions on unlabelled images are
-    multiplied before targets are made of them. 1 in the paper; 0: off."""
+    """Power. Before predictions on unlabelled images become targets, each class is multiplied by (its labelled share /
+    its predicted share)^power. 1 in the paper; 0: off."""
     alignment_momentum: float = Field(0.99, ge=0, lt=1)
-    """Of the running mean of those predicted shares, per step; it starts warm [ours]."""
+    """Momentum of the running mean of the predicted shares, per step; it starts warm [ours]."""
     auxiliary_weight: float = Field(0.0, ge=0)
-    """Of an auxiliary head, for training alone, which classifies labelled pixels by the encoder's stage before last:
-    its cross-entropy is added to the network's own. 0.4 in the published trainings; 0: there is no head."""
+    """Weight of an auxiliary head: in training, a second classifier reads the encoder's stage before last, and its
+    cross-entropy on labels is added. 0.4 in the published trainings; 0: there is no head."""
 
     @model_validator(mode="after")
     def _one_choice_of_pixels(self) -> Self:

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from des4 import cli_completion
+from des4.cli import completion
 
 RunArgument = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
         help="A run folder, finished or not; a weights file or checkpoint of one; or hf://OWNER/NAME on the hub.",
-        autocompletion=cli_completion.run,
+        autocompletion=completion.run,
     ),
 ]
 

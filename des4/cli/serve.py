@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from des4.cli_predict import RunArgument, show_warnings
+from des4.cli.predict import RunArgument, show_warnings
 
 
 def serve(

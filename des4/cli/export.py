@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from des4.cli_predict import RunArgument, name_of, show_warnings
+from des4.cli.predict import RunArgument, name_of, show_warnings
 
 DataSettings = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Other data: data=FOLDER, and settings of it.")

@@ -17,7 +17,13 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import des4
-from des4 import cli_completion, cli_data, cli_export, cli_next, cli_predict, cli_probe, cli_serve
+from des4.cli import completion
+from des4.cli.data import app as data_app
+from des4.cli.export import benchmark, export, push
+from des4.cli.next import next_
+from des4.cli.predict import RunArgument, predict, show_warnings
+from des4.cli.probe import probe
+from des4.cli.serve import serve
 
 if TYPE_CHECKING:
     from des4.report.paper import PaperReport
@@ -57,13 +63,11 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(cli_data.app)
+app.add_typer(data_app)
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.", autocompletion=cli_completion.settings
-    ),
+    typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.", autocompletion=completion.settings),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
 
@@ -100,12 +104,12 @@ def train(
         typer.Argument(
             metavar="CONFIG KEY=VALUE",
             help="A YAML file, and settings that override it.",
-            autocompletion=cli_completion.config_or_settings,
+            autocompletion=completion.config_or_settings,
         ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Continue a stopped run where it stood.", autocompletion=cli_completion.run),
+        typer.Option(metavar="RUN", help="Continue a stopped run where it stood.", autocompletion=completion.run),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Continue even with other settings.")] = False,
     overwrite: Overwrite = False,
@@ -152,7 +156,7 @@ def doctor(
         typer.Argument(
             metavar="CONFIG KEY=VALUE",
             help="A training to try: as for des4 train.",
-            autocompletion=cli_completion.config_or_settings,
+            autocompletion=completion.config_or_settings,
         ),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
@@ -182,13 +186,13 @@ def doctor(
 
 
 @app.command()
-def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
+def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
     from des4.build import cautions
     from des4.weights import weights_file, weights_info
 
-    cli_predict.show_warnings()
+    show_warnings()
     weights = weights_file(run)
     given = overrides or []
     data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
@@ -205,13 +209,13 @@ def eval(run: cli_predict.RunArgument, overrides: Overrides = None) -> None:
     _print_scores({"IoU %": {**figures, "tail_classes": results.tail, "caution": caution}})
 
 
-app.command()(cli_predict.predict)
-app.command()(cli_serve.serve)
-app.command("next")(cli_next.next_)
-app.command()(cli_export.export)
-app.command()(cli_export.push)
-app.command()(cli_export.benchmark)
-app.command()(cli_probe.probe)
+app.command()(predict)
+app.command()(serve)
+app.command("next")(next_)
+app.command()(export)
+app.command()(push)
+app.command()(benchmark)
+app.command()(probe)
 
 
 @app.command()
@@ -221,7 +225,7 @@ def compare(
         typer.Argument(
             metavar="RUNS",
             help="Run folders; or a campaign file and settings of all its runs; or `paper` and folders of runs.",
-            autocompletion=cli_completion.runs_or_campaign,
+            autocompletion=completion.runs_or_campaign,
         ),
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
@@ -281,7 +285,7 @@ def curve(
         typer.Argument(
             metavar="CONFIG KEY=VALUE",
             help="Data and settings: as for des4 train.",
-            autocompletion=cli_completion.config_or_settings,
+            autocompletion=completion.config_or_settings,
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
@@ -322,7 +326,7 @@ def curve(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUNS", help="Finished run folders.", autocompletion=cli_completion.run),
+        typer.Argument(metavar="RUNS", help="Finished run folders.", autocompletion=completion.run),
     ],
     html: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from des4.cli_predict import RunArgument, bar, show_notes, show_warnings
+from des4.cli.predict import RunArgument, bar, show_notes, show_warnings
 
 
 def next_(

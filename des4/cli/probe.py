@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from rich.text import Text
 
-from des4.cli_completion import run as run_folder
+from des4.cli.completion import run as run_folder
 
 
 def probe(
