@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from des4.report.paper import PaperReport
 
 
+WIDE = 120
+"""Columns of a terminal that holds a table with a line or two a method."""
+
+
 class Verbs(TyperGroup):
     """The verbs; a mistake of the user's ends in one red line and exit code 2, a stopped training in its own code."""
 
@@ -360,10 +364,17 @@ def methods() -> None:
     """List the methods."""
     from des4.methods import METHODS
 
-    table = Table("name", "method", "views", "paper", header_style="bold", border_style="dim")
-    for name, cls in METHODS.items():
-        table.add_row(name, *(Text(cell) for cell in (_summary(cls), _views(cls), _paper(cls))))
-    Console().print(table)
+    console = Console()
+    if console.width >= WIDE:
+        table = Table("name", "method", "views", "paper", header_style="bold", border_style="dim")
+        for name, cls in METHODS.items():
+            table.add_row(name, *(Text(cell) for cell in (_summary(cls), _views(cls), _paper(cls))))
+    else:  # one below the other, else the columns are a few words wide
+        table = Table(Column(style="bold", no_wrap=True), Column(), box=None, show_header=False, pad_edge=False)
+        for name, cls in METHODS.items():
+            facts = " · ".join(cell for cell in (_paper(cls), f"views: {_views(cls)}") if cell != "–")
+            table.add_row(name, Text(_summary(cls)) + Text(f"\n{facts}", style="dim"))
+    console.print(table)
 
 
 def _campaign(

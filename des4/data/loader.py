@@ -344,8 +344,8 @@ class _Cut:
         return moved
 
     def pin_memory(self) -> _Cut:
-        """Copy to pinned memory; the DataLoader calls it by this name."""
-        pinned: _Cut = _with_tensors(self, Tensor.pin_memory)
+        """Copy what is not on a device already to pinned memory; the DataLoader calls it by this name."""
+        pinned: _Cut = _with_tensors(self, lambda t: t.pin_memory() if t.device.type == "cpu" else t)
         return pinned
 
 

@@ -124,11 +124,15 @@ def _draw_span(length: int, crop: int, scale: float, rng: random.Random) -> tupl
 def crop_image(image: Tensor, box: CropBox, config: ViewsConfig) -> Tensor:
     """Crop an image (bands, H, W) to (*crop, bands) of its type, resized bilinearly with antialias; padding is 0.
 
-    An image in the memory of (H, W, bands), as files are decoded, needs no copy of the whole for it.
+    An image in the memory of (H, W, bands), as files are decoded, needs no copy of the whole for it. One that lies on a
+    GPU is cropped there; its bytes may differ by one from those that the CPU makes.
     """
     part = box.part(image)[None].contiguous(memory_format=torch.channels_last)  # the fast layout; 1×1 needs it
     if part.shape[2:] != (size := (box.out_height, box.out_width)):
-        part = F.interpolate(part, size, mode="bilinear", antialias=True)
+        if part.device.type != "cpu" and part.dtype == torch.uint8:  # GPUs resize no bytes
+            part = F.interpolate(part.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
+        else:
+            part = F.interpolate(part, size, mode="bilinear", antialias=True)
     return _placed(part[0].permute(1, 2, 0), box, config.crop, 0)
 
 

@@ -22,7 +22,11 @@ class DepthwiseConv2d(nn.Conv2d):
         """(B, D, h, w) to (B, D, h, w)."""
         if input.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(input)
-        return _Depthwise.apply(input, self.weight, self.dilation)  # type: ignore[no-any-return]
+        weight = self.weight
+        if torch.is_autocast_enabled("cpu"):  # the backward pass, where nothing is cast, then has both of one type too
+            dtype = torch.get_autocast_dtype("cpu")
+            input, weight = input.to(dtype), weight.to(dtype)
+        return _Depthwise.apply(input, weight, self.dilation)  # type: ignore[no-any-return]
 
 
 class _Depthwise(torch.autograd.Function):

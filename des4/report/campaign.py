@@ -29,6 +29,8 @@ SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
 EVERY_LIST = "every list"
 FEWEST = 3
 """Seeds, or pairs, below which a spread says little."""
+MOST_COLUMNS = 4
+"""Methods that stand side by side on any terminal."""
 ROOM, STILL_RISING = 5.0, 1.0
 """Points of mIoU: what all masks must be worth for a list to be a benchmark, and what a last step says it goes on."""
 
@@ -47,6 +49,15 @@ class Finished:
         """A figure as a fraction, nan where it is undefined."""
         value = self.results[name]
         return math.nan if value is None else float(value)
+
+    @property
+    def masks(self) -> int:
+        """Labelled images that it learnt from."""
+        return int(self.results["data"]["labelled"])
+
+    def mean_iou(self, classes: Iterable[str]) -> float:
+        """Mean IoU over those of the classes that have one, nan if none has."""
+        return _mean(math.nan if (value := self.results["iou"].get(name)) is None else value for name in classes)
 
 
 @dataclass(frozen=True)
@@ -179,24 +190,30 @@ class CampaignReport:
             for m, lists in cells
         }
 
-    @property
-    def curve(self) -> dict[str, dict[int, Score]]:
-        """Method → number of masks → mIoU, over all lists of that size and seeds."""
+    def curve(self, name: str) -> dict[str, dict[int, Score]]:
+        """Method → number of masks → a figure of `SCORES`, over all lists of that size and seeds.
+
+        The tail is that of the longest list for all of them: lists of few masks may call other classes rare.
+        """
+        longest = max(self.runs, key=lambda run: run.masks)
         found: dict[str, dict[int, list[float]]] = {}
         for run in self.runs:
-            masks = run.results["data"]["labelled"]
-            found.setdefault(run.method, {}).setdefault(masks, []).append(run.score("miou"))
+            score = run.mean_iou(longest.results["tail_classes"]) if name == "tail_miou" else run.score(name)
+            found.setdefault(run.method, {}).setdefault(run.masks, []).append(score)
         return {m: {n: Score(tuple(v)) for n, v in sorted(sizes.items())} for m, sizes in found.items()}
 
-    def curve_values(self) -> dict[str, dict[int, tuple[float, ...]]]:
-        """What `learning_curve` draws; empty where all lists have one size."""
-        if len({n for points in self.curve.values() for n in points}) < 2:
+    def curve_values(self) -> dict[str, dict[str, dict[int, tuple[float, ...]]]]:
+        """Score → method → number of masks → its values, what `learning_curve` draws; empty with lists of one size."""
+        if len({run.masks for run in self.runs}) < 2:
             return {}
-        return {m: {n: score.values for n, score in points.items()} for m, points in self.curve.items()}
+        return {
+            label: {m: {n: score.values for n, score in points.items()} for m, points in self.curve(name).items()}
+            for name, label in SCORES.items()
+        }
 
     def verdict(self, method: str) -> list[str]:
         """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
-        points = [(n, score.mean) for n, score in self.curve[method].items() if not math.isnan(score.mean)]
+        points = [(n, score.mean) for n, score in self.curve("miou")[method].items() if not math.isnan(score.mean)]
         if len(points) < 2:
             return []
         (few, low), (most, top) = points[0], points[-1]
@@ -223,7 +240,7 @@ class CampaignReport:
         A curve needs lists of several sizes. Raises RunError.
         """
         write_atomically(folder / "campaign.md", self.markdown())
-        kept = ("miou", "tail_miou", "iou", "steps", "evaluated", "seconds", "data")
+        kept = ("miou", "tail_miou", "iou", "tail_classes", "steps", "evaluated", "seconds", "data")
         runs = [
             {"method": r.method, "lists": r.lists, "seed": r.seed, **{k: r.results.get(k) for k in kept}}
             for r in self.runs
@@ -238,11 +255,18 @@ class CampaignReport:
         return Lines(*tables, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
     def _by_list(self, name: str) -> Rows:
-        rows = [[f"{SCORES[name]} %", *self.methods]]
-        for lists in self.lists:
-            scores = [self.scores(method, lists, name) for method in self.methods]
-            rows.append([lists, *(str(score) if score.values else "–" for score in scores)])
-        return rows
+        """Return the scores, a row a list and a column a method; the other way round where there are more methods."""
+
+        def cell(method: str, lists: str) -> str:
+            score = self.scores(method, lists, name)
+            return str(score) if score.values else "–"
+
+        title = f"{SCORES[name]} %"
+        if len(self.methods) > max(len(self.lists), MOST_COLUMNS):
+            rows = [[method, *(cell(method, lists) for lists in self.lists)] for method in self.methods]
+            return [[title, *self.lists], *rows]
+        rows = [[lists, *(cell(method, lists) for method in self.methods)] for lists in self.lists]
+        return [[title, *self.methods], *rows]
 
     def _paired(self) -> Rows:
         """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed.

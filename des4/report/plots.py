@@ -480,31 +480,36 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
         yield axes
 
 
-def learning_curve(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Target, narrow: bool = False) -> None:
-    """Draw mIoU over the number of masks: a dot a run, the mean as a line, its standard deviation as a band.
+def learning_curve(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], path: Target, narrow: bool = False
+) -> None:
+    """Draw figures over the number of masks, a panel each: a dot a run, the mean as a line, its deviation as a band.
 
-    curves: method -> number of masks -> the fractions of its runs.
+    panels: name of the figure -> method -> number of masks -> the fractions of its runs.
     """
-    with canvas(path, NARROW if narrow else WIDTH, 3.6) as figure:
-        axes = figure.add_subplot()
-        ticks = sorted({n for points in curves.values() for n in points})
-        for index, (method, points) in enumerate(curves.items()):
-            colour = CYCLE[index % len(CYCLE)]
-            means, spreads = [], []
-            for masks, values in points.items():
-                present = [100 * value for value in values if not math.isnan(value)]
-                means.append(float(np.mean(present)) if present else math.nan)
-                spreads.append(float(np.std(present, ddof=1)) if len(present) > 1 else 0.0)
-                axes.plot([masks] * len(present), present, "o", ms=4, mfc="white", mec=colour, mew=0.9, zorder=4)
-            low, high = np.array(means) - spreads, np.array(means) + spreads
-            axes.fill_between(list(points), low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(list(points), means, color=colour, linewidth=1.8, label=method)
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [str(n) for n in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("labelled images")
-        axes.set_ylabel("mIoU %")
-        _legend(figure, axes, narrow)
+    rows, columns = (len(panels), 1) if narrow else (1, len(panels))
+    with canvas(path, NARROW if narrow else WIDTH, 3.6 * rows) as figure:
+        for place, (name, curves) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(rows, columns, place)
+            ticks = sorted({n for points in curves.values() for n in points})
+            for index, (method, points) in enumerate(curves.items()):
+                colour = CYCLE[index % len(CYCLE)]
+                means, spreads = [], []
+                for masks, values in points.items():
+                    present = [100 * value for value in values if not math.isnan(value)]
+                    means.append(float(np.mean(present)) if present else math.nan)
+                    spreads.append(float(np.std(present, ddof=1)) if len(present) > 1 else 0.0)
+                    axes.plot([masks] * len(present), present, "o", ms=4, mfc="white", mec=colour, mew=0.9, zorder=4)
+                low, high = np.array(means) - spreads, np.array(means) + spreads
+                axes.fill_between(list(points), low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.plot(list(points), means, color=colour, linewidth=1.8, label=method)
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [str(n) for n in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlabel("labelled images")
+            axes.set_ylabel(f"{name} %")
+            if place == 1:
+                _legend(figure, axes, narrow)
 
 
 def sizes(counts: Sequence[Mapping[str, int]], path: Target, narrow: bool = False) -> None:

@@ -136,11 +136,31 @@ def test_the_backward_pass_is_that_of_torch(name: str, make_method: Make, make_b
 # ── what else runs on the device ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("photometric", ["none", "french", "unimatch", "augseg", "pseudoseg"])
-def test_views_are_made_on_the_device(photometric: Any, fake_gpu: FakeGpu) -> None:
-    scenes = Scenes(ScenesConfig(size=48, labeled=4, unlabeled=8, val=2))
+class OnGpu:
+    """Scenes that lie on the GPU."""
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes = scenes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scenes, name)
+
+    def image(self, sample_id: str) -> Tensor:
+        return self._scenes.image(sample_id).to(GPU)
+
+    def label(self, sample_id: str) -> Tensor:
+        return self._scenes.label(sample_id).to(GPU)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "resident"),
+    [*((name, False) for name in ("none", "french", "unimatch", "augseg", "pseudoseg")), ("none", True)],
+)
+def test_views_are_made_on_the_device(photometric: Any, resident: bool, fake_gpu: FakeGpu) -> None:
+    """Also of images that lie there, which are cropped there."""
+    scenes: Any = Scenes(ScenesConfig(size=48, labeled=4, unlabeled=8, val=2))
     loader = Loader(
-        scenes,
+        OnGpu(scenes) if resident else scenes,
         ViewsConfig(crop_size=40, photometric=photometric),
         ViewSpec(strong=2, cutmix="unimatch"),
         labelled_batch=4,
@@ -152,7 +172,10 @@ def test_views_are_made_on_the_device(photometric: Any, fake_gpu: FakeGpu) -> No
     )
     with fake_gpu:
         for number in range(3):  # with and without padding, blur and boxes
-            batch = loader._finish(loader.cut(number).pin_memory().to(GPU))
+            cut = loader.cut(number)
+            assert cut.labelled.image.device.type == ("cuda" if resident else "cpu")
+            fake_gpu.crossings.clear()  # of the images themselves
+            batch = loader._finish(cut.pin_memory().to(GPU))
             assert fake_gpu.crossings == []
             made = [batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.valid]
             made += [batch.labelled.label, *(t for v in batch.unlabelled.strong for t in (v.image, v.mix.box))]

@@ -32,6 +32,23 @@ def test_its_gradient_is_that_of_the_plain_convolution(kernel: tuple[int, int], 
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
 
 
+def test_its_gradient_in_half_precision_is_that_of_the_plain_convolution() -> None:
+    torch.manual_seed(0)
+    conv = depthwise(4, (3, 3), (2, 2))
+    layers = nn.Sequential(conv)
+    speed_up(layers)
+    image = torch.randn(1, 4, 6, 6, requires_grad=True)
+    gradients = []
+    for convolve in (layers, lambda x: F.conv2d(x, conv.weight, padding=2, dilation=2, groups=4)):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = convolve(image)
+        assert out.dtype == torch.bfloat16
+        gradients.append(torch.autograd.grad(out.float().sin().sum(), (image, conv.weight)))
+    for mine, reference in zip(*gradients, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, reference, rtol=0.02, atol=0.02)
+
+
 def test_a_frozen_weight_or_input_gets_no_gradient() -> None:
     layers = nn.Sequential(depthwise(4, (3, 3), (2, 2)))
     speed_up(layers)

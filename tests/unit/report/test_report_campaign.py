@@ -13,7 +13,10 @@ from des4.report.campaign import CampaignReport, Finished
 
 
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
-    results = {"miou": miou, "tail_miou": tail, "iou": {"sky": miou}, "steps": 9, "data": {"labelled": masks}}
+    results = {
+        "miou": miou, "tail_miou": tail, "iou": {"sky": miou, "pole": tail}, "steps": 9,
+        "tail_classes": ["pole"] if masks > 6 else ["sky"], "data": {"labelled": masks},
+    }  # fmt: skip
     return Finished(method, lists, seed, results)
 
 
@@ -78,7 +81,10 @@ def test_an_undefined_score_is_left_out() -> None:
 
 
 def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
-    assert {n: score.mean for n, score in report.curve["plain"].items()} == pytest.approx({6: 0.41, 12: 0.30, 100: 0.5})
+    means = {n: score.mean for n, score in report.curve("miou")["plain"].items()}
+    assert means == pytest.approx({6: 0.41, 12: 0.30, 100: 0.5})
+    tails = {n: score.mean for n, score in report.curve("tail_miou")["ours"].items()}
+    assert tails == pytest.approx({6: 0.13, 12: 0.1})  # the tail of the longest list, for short ones too
     few, more = report.verdict("plain")
     assert "All 100 masks give 9.0 points of mIoU more than 6." in few and "there is room" in few
     assert "More masks would still help." in more
@@ -93,6 +99,13 @@ def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
     )]  # fmt: skip
     rows = CampaignReport(runs, "plain", "all").tables()[-1]
     assert rows[-1] == ["ours", "every list", "1", "+4.00", "+0.00", "10.00", "40 %"]
+
+
+def test_many_methods_stand_below_each_other() -> None:
+    runs = [run(name, "a", 0, 0.4) for name in "vwxyz"]
+    scores = CampaignReport(runs).tables()[0]
+    assert scores[0] == ["mIoU %", "a"] and [row[0] for row in scores[1:]] == list("vwxyz")
+    assert CampaignReport(runs[:4]).tables()[0][0] == ["mIoU %", *"vwxy"]
 
 
 def test_without_scores_or_reference_there_is_still_a_report(tmp_path: Path) -> None:
