@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -21,6 +25,9 @@ PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
 MakeMethod = Callable[..., Method]
 MakeSetting = Callable[..., Setting]
 MakeBatch = Callable[..., Batch]
+LoadScript = Callable[[str], ModuleType]
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +42,22 @@ def one_thread() -> Iterator[None]:
     torch.set_flush_denormal(True)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def load_script(monkeypatch: pytest.MonkeyPatch) -> LoadScript:
+    """Load a script that is in no package, as a module: `load_script("benchmarks/kills.py")`."""
+
+    def load(place: str) -> ModuleType:
+        path = ROOT / place
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -65,6 +65,11 @@ class Verbs(TyperGroup):
 app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app)
 
+
+def _config_and_settings(help: str) -> Any:
+    return typer.Argument(metavar="CONFIG KEY=VALUE", help=help, autocompletion=completion.config_or_settings)
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. eval.mode=sliding.", autocompletion=completion.settings),
@@ -101,11 +106,7 @@ def demo(
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="CONFIG KEY=VALUE",
-            help="A YAML file, and settings that override it.",
-            autocompletion=completion.config_or_settings,
-        ),
+        _config_and_settings("A YAML file, and settings that override it."),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -153,11 +154,7 @@ def train(
 def doctor(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="CONFIG KEY=VALUE",
-            help="A training to try: as for des4 train.",
-            autocompletion=completion.config_or_settings,
-        ),
+        _config_and_settings("A training to try: as for des4 train."),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured.")] = 5,
     seconds: Annotated[
@@ -282,11 +279,7 @@ def compare(
 def curve(
     arguments: Annotated[
         list[str],
-        typer.Argument(
-            metavar="CONFIG KEY=VALUE",
-            help="Data and settings: as for des4 train.",
-            autocompletion=completion.config_or_settings,
-        ),
+        _config_and_settings("Data and settings: as for des4 train."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
     masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labelled images; may be repeated.")] = None,

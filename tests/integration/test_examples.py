@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,18 +19,15 @@ from des4.datasets.lists import read_list
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+LoadScript = Callable[[str], ModuleType]
 
 
-def test_class_ratios_by_hand(tmp_path: Path) -> None:
-    ratios = example("voc_class_ratios")
+@pytest.fixture
+def ratios(load_script: LoadScript) -> ModuleType:
+    return load_script("examples/voc_class_ratios.py")
+
+
+def test_class_ratios_by_hand(ratios: ModuleType, tmp_path: Path) -> None:
     masks = {name: put(tmp_path / f"{name}.png", index_mask(*labels)) for name, labels in
              {"a": (0, 1, 255), "b": (0, 0, 2), "c": (20, 20, 0)}.items()}  # fmt: skip
     pair = [("voc/u2pl/662", "labelled", ["a", "b"]), ("voc/u2pl/662", "unlabelled", ["c"])]
@@ -50,8 +47,7 @@ def test_class_ratios_by_hand(tmp_path: Path) -> None:
         assert picture.width > 1000 and len(np.unique(np.asarray(picture))) > 10
 
 
-def test_class_ratios_name_what_is_missing(tmp_path: Path) -> None:
-    ratios = example("voc_class_ratios")
+def test_class_ratios_name_what_is_missing(ratios: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"b\.png: no such mask"):
         ratios.count({"a": tmp_path / "a.png"}, [("x", "", ["a", "b"])])
     with pytest.raises(SystemExit, match="holds no published list"):
@@ -59,8 +55,7 @@ def test_class_ratios_name_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published lists and masks are not here")
-def test_the_published_table_holds_for_the_smallest_list() -> None:
-    ratios = example("voc_class_ratios")
+def test_the_published_table_holds_for_the_smallest_list(ratios: ModuleType) -> None:
     names = [name for name, _ in read_list(SHARED / "splits" / "pascal" / "u2pl" / "92" / "labeled.txt")]
     masks = {name: SHARED / "voc_masks" / f"{name}.png" for name in names}
     (counted,) = ratios.count(masks, [("voc/classic/92", "labelled", names)])
@@ -70,14 +65,16 @@ def test_the_published_table_holds_for_the_smallest_list() -> None:
     assert [row["ratio"] for row in told] == [f"{value:.6f}" for value in counted.ratio]
 
 
-def test_the_picture_of_the_readme_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_of_the_readme_at_toy_size(
+    load_script: LoadScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api, "write_report", lambda run: run.write_page(""))  # most of the time of a toy run
     tiny = ["encoder=test_efficientnet", "weights=none", "channels=8", "low_channels=8", "embedding_dim=8",
             "crop_size=33", "batch_size=2", "steps=2", "data.size=48", "data.unlabeled=2", "data.val=3"]  # fmt: skip
     picture = tmp_path / "picture.webp"
     arguments = [*tiny, "--runs", str(tmp_path / "runs"), "--out", str(picture)]
     monkeypatch.setattr(sys, "argv", ["readme_picture.py", *arguments])
-    script = example("readme_picture")
+    script = load_script("examples/readme_picture.py")
     script.main()
     with Image.open(picture) as drawn:
         assert drawn.format == "WEBP" and drawn.width > 4 * 300  # image, truth and two predictions
