@@ -166,7 +166,7 @@ class Loader:
         return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
 
     def _labelled_colours(self, samples: list[tuple[int, str]], purpose: str) -> tuple[Strong, ...]:
-        """Draw the colours of labelled samples, (epoch, place) each. purpose: part of the key of their random numbers."""
+        """Draw the colours of labelled samples, (epoch, place) each. purpose: part of the keys of their draws."""
         preset, probability = self.config.labelled_photometric, self.config.labelled_photometric_probability
         return tuple(draw_photometric(preset, self._rng(*sample, purpose), probability) for sample in samples)
 
