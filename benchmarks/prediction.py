@@ -1,11 +1,13 @@
 """Memory and time of predicting one image, by its size: python benchmarks/prediction.py 2000 8000 20000
 
 Each size is predicted by a process of its own, from a grey PNG of so many pixels a side, which is read by windows above
-50 megapixels. The network is random and small, so that the time is that of everything else.
+50 megapixels. The network is random and small, so that the time is that of everything else. Settings such as
+`eval.resize=0.5` may be given too. Scratch is what was kept in files for scores; the time is that of the processor.
 """
 
 from __future__ import annotations
 
+import math
 import resource
 import subprocess
 import sys
@@ -45,18 +47,31 @@ def make_weights(path: Path) -> None:
     save_weights(path, build_segmenter(model, CLASSES, "linear").state_dict(), info)
 
 
-def child(folder: Path, side: int) -> None:
+def child(folder: Path, side: int, settings: list[str]) -> None:
     """Predict, and print what that took."""
+    from torch import Tensor
+
+    from des4.engine import tiles
     from des4.engine.process import prepare_process
     from des4.predict import Predictor, predict_files
 
     prepare_process()  # as the command line does
     predictor = Predictor(folder / "weights.safetensors", "cpu")
+    predictor.configure(settings)
+    make, files = tiles.scratch, [0.0]
+
+    def counted(*shape: int) -> Tensor:
+        size = 4 * math.prod(shape)
+        files.append(size / 2**20 if size >= tiles.SCRATCH_FROM else 0)
+        return make(*shape)
+
+    tiles.scratch = counted
     before = peak()
-    start = time.perf_counter()
+    start = time.process_time()
     summary = predict_files(predictor, [folder / f"{side}.png"], folder / f"out-{side}")
     assert summary.done == 1, summary.skipped
-    print(f"| {side} | {side**2 / 1e6:.0f} | {before:.0f} | {peak():.0f} | {time.perf_counter() - start:.0f} |")
+    seconds = time.process_time() - start
+    print(f"| {side} | {side**2 / 1e6:.0f} | {before:.0f} | {peak():.0f} | {sum(files):.0f} | {seconds:.0f} |")
 
 
 def peak() -> float:
@@ -64,18 +79,19 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(sides: list[int]) -> None:
-    print("| side | megapixels | peak before, MiB | peak, MiB | s |\n| --- | --- | --- | --- | --- |", flush=True)
+def main(sides: list[int], settings: list[str]) -> None:
+    print("| side | megapixels | peak before, MiB | peak, MiB | scratch, MiB | s |\n" + 6 * "| --- " + "|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_weights(folder / "weights.safetensors")
         for side in sides:
             make_image(folder / f"{side}.png", side)
-            subprocess.run([sys.executable, __file__, "--child", name, str(side)], check=True)  # noqa: S603
+            subprocess.run([sys.executable, __file__, "--child", name, str(side), *settings], check=True)  # noqa: S603
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        child(Path(sys.argv[2]), int(sys.argv[3]))
+        child(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
     else:
-        main([int(side) for side in sys.argv[1:]] or [1000, 2000, 4000])
+        given = [text for text in sys.argv[1:] if "=" in text]
+        main([int(text) for text in sys.argv[1:] if text not in given] or [1000, 2000, 4000], given)

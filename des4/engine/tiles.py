@@ -2,8 +2,8 @@
 
 What is finished leaves at once, from top to bottom. What stays in memory is a tile or two, and the strip of scores in
 which the next row of tiles overlaps this one: it grows with the image's width, not with its height, and lies on the
-disk where it is large. An image that the network is to see at another size (`eval.resize`) is resized tile by tile; its
-scores, at that size, wait in a scratch file until all tiles are done.
+disk where it is large. An image that the network is to see at another size (`eval.resize`) is resized tile by tile; the
+scores of a row of tiles, at that size, wait until it is done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from des4.engine.inference import EvalConfig, scaled_size, starts, view_scores, window_stride
 from des4.ops.pixels import unit
-from des4.ops.resize import upsample_area
+from des4.ops.resize import rows_known, upsample_area
 from des4.types import RunError
 
 ReadWindow = Callable[[int, int, int, int], NDArray[Any]]
@@ -87,7 +87,7 @@ def segment_by_tiles(
     source = read if seen == size else _reader_of_resized(read, size, seen)
     areas = _blended(model, source, seen, config, tiling, device, batch, progress)
     if seen != size:
-        areas = _enlarged(areas, seen, size, tiling.side)
+        areas = _enlarged(areas, seen, size, tiling)
     for area in areas:
         yield area if config.average == "probs" else Area(area.rows, area.columns, area.probs.softmax(0))
 
@@ -189,20 +189,33 @@ def _reader_of_resized(read: ReadWindow, size: tuple[int, int], seen: tuple[int,
     return read_resized
 
 
-def _enlarged(areas: Iterable[Area], seen: tuple[int, int], size: tuple[int, int], side: int) -> Iterator[Area]:
-    """Keep the scores of an image of size `seen`, and yield them at `size`, in areas of at most `side`²."""
-    kept: Tensor | None = None
-    device = torch.device("cpu")
+def _enlarged(areas: Iterable[Area], seen: tuple[int, int], size: tuple[int, int], tiling: Tiling) -> Iterator[Area]:
+    """Enlarge the scores of an image of size `seen` to `size`, in areas of at most `tiling.side`².
+
+    A row of tiles is kept until it is whole, with the row of scores above it: what lies between two rows of tiles is
+    taken from both.
+    """
+    tops = [*starts(seen[0], tiling.side, tiling.stride), seen[0]]
+    tallest = max(after - before for before, after in pairwise(tops))
+    kept: Tensor | None = None  # scores of the row above, then of the row of tiles
+    done = 0  # rows of the image
     for area in areas:
         if kept is None:
-            kept, device = scratch(len(area.probs), *seen), area.probs.device
-        kept[:, area.rows, area.columns] = area.probs.cpu()
-    assert kept is not None  # noqa: S101  # an image has at least one tile
-    for top in range(0, size[0], side):
-        rows = slice(top, min(top + side, size[0]))
-        for left in range(0, size[1], side):
-            columns = slice(left, min(left + side, size[1]))
-            yield Area(rows, columns, upsample_area(kept, size, rows, columns).to(device))
+            kept = scratch(len(area.probs), 1 + tallest, seen[1])
+        top, bottom = area.rows.start, area.rows.stop
+        kept[:, 1 : 1 + bottom - top, area.columns] = area.probs.cpu()
+        if area.columns.stop < seen[1]:
+            continue
+        known = rows_known(seen[0], size[0], bottom)
+        scores = kept[:, : 1 + bottom - top]
+        for first in range(done, known, tiling.side):
+            rows = slice(first, min(first + tiling.side, known))
+            for left in range(0, size[1], tiling.side):
+                columns = slice(left, min(left + tiling.side, size[1]))
+                enlarged = upsample_area(scores, size, rows, columns, top=top - 1, height=seen[0])
+                yield Area(rows, columns, enlarged.to(area.probs.device))
+        kept[:, 0] = scores[:, -1]
+        done = known
 
 
 def scratch(*shape: int) -> Tensor:

@@ -41,17 +41,30 @@ def on_grid(size: tuple[int, int], *maps: Tensor) -> list[Tensor]:
     return [each[..., rows[:, None], columns] for each in maps]
 
 
-def upsample_area(maps: Tensor, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:
+def upsample_area(
+    maps: Tensor, size: tuple[int, int], rows: slice, columns: slice, *, top: int = 0, height: int | None = None
+) -> Tensor:
     """Cut `rows` and `columns` out of `upsample(maps, size)`, and compute no more than those.
 
-    maps: (C, h, w), which may lie on the disk: only the part that is needed is read. Returns (C, rows, columns).
+    maps: (C, h, w), which may lie on the disk: only the part that is needed is read. top, height: where maps are rows
+    of larger ones, the first of them and how many there are in all; those that `rows` lie between have to be among them
+    (`rows_known`). Returns (C, rows, columns).
     """
-    row, row_part = _neighbours(maps.shape[1], size[0], rows)
+    row, row_part = _neighbours(height or maps.shape[1], size[0], rows)
     column, column_part = _neighbours(maps.shape[2], size[1], columns)
+    row -= top
     near = maps[:, row[0] : row[-1] + 2, column[0] : column[-1] + 2].float()
     row, column = row - row[0], column - column[0]
     tall = near[:, row].lerp(near[:, (row + 1).clamp_max(near.shape[1] - 1)], row_part[:, None])
     return tall[:, :, column].lerp(tall[:, :, (column + 1).clamp_max(near.shape[2] - 1)], column_part)
+
+
+def rows_known(height: int, full: int, known: int) -> int:
+    """Return how many rows `upsample` from `height` to `full` rows takes from the first `known` rows alone."""
+    if known == height:
+        return full
+    before, _ = _neighbours(height, full, slice(0, full))
+    return int(torch.searchsorted(before, known - 1))
 
 
 def _neighbours(small: int, full: int, part: slice) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import nn
 from des4.engine import tiles
 from des4.engine.inference import EvalConfig, resized, segment
 from des4.engine.tiles import Tiling, segment_by_tiles
+from des4.ops.resize import upsample
 
 CPU = torch.device("cpu")
 
@@ -106,6 +107,23 @@ def test_a_resized_image_is_never_whole_and_answered_in_full(factor, file, monke
     found = put_together(model, image, config, Tiling.of(config, 32))
     expected = segment(model, tensor(image), config)
     assert (found - expected).abs().max() < 0.01  # pixels are rounded to 8 bits on the way
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.5, 0.77, 2.6])
+@pytest.mark.parametrize("tiling", [Tiling(32, 28, "ramp"), Tiling(16, 11, "mean"), Tiling(9, 1, "mean")])
+def test_scores_are_enlarged_band_by_band_as_they_are_whole(factor, tiling, monkeypatch):
+    model, image, size = network(), picture((61, 53)), (61, 53)
+    config = EvalConfig(resize=factor)
+    made = []
+    monkeypatch.setattr(tiles, "scratch", lambda *shape: made.append(shape) or torch.zeros(shape))
+    found = put_together(model, image, config, tiling)
+    seen = tuple(tiles.scaled_size(size, factor))
+    read = tiles._reader_of_resized(reader(image), size, seen)
+    small = torch.zeros(5, *seen)
+    for area in tiles._blended(model, read, seen, config, tiling, CPU, 1, lambda: None):
+        small[:, area.rows, area.columns] = area.probs
+    torch.testing.assert_close(found, upsample(small[None], size)[0], atol=1e-6, rtol=0)
+    assert max(rows for _, rows, _ in made) <= 1 + tiling.side  # never all of them
 
 
 def test_windows_of_a_resized_image_are_those_of_the_image_resized():
