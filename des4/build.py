@@ -144,8 +144,12 @@ class Training:
 
     @cached_property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width of a typical labelled image."""
-        return typical_size(self.dataset)
+        """Height and width of a typical labelled image: that of middle size."""
+        return self._sizes[len(self._sizes) // 2] if self._sizes else None
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        return labelled_sizes(self.dataset)
 
     @property
     def eval_every(self) -> int:
@@ -172,6 +176,7 @@ class Training:
             eval=self.config.eval,
             method=self.config.method.name,
             image_size=self.image_size,
+            image_pixels=(math.prod(self._sizes[0]), math.prod(self._sizes[-1])) if self._sizes else None,
             oracle=self.config.train.oracle,
             bands=self.dataset.bands,
         )
@@ -461,14 +466,14 @@ def mix_group(wanted: int | Literal["auto"], images: int) -> int:
     return wanted
 
 
-def typical_size(dataset: Dataset, looked_at: int = 15) -> tuple[int, int] | None:
-    """Return height and width of the image of middle size among some labelled ones, evenly spaced in their list."""
+def labelled_sizes(dataset: Dataset, looked_at: int = 15) -> list[tuple[int, int]]:
+    """Return height and width of some labelled images, evenly spaced in their list, by pixels."""
     sizes = []
     for sample_id in dataset.labelled[:: max(1, len(dataset.labelled) // looked_at)]:
         with suppress(DataError):  # the training has said so
             height, width = dataset.image(sample_id).shape[1:]
             sizes.append((height, width))
-    return sorted(sizes, key=math.prod)[len(sizes) // 2] if sizes else None
+    return sorted(sizes, key=math.prod)
 
 
 # ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ class WeightsInfo(Config):
     """What a weights file says of itself, enough to build the network and to name its output.
 
     image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
+    image_pixels: of the smallest and of the largest of them.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
     were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
     bands: what an image is made of; None: 8-bit RGB.
@@ -44,6 +45,7 @@ class WeightsInfo(Config):
     eval: EvalConfig
     method: str
     image_size: tuple[int, int] | None = None
+    image_pixels: tuple[int, int] | None = None
     oracle: bool = False
     bands: Bands | None = None
 

@@ -111,7 +111,7 @@ def choose_next(
         ledger = Ledger(place / LEDGER, row_width(len(predictor.classes)))
         try:
             progress(len(ledger.rows))
-            score(predictor, both, ledger, progress)
+            notes += score(predictor, both, ledger, progress)
         finally:
             ledger.close()
         first = len(labelled)
@@ -152,7 +152,7 @@ def _dataset(
         predictor.configure(overrides)
         notes.append("No labelled images are known: rarity is against what is predicted in the pool.")
         return None
-    dataset, config = api.data_of(predictor, source, data, overrides, ("labelled",))
+    dataset, config = api.data_of(predictor, source, data, predictor.take_auto(overrides), ("labelled",))
     predictor.eval = config.eval
     return dataset
 

@@ -79,11 +79,12 @@ def row_width(num_classes: int) -> int:
     return 1 + 2 * num_classes + DIMENSIONS
 
 
-def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[float], None]) -> None:
+def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[float], None]) -> list[str]:
     """Score the images of a pool that the ledger does not know. One that cannot be read is noted and passed over.
 
-    progress: called with the part of an image that is done.
+    progress: called with the part of an image that is done. Returns what is to be known of the images' sizes.
     """
+    notes: dict[str, str] = {}
     numbers: dict[int, int] = {}
 
     def images() -> Iterator[Windows]:
@@ -102,6 +103,7 @@ def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[
     with FeatureTap(predictor.segmenter) as tap:
         for image, pieces in predictor.pieces(images(), progress):
             number = numbers.pop(id(image))
+            notes = {**predictor.notes_on(image), **notes}
             cut = predictor.is_cut(image)
             summary = _Summary(len(predictor.classes))
             try:
@@ -112,6 +114,7 @@ def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[
                 ledger.skip(number, str(error))
                 continue
             ledger.add(number, summary.row(tap.take(tiles=cut)))
+    return [note for kind, note in notes.items() if kind != "place"]
 
 
 def as_scores(names: Sequence[str], rows: dict[int, Row], num_classes: int) -> Scores:

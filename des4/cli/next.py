@@ -59,7 +59,7 @@ def next_(
     paths = [text for text in given if text not in settings and not text.startswith("data=")]
     predictor = Predictor(run, device)
     predictor.batch = batch or predictor.batch
-    with bar("scoring") as (expect, progress):
+    with bar("scoring", console) as (expect, progress):
         chosen = choose_next(
             predictor,
             paths,

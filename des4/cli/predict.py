@@ -49,7 +49,7 @@ def predict(
         typer.Argument(
             metavar="PATHS",
             help="Images, folders, patterns such as 'photos/**/*.jpg', - for a list on standard input; "
-            "and settings such as eval.mirror=true.",
+            "and settings such as eval.mirror=true, eval.resize=1.",
         ),
     ],
     out: Annotated[
@@ -96,7 +96,10 @@ def predict(
     predictor.tile = tile or predictor.tile
     predictor.batch = batch or max(map(usual_batch, several or [predictor.device]))
     place = out or free_folder(name_of(run), continued=resume or overwrite)
-    with _saying_how_to_go_on(console, place), bar("predicting") as (expect, progress):
+    tell = teller(console)
+    if (note := predictor.note_on_resize()) is not None:
+        tell(note)
+    with _saying_how_to_go_on(console, place), bar("predicting", console) as (expect, progress):
         summary = predict_files(
             predictor,
             files,
@@ -107,9 +110,10 @@ def predict(
             resume=resume,
             expect=expect,
             progress=progress,
+            tell=tell,
             devices=several,
         )
-    show_notes(console, summary.notes, summary.skipped.values())
+    show_notes(console, (), summary.skipped.values())
     print(f"{summary.done} images, written to {summary.out}")
     if summary.skipped:
         raise typer.Exit(1)
@@ -125,18 +129,25 @@ def _saying_how_to_go_on(console: Console, place: Path) -> Iterator[None]:
         raise
 
 
+def teller(console: Console) -> Callable[[str], None]:
+    """Return what prints a note."""
+    return lambda note: console.print(Text(note, style="yellow"))
+
+
 def show_notes(console: Console, notes: Iterable[str], skipped: Iterable[str]) -> None:
     """Print what is to be known of the images, and why some were left out."""
     for note in notes:
-        console.print(Text(note, style="yellow"))
+        teller(console)(note)
     for reason in skipped:
         console.print(Text(f"skipped: {reason}", style="red"))
 
 
 @contextmanager
-def bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
-    """Yield what takes the number of images, and the part of one that has been done; on a terminal, show a bar."""
-    console = Console(stderr=True)
+def bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
+    """Yield what takes the number of images, and the part of one that has been done; on a terminal, show a bar.
+
+    What is printed on the console meanwhile stands above it.
+    """
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(what, total=None)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from des4.cli.predict import RunArgument, show_warnings
+from des4.cli.predict import RunArgument, show_notes, show_warnings
 
 
 def serve(
@@ -44,10 +44,11 @@ def serve(
         raise ConfigError(f'serve: needs {error.name}; pip install "des4[serve]"') from None
     import socket
 
-    show_warnings()
+    console = show_warnings()
     prepare_process()
     predictor = Predictor(run, device)
     predictor.configure(settings or [])
+    show_notes(console, filter(None, [predictor.note_on_resize()]), ())
     predictor.tile = tile or predictor.tile
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

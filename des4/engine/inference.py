@@ -28,7 +28,8 @@ class EvalConfig(Config):
     """What is averaged where windows overlap, and over views."""
     resize: Factor = 1.0
     """Factor by which an image is resized before the network sees it; results have the image's own size. For models
-    that were trained on smaller images than they are scored on."""
+    that were trained on smaller images than they are scored on. A prediction takes
+    [`auto`](prediction.md#the-size-of-things) too."""
     scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
     """Further factors: the network sees the image, or each window, once at each of them, and the average counts."""
     mirror: bool = False

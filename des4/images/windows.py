@@ -24,6 +24,7 @@ from PIL import Image
 
 from des4.images import tiff
 from des4.images.bands import MAX_VALUES, Chosen, decode_bands, layout_of_tiff, refuse_unlike, without_gaps
+from des4.images.georeference import NOWHERE, Located, locate
 from des4.images.pictures import MAX_PIXELS, read_bytes, read_image
 from des4.ops.pixels import picture, scaled
 from des4.types import Bands, DataError
@@ -40,7 +41,7 @@ class Windows(Protocol):
     """An image of which any part can be read. size: (height, width), upright. name: for messages, a path or a number.
 
     streamed: whether reading from top to bottom is cheap and going back is not. share: of its file, that it is.
-    bands: None for 8-bit RGB.
+    bands: None for 8-bit RGB. located: where on a map its file says that it lies.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Windows(Protocol):
     streamed: bool
     share: float
     bands: Bands | None
+    located: Located
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
         """Read (height, width, bands), all of which lies inside the image. Raises DataError."""
@@ -63,8 +65,10 @@ class Decoded:
 
     streamed = False
 
-    def __init__(self, pixels: Pixels, name: str, share: float = 1.0, bands: Bands | None = None) -> None:
-        self.pixels, self.name, self.share, self.bands = pixels, name, share, bands
+    def __init__(
+        self, pixels: Pixels, name: str, share: float = 1.0, bands: Bands | None = None, located: Located = NOWHERE
+    ) -> None:
+        self.pixels, self.name, self.share, self.bands, self.located = pixels, name, share, bands, located
         self.size = (pixels.shape[0], pixels.shape[1])
 
     def read(self, top: int, left: int, height: int, width: int) -> Pixels:
@@ -86,7 +90,7 @@ def open_windows(path: Path, bands: Bands | None = None) -> Windows:
         if _pixels_of(path) > MAX_PIXELS:
             raise DataError(f'{path}: has more than {MAX_PIXELS} pixels; pip install "des4[large]" for reading it by '
                             "windows, or cut it into tiles")  # fmt: skip
-    return Decoded(read_image(path).permute(1, 2, 0).numpy(), str(path))
+    return Decoded(read_image(path).permute(1, 2, 0).numpy(), str(path), located=locate(path))
 
 
 def _open_bands(path: Path, bands: Bands) -> Windows:
@@ -100,14 +104,13 @@ def _open_bands(path: Path, bands: Bands) -> Windows:
             upright, num_pixels = file.orientation == 1, file.size[0] * file.size[1]
         if upright and num_pixels * len(bands.numbers) * (1 if bands.are_bytes else 4) > 3 * WINDOWS_FROM:
             return StreamedBands(path, bands)
-    return decoded_bands(
-        decode_bands(path, read_bytes(path), Chosen.of(bands)).permute(1, 2, 0).numpy(), str(path), bands
-    )
+    values = decode_bands(path, read_bytes(path), Chosen.of(bands)).permute(1, 2, 0).numpy()
+    return decoded_bands(values, str(path), bands, locate(path))
 
 
-def decoded_bands(values: Pixels, name: str, bands: Bands) -> Decoded:
+def decoded_bands(values: Pixels, name: str, bands: Bands, located: Located = NOWHERE) -> Decoded:
     """Return stored values (H, W, bands) as an image."""
-    return Decoded(_scaled(values, bands), name, bands=bands)
+    return Decoded(_scaled(values, bands), name, bands=bands, located=located)
 
 
 def _scaled(values: Pixels, bands: Bands) -> Pixels:
@@ -120,7 +123,7 @@ class StreamedBands:
     streamed, share = True, 1.0
 
     def __init__(self, path: Path, bands: Bands) -> None:
-        self.path, self.name = path, str(path)
+        self.path, self.name, self.located = path, str(path), locate(path)
         self.bands: Bands | None = bands
         self._of = bands
         with tiff.opened(path) as file:
@@ -152,7 +155,7 @@ class Streamed:
     bands: Bands | None = None
 
     def __init__(self, path: Path, pyvips: Any) -> None:
-        self.path, self.name, self._vips = path, str(path), pyvips
+        self.path, self.name, self._vips, self.located = path, str(path), pyvips, locate(path)
         self._first, self._rows = 0, np.empty((0, 0, 3), np.uint8)
         image = self._open()
         self.size: tuple[int, int] = (image.height, image.width)

@@ -35,7 +35,10 @@ FOLDERS = ("masks", "overlays", "entropy", "probs")
 
 @dataclass
 class Summary:
-    """What a prediction came to. done: images, earlier ones included. skipped: file → reason, in one line."""
+    """What a prediction came to. done: images, earlier ones included. skipped: file → reason, in one line.
+
+    notes: on what the files are called, and of each kind of `Predictor.notes_on` that on the first image that has one.
+    """
 
     out: Path
     done: int = 0
@@ -54,15 +57,16 @@ def predict_files(
     resume: bool = False,
     expect: Callable[[int], None] = lambda images: None,
     progress: Callable[[float], None] = NO_PROGRESS,
+    tell: Callable[[str], None] = lambda note: None,
     devices: Sequence[torch.device] = (),
 ) -> Summary:
     """Segment image files into a folder. A file that cannot be read is skipped, and named in the summary.
 
     paths, lines: as of `find_images`. out: an empty folder, unless an earlier prediction in it may be overwritten, or
     is resumed: then images in its table are left as they are. expect: called with the number of images. progress:
-    called with the part of an image that has been done since, for a bar. devices: of processes that the images are
-    shared out among, one for each; none: this process segments them. Memory does not depend on the images' number,
-    and with the extra `large` on their width alone.
+    called with the part of an image that has been done since, for a bar. tell: called with notes as they come, one of
+    each kind. devices: of processes that the images are shared out among, one for each; none: this process segments
+    them. Memory does not depend on the images' number, and with the extra `large` on their width alone.
     Raises DataError or RunError before anything is written; RunError where the folder takes no more, or a process is
     lost.
     """
@@ -72,11 +76,13 @@ def predict_files(
     settings = _settings(predictor, outputs)
     done = _prepare(out, paths, settings, overwrite, resume)
     summary = Summary(out, len(done), notes)
+    for note in notes:
+        tell(note)
     expect(len(jobs))
     waiting = [job for job in jobs if str(job.source) not in done]
     progress(len(jobs) - len(waiting))
     rank = _Rank(jobs)
-    first_note: Outcome | None = None
+    noted: dict[str | None, Outcome] = {}
     with _Table(out / TABLE, predictor.classes) as table:
         if devices:
             outcomes = segment_in_processes(predictor, devices, waiting, done, out, outputs, progress)
@@ -89,10 +95,13 @@ def predict_files(
                     summary.done += 1
                 elif outcome.skipped is not None:
                     summary.skipped[outcome.file] = outcome.skipped
-                elif first_note is None or rank(outcome.file) < rank(first_note.file):
-                    first_note = outcome  # each process tells of one image, the first of its own
-    if first_note is not None and first_note.note is not None:
-        summary.notes.append(first_note.note)
+                elif outcome.note is not None:
+                    if outcome.kind not in noted:
+                        tell(outcome.note)
+                    before = noted.setdefault(outcome.kind, outcome)  # each process tells of the first of its own
+                    if rank(outcome.file) < rank(before.file):
+                        noted[outcome.kind] = outcome
+    summary.notes += [outcome.note for _, outcome in sorted(noted.items(), key=str) if outcome.note is not None]
     summary.skipped = {file: summary.skipped[file] for file in sorted(summary.skipped, key=rank)}
     table.sort(rank)
     _write_summary(out, settings, summary)

@@ -15,12 +15,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import des4
-from des4.config import Overrides, differences, load_config
-from des4.engine import segment_batch
+from des4.config import Overrides, differences, given_settings, load_config
+from des4.engine import EvalConfig, segment_batch
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
 from des4.engine.tiles import Area, Tiling, segment_by_tiles
 from des4.images.bands import type_of, without_gaps
+from des4.images.pictures import MAX_PIXELS
 from des4.images.windows import Decoded, Windows, decoded_bands, open_windows
 from des4.ops.pixels import unit
 from des4.predict.devices import one_device
@@ -37,8 +38,12 @@ KEPT_PROBS = 2**28
 """Bytes; larger arrays of probabilities are kept only where they are asked for."""
 
 T = TypeVar("T")
-UNUSUAL = 0.5
-"""The network was trained on images of so many times the size; smaller figures are told of."""
+FITTED_FROM = 1.5
+"""Images whose sides are all so many times as long as those of the training images, or as short, are resized."""
+MOST_ENLARGED = 4.0
+"""As `eval.resize` has it."""
+RESIZE = "eval.resize"
+AUTO = "auto"
 
 Source = str | Path | Image.Image | NDArray[Any] | Tensor
 NO_PROGRESS: Callable[[float], None] = lambda share: None  # noqa: E731
@@ -50,8 +55,9 @@ class Predictor:
     source: where `weights_file` finds weights: a weights file, a run folder, or a checkpoint of one. device: `auto`,
     `cpu`, `cuda`, or `cuda:1`, the second GPU.
     Attributes: `path`, of the weights or the checkpoint; `classes`, names by index; `palette`, RGB by index; `eval`,
-    how images are segmented; `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut;
-    `batch`, images of one size, or tiles, that go through the network at a time.
+    how images are segmented; `fitted`, whether photos of another resolution are brought to that of the training images
+    (`factor_of`); `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut; `batch`, images
+    of one size, or tiles, that go through the network at a time.
     Raises WeightsError, RunError for a run that has no weights yet, or ConfigError for a device that is not there.
     """
 
@@ -60,6 +66,7 @@ class Predictor:
         segmenter, self.info = load_weights(self.path)
         self.segmenter = segmenter.to(self.device)
         self.classes, self.palette, self.eval = self.info.classes, self.info.palette, self.info.eval
+        self.fitted = True
         self.tile = TILE
         self.batch = usual_batch(self.device)
 
@@ -71,17 +78,30 @@ class Predictor:
             "sha256": weights_hash(self.path),
             "classes": list(self.classes),
             "eval": self.eval.model_dump(mode="json"),
+            "fitted": self.fitted,
             "tile": self.tile,
         }
 
     def configure(self, overrides: Overrides) -> None:
-        """Change how images are segmented, by settings such as `["eval.mirror=true"]`. Raises ConfigError."""
+        """Change how images are segmented, by settings such as `["eval.mirror=true"]`. Raises ConfigError.
+
+        `eval.resize=NUMBER` holds for all images; `eval.resize=auto` goes back to what `factor_of` says.
+        """
+        overrides = self.take_auto(overrides)
         base = {"method": "supervised", "data": "scenes", "eval": self.eval.model_dump(mode="json")}
         config = load_config(base, overrides)
         if other := [line.partition(":")[0] for line in differences(load_config(base), config)
                      if not line.startswith("eval.")]:  # fmt: skip
             raise ConfigError(f"{', '.join(other)}: a prediction reads eval.* alone")
         self.eval = config.eval
+
+    def take_auto(self, overrides: Overrides) -> Overrides:
+        """Set `fitted` as settings ask; return them with a number in the place of `eval.resize=auto`."""
+        given = given_settings({}, overrides)
+        if RESIZE not in given:
+            return overrides
+        self.fitted = given[RESIZE] == AUTO
+        return {**given, RESIZE: self.info.eval.resize} if self.fitted else overrides
 
     def predict(self, image: Source) -> NDArray[Any]:
         """Segment an image: (H, W) class indices. Files and PIL images are turned upright, as their EXIF data asks.
@@ -127,7 +147,7 @@ class Predictor:
         """
         group: list[Windows] = []
         for image in images:
-            if group and (len(group) >= self.batch or image.size != group[0].size or self.is_cut(image)):
+            if group and (len(group) >= self.batch or self.is_cut(image) or not self._alike(image, group[0])):
                 yield from self._together(group, progress)
                 group = []
             if self.is_cut(image):
@@ -137,47 +157,103 @@ class Predictor:
         if group:
             yield from self._together(group, progress)
 
-    def note_on_size(self, image: Windows) -> str | None:
-        """Say, in one sentence, that an image is much larger than those the network was trained on, where it is."""
-        known = self.info.image_size
-        if known is None:
+    def factor_of(self, image: Windows) -> float:
+        """Return the factor by which an image is resized before the network sees it.
+
+        It is `eval.resize`; times another factor if `fitted` and if all sides of the image are more than `FITTED_FROM`
+        times as long as those of the training images, or as short. That factor brings the side that differs less to
+        its length there, so a panorama is not shrunk for its width. What lies on a map, is made of bands, or is larger
+        than photos are, is left: there, another size means another area, not another resolution.
+        """
+        return self.eval.resize if self._is_kept(image) else self._fitting(image)
+
+    def note_on_resize(self) -> str | None:
+        """Say, in one sentence, how all images are resized; None if they are not."""
+        if self.eval.resize == 1:
             return None
-        factor = math.sqrt(math.prod(known) / math.prod(image.size))
-        if factor / self.eval.resize >= UNUSUAL:
-            return None
-        (height, width), (their_height, their_width) = image.size, known
+        usual = ", as when the run was scored" if self.eval.resize == self.info.eval.resize else ""
         return (
-            f"{image.name}: {width}×{height} pixels, and the network was trained on images of about "
-            f"{their_width}×{their_height}; if it shows things larger than those did, eval.resize={factor:.2g} brings "
-            "them to their size"
+            f"{RESIZE}={self.eval.resize:g}{usual}: the network sees images at {self.eval.resize:g} times their size; "
+            "masks have the size of the images"
         )
+
+    def notes_on(self, image: Windows) -> dict[str, str]:
+        """Say, in a sentence each, what is to be known of an image, by kind: that it is `fitted`; that its `size` is
+        another than that of the training images, and it is not; that something of its `place` on a map is lost.
+        """
+        notes = {"place": f"{image.name}: {image.located.lost}"} if image.located.lost else {}
+        known, fitting = self.info.image_size, self._fitting(image)
+        if not self.fitted or known is None or fitting == self.eval.resize:
+            return notes
+        (height, width), (their_height, their_width) = image.size, known
+        sizes = (
+            f"{image.name}: {width}×{height} pixels, and the network was trained on images of about "
+            f"{their_width}×{their_height}"
+        )
+        if self._is_kept(image):
+            notes["size"] = (
+                f"{sizes}; if it shows things larger or smaller than those did, {RESIZE}={fitting:.2g} brings them to "
+                "their size"
+            )
+        else:
+            seen_height, seen_width = scaled_size(image.size, fitting)
+            notes["fitted"] = (
+                f"{sizes}: so it sees this one at {seen_width}×{seen_height}, and others accordingly; "
+                f"{RESIZE}={self.info.eval.resize:g} turns this off"
+            )
+        return notes
 
     def is_cut(self, image: Windows) -> bool:
         """Whether an image is segmented by tiles."""
-        return image.streamed or image.size[0] * image.size[1] > 2 * self.tile**2
+        most = math.prod(image.size) * max(1.0, self.factor_of(image)) ** 2
+        return image.streamed or most > 2 * self.tile**2
+
+    def _is_kept(self, image: Windows) -> bool:
+        large = math.prod(image.size) > MAX_PIXELS
+        return not self.fitted or large or image.bands is not None or image.located.on_a_map
+
+    def _fitting(self, image: Windows) -> float:
+        """Return the factor that brings an image to the size of the training images, as the network saw them."""
+        known, span = self.info.image_size, self.info.image_pixels
+        pixels = math.prod(image.size)
+        if known is None or (span is not None and span[0] <= pixels <= span[1]):
+            return self.eval.resize
+        short, long = (theirs / side for theirs, side in zip(sorted(known), sorted(image.size), strict=True))
+        factor = max(short, long) if max(short, long) < 1 else max(1.0, min(short, long))
+        if 1 / FITTED_FROM <= factor <= FITTED_FROM:
+            return self.eval.resize
+        return min(self.info.eval.resize * factor, MOST_ENLARGED)
+
+    def _eval_of(self, image: Windows) -> EvalConfig:
+        return self.eval.model_copy(update={"resize": self.factor_of(image)})
+
+    def _alike(self, image: Windows, other: Windows) -> bool:
+        return image.size == other.size and self.factor_of(image) == self.factor_of(other)
 
     def _together(
         self, images: Sequence[Windows], progress: Callable[[float], None]
     ) -> Iterator[tuple[Windows, Iterable[Piece]]]:
         pixels = np.stack([image.read(0, 0, *image.size) for image in images])
         rows, columns = (slice(0, side) for side in images[0].size)
-        for image, probs in zip(images, self._with_less_memory(lambda: self._probs(pixels)), strict=True):
+        segmented = self._with_less_memory(lambda: self._probs(pixels, self._eval_of(images[0])))
+        for image, probs in zip(images, segmented, strict=True):
             yield image, [Piece.of(Area(rows, columns, probs))]
             progress(image.share)
 
-    def _probs(self, pixels: NDArray[Any]) -> Tensor:
+    def _probs(self, pixels: NDArray[Any], config: EvalConfig) -> Tensor:
         """Probabilities (B, C, H, W) of images (B, H, W, bands)."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return segment_batch(self.segmenter, unit(images.to(self.device)), self.eval)
+        return segment_batch(self.segmenter, unit(images.to(self.device)), config)
 
     def _by_tiles(self, image: Windows, progress: Callable[[float], None]) -> Iterator[Piece]:
         """Yield the pieces of an image that is cut. What runs out of memory does so with its first tile."""
 
         def begin() -> tuple[Area, Iterator[Area]]:
-            tiling = Tiling.of(self.eval, self.tile)
-            share = image.share / tiling.count(scaled_size(image.size, self.eval.resize))
+            config = self._eval_of(image)
+            tiling = Tiling.of(config, self.tile)
+            share = image.share / tiling.count(scaled_size(image.size, config.resize))
             areas = segment_by_tiles(
-                self.segmenter, image.read, image.size, self.eval, tiling,
+                self.segmenter, image.read, image.size, config, tiling,
                 device=self.device, batch=self.batch, progress=lambda: progress(share),
             )  # fmt: skip
             return next(areas), areas

@@ -58,8 +58,8 @@ def segment_in_processes(
             threads = max(1, torch.get_num_threads() // sharing) if device.type == "cpu" else None
             task = {
                 "weights": str(predictor.path), "device": str(device), "threads": threads,
-                "eval": predictor.eval.model_dump(mode="json"), "tile": predictor.tile, "batch": predictor.batch,
-                "out": str(out), "outputs": asdict(outputs),
+                "eval": predictor.eval.model_dump(mode="json"), "fitted": predictor.fitted, "tile": predictor.tile,
+                "batch": predictor.batch, "out": str(out), "outputs": asdict(outputs),
             }  # fmt: skip
             workers.append(_Worker(device, task, heard))
         for _ in range(ahead):

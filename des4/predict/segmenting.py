@@ -28,12 +28,13 @@ READ_AHEAD = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file: a row of the table, the reason why it is skipped, or a note on the image."""
+    """What came of a file: a row of the table, the reason why it is skipped, or a note on the image, of some kind."""
 
     file: str
     row: list[str] | None = None
     skipped: str | None = None
     note: str | None = None
+    kind: str | None = None
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Segmenting:
     outputs: Outputs
     done: Collection[str] = ()
     progress: Callable[[float], None] = NO_PROGRESS
-    _noted: bool = field(default=False, init=False)
+    _noted: set[str] = field(default_factory=set, init=False)
 
     def chunks(self, chunks: Iterable[Sequence[Job]]) -> Iterator[Iterator[Outcome]]:
         """Yield what comes of each chunk, to be read before the next one. `READ_AHEAD` images beyond it are asked for.
@@ -65,9 +66,10 @@ class Segmenting:
         images = self._images(opened, places, skipped)
         for image, pieces in self.predictor.pieces(images, self.progress):
             job = places.pop(id(image))
-            if not self._noted and (note := self.predictor.note_on_size(image)):
-                self._noted = True
-                yield Outcome(str(job.source), note=note)
+            for kind, note in self.predictor.notes_on(image).items():
+                if kind not in self._noted:
+                    self._noted.add(kind)
+                    yield Outcome(str(job.source), note=note, kind=kind)
             try:
                 yield Outcome(str(job.source), row=self._write(job, image, pieces))
             except RunError:

@@ -2,7 +2,7 @@
 
 It reads JSON objects from its input, one a line: first what it is to do, then chunks of files until the input ends.
 
-    {"weights": …, "device": …, "threads": …, "eval": {…}, "tile": …, "batch": …, "out": …, "outputs": {…}}
+    {"weights": …, "device": …, "threads": …, "eval": {…}, "fitted": …, "tile": …, "batch": …, "out": …, "outputs": {…}}
     {"jobs": [[file, place], …], "done": [frame, …]}
 
 It says, one a line too: `{"progress": share}`, `{"file": …, "row" | "skipped" | "note": …}`, `{"warning": …}`, and
@@ -59,7 +59,7 @@ def _segment(task: dict[str, Any], requests: Iterator[str], say: Say) -> None:
         warnings.simplefilter("ignore")
         predictor = Predictor(task["weights"], task["device"])
     predictor.eval = EvalConfig.model_validate(task["eval"])
-    predictor.tile, predictor.batch = task["tile"], task["batch"]
+    predictor.fitted, predictor.tile, predictor.batch = task["fitted"], task["tile"], task["batch"]
     done: set[str] = set()
 
     def chunks() -> Iterator[list[Job]]:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from des4.images.georeference import read_georeference
 from des4.images.windows import Windows, show
 from des4.predict.pieces import Piece, label_type
 from des4.predict.png import PngWriter
@@ -64,7 +63,7 @@ def write_image(
             picture.save(partial["overlays"])
         for name, path in paths.items():
             partial[name].replace(path)
-        if (place := read_georeference(job.source)) is not None:
+        if (place := image.located.place) is not None:
             for name in {"masks", "entropy"} & paths.keys():
                 place.write_beside(paths[name])
     except BaseException:

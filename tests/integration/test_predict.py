@@ -31,8 +31,15 @@ def shared(trained: Path) -> Predictor:
 
 
 @pytest.fixture
-def predictor(shared: Predictor, trained: Path) -> Predictor:
+def fitting(trained: Path) -> Predictor:
     return des4.load(trained)
+
+
+@pytest.fixture
+def predictor(fitting: Predictor) -> Predictor:
+    """One that takes images as they are."""
+    fitting.configure(["eval.resize=1"])
+    return fitting
 
 
 def pixels(size: tuple[int, int] = (33, 47), seed: int = 0) -> np.ndarray:
@@ -168,17 +175,101 @@ def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
         predictor.configure(["eval.miror=true"])
 
 
-def test_an_image_much_larger_than_the_trained_ones_is_told_of_once(
-    predictor: Predictor, tmp_path: Path, photo: Photo
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [
+        ((48, 48), 1.0),
+        ((70, 40), 1.0),  # less than 1.5 times as long, or as short
+        ((96, 192), 0.5),  # of a panorama, the side that differs less counts
+        ((20, 300), 1.0),  # neither larger nor smaller
+        ((24, 12), 2.0),
+        ((5, 7), 4.0),  # no more than eval.resize can be
+    ],
+)
+def test_photos_of_another_resolution_are_brought_to_that_of_the_training(
+    fitting: Predictor, size: tuple[int, int], factor: float
 ) -> None:
-    assert predictor.info.image_size == (48, 48)
-    for name, size in (("a", (90, 90)), ("b", (192, 96)), ("c", (192, 96))):
+    assert fitting.info.image_size == (48, 48)
+    image = pixels(size)
+    assert list(fitting.notes_on(windows.Decoded(image, "a"))) == (["fitted"] if factor != 1 else [])
+    found = fitting.segment(image)
+    assert found.labels.shape == size
+    fitting.configure([f"eval.resize={factor}"])
+    np.testing.assert_array_equal(fitting.segment(image).probs, found.probs)
+    fitting.configure(["resize=auto"])
+    np.testing.assert_array_equal(fitting.segment(image).probs, found.probs)
+
+
+def test_what_is_fitted_is_told_of_once_and_can_be_turned_off(fitting: Predictor, tmp_path: Path, photo: Photo) -> None:
+    for name, size in (("a", (60, 60)), ("b", (192, 96)), ("c", (192, 96)), ("d", (12, 12))):
         photo(f"x/{name}.png", size)
-    (told,) = predict_files(predictor, [tmp_path / "x"], tmp_path / "out").notes
-    assert told.startswith(f"{tmp_path}/x/b.png: 96×192 pixels, and the network was trained on images of about 48×48")
-    assert "eval.resize=0.35 brings" in told
-    predictor.configure(["eval.resize=0.35"])
-    assert predict_files(predictor, [tmp_path / "x"], tmp_path / "new").notes == []
+    told: list[str] = []
+    summary = predict_files(fitting, [tmp_path / "x"], tmp_path / "out", tell=told.append)
+    assert summary.notes == told == [
+        f"{tmp_path}/x/b.png: 96×192 pixels, and the network was trained on images of about 48×48: so it sees this one "
+        "at 48×96, and others accordingly; eval.resize=1 turns this off"
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["fitted"] is True
+    fitting.configure(["eval.resize=1"])
+    assert predict_files(fitting, [tmp_path / "x"], tmp_path / "new").notes == []
+    with pytest.raises(RunError, match=r"other weights or settings \(fitted: True -> False\)"):
+        predict_files(fitting, [tmp_path / "x"], tmp_path / "out", resume=True)
+
+
+def test_a_run_that_resizes_keeps_its_factor(fitting: Predictor) -> None:
+    assert fitting.note_on_resize() is None
+    fitting.info = fitting.info.model_copy(update={"eval": fitting.eval.model_copy(update={"resize": 0.5})})
+    fitting.configure(["eval.resize=auto"])
+    assert str(fitting.note_on_resize()).startswith("eval.resize=0.5, as when the run was scored: the network sees ima")
+    sizes = ((48, 48), 0.5), ((96, 96), 0.25), ((24, 24), 1.0)
+    for size, factor in sizes:
+        assert fitting.factor_of(windows.Decoded(pixels(size), "a")) == factor
+    fitting.configure(["eval.resize=0.7"])
+    assert "0.7: the network sees images at 0.7 times their size" in str(fitting.note_on_resize())
+    assert {fitting.factor_of(windows.Decoded(pixels(size), "a")) for size, _ in sizes} == {0.7}
+
+
+def test_sizes_that_the_training_has_seen_are_left(fitting: Predictor) -> None:
+    assert fitting.info.image_pixels == (48 * 48, 48 * 48)
+    fitting.info = fitting.info.model_copy(update={"image_pixels": (20 * 20, 48 * 48)})
+    assert fitting.factor_of(windows.Decoded(pixels((20, 20)), "a")) == 1
+    assert fitting.factor_of(windows.Decoded(pixels((16, 16)), "a")) == 3
+
+
+def test_what_lies_on_a_map_is_left_and_told_of(
+    fitting: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Photo
+) -> None:
+    path = photo("x/a.png", (192, 96))
+    path.with_suffix(".pgw").write_text("1 0 0 -1 5 5")
+    (told,) = predict_files(fitting, [path], tmp_path / "out").notes
+    assert told.startswith(f"{path}: 96×192 pixels, and the network was trained on images of about 48×48; if it shows")
+    assert told.endswith("eval.resize=0.5 brings them to their size")
+    assert (tmp_path / "out" / "masks" / "a.pgw").read_text().split() == ["1", "0", "0", "-1", "5", "5"]
+    whole = fitting.segment(path)
+    fitting.configure(["eval.resize=1"])
+    np.testing.assert_array_equal(fitting.segment(path).probs, whole.probs)
+    fitting.configure(["eval.resize=auto"])
+    monkeypatch.setattr("des4.predict.predictor.MAX_PIXELS", 96 * 192 - 1)
+    assert fitting.factor_of(windows.Decoded(pixels((192, 96)), "larger than a photo")) == 1
+
+
+def test_small_images_that_grow_are_cut(fitting: Predictor) -> None:
+    fitting.tile = 40
+    image = windows.Decoded(pixels((24, 24)), "a")
+    assert not fitting.is_cut(image)
+    fitting.tile = 30
+    assert fitting.is_cut(image)
+
+
+def test_what_is_lost_of_a_place_is_told_of_once(fitting: Predictor, tmp_path: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[33922] = (0.0, 0.0, 0.0, 100.0, 200.0, 0.0) * 4
+    (tmp_path / "x").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(pixels((48, 48))).save(tmp_path / "x" / f"{name}.tif", tiffinfo=info)
+    (told,) = predict_files(fitting, [tmp_path / "x"], tmp_path / "out").notes
+    assert told.startswith(f"{tmp_path}/x/a.tif: its place on the map is given by 4 tie points, and is not kept; gdalw")
+    assert not list((tmp_path / "out").rglob("*.pgw"))
 
 
 def test_above_255_classes_labels_have_16_bits(trained: Path, tmp_path: Path) -> None:

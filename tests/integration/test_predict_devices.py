@@ -42,7 +42,9 @@ for line in sys.stdin:
 
 @pytest.fixture
 def predictor(trained: Path) -> Predictor:
-    return des4.load(trained)
+    predictor = des4.load(trained)
+    predictor.configure(["eval.resize=1"])  # as images are
+    return predictor
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_what_a_process_says(predictor: Predictor, photos: Path, tmp_path: Path)
     predict_files(predictor, [photos / "a.png", photos / "deep" / "d.png"], tmp_path / "one")
     task = {
         "weights": str(predictor.path), "device": "cpu", "threads": 1, "eval": predictor.eval.model_dump(mode="json"),
-        "tile": 1024, "batch": 1, "out": str(tmp_path / "out"), "outputs": {"overlays": True},
+        "fitted": False, "tile": 1024, "batch": 1, "out": str(tmp_path / "out"), "outputs": {"overlays": True},
     }  # fmt: skip
     jobs = [[str(photos / name), place] for name, place in (("a.png", "a"), ("broken.png", "x"), ("deep/d.png", "d"))]
     chunks = [{"jobs": jobs[:1], "done": []}, {"jobs": jobs[1:], "done": []}]
@@ -99,7 +101,8 @@ def test_a_process_that_fails_says_why(
 ) -> None:
     task = {
         "weights": str(predictor.path), "device": "cpu", "threads": None, "tile": 1024, "batch": 1,
-        "eval": predictor.eval.model_dump(mode="json"), "out": str(tmp_path / "out"), "outputs": {}, **change,
+        "eval": predictor.eval.model_dump(mode="json"), "fitted": False, "out": str(tmp_path / "out"), "outputs": {},
+        **change,
     }  # fmt: skip
     said: list[dict[str, Any]] = []
     chunk = {"jobs": [[str(photos / "a.png"), "a"]], "done": []}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from des4.images.georeference import Georeference, read_georeference
+from des4.images.georeference import NOWHERE, Georeference, Located, locate
 
 KEYS = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 
 
 def tiff(path: Path, **tags: tuple[float, ...]) -> Path:
-    numbers = {"scale": 33550, "tie": 33922, "matrix": 34264}
+    numbers = {"scale": 33550, "tie": 33922, "matrix": 34264, "rpc": 50844}
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for name, values in tags.items():
         info[numbers.get(name, 34735)] = values
@@ -24,28 +24,28 @@ def tiff(path: Path, **tags: tuple[float, ...]) -> Path:
 
 def test_scale_and_tiepoint(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", scale=(0.5, 0.25, 0.0), tie=(0, 0, 0, 400_000.0, 5_000_000.0, 0), keys=KEYS)
-    assert read_georeference(path) == Georeference(400_000.0, 0.5, 0, 5_000_000.0, 0, -0.25, 32633)
+    assert locate(path).place == Georeference(400_000.0, 0.5, 0, 5_000_000.0, 0, -0.25, 32633)
 
 
 def test_a_tiepoint_elsewhere_and_pixels_that_are_points(tmp_path: Path) -> None:
     keys = (1, 1, 0, 2, 1025, 0, 1, 2, 2048, 0, 1, 4326)
     path = tiff(tmp_path / "a.tif", scale=(2.0, 2.0, 0.0), tie=(1, 2, 0, 10.0, 50.0, 0), keys=keys)
-    assert read_georeference(path) == Georeference(7.0, 2, 0, 55.0, 0, -2, 4326)
+    assert locate(path).place == Georeference(7.0, 2, 0, 55.0, 0, -2, 4326)
 
 
 def test_a_matrix_may_turn(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", matrix=(1, 2, 0, 10, 3, 4, 0, 20, 0, 0, 0, 0, 0, 0, 0, 1))
-    assert read_georeference(path) == Georeference(10, 1, 2, 20, 3, 4, None)
+    assert locate(path).place == Georeference(10, 1, 2, 20, 3, 4, None)
 
 
 def test_files_without_a_place_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_georeference(tiff(tmp_path / "a.tif")) is None
-    assert read_georeference(tmp_path / "a.png") is None
+    assert locate(tiff(tmp_path / "a.tif")) == NOWHERE
+    assert locate(tmp_path / "a.png") == NOWHERE
     (tmp_path / "b.tif").write_bytes(b"nothing")
-    assert read_georeference(tmp_path / "b.tif") is None
+    assert locate(tmp_path / "b.tif") == NOWHERE
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)  # the header of a large file is read all the same
     path = tiff(tmp_path / "c.tif", scale=(1.0, 1.0, 0.0), tie=(0, 0, 0, 0, 0, 0))
-    assert read_georeference(path) is not None
+    assert locate(path).on_a_map
 
 
 def test_what_lies_beside_a_png(tmp_path: Path) -> None:
@@ -55,3 +55,71 @@ def test_what_lies_beside_a_png(tmp_path: Path) -> None:
     page = ElementTree.fromstring((tmp_path / "a.png.aux.xml").read_text())  # noqa: S314
     assert page.findtext("SRS") == "EPSG:32633"
     assert [float(v) for v in page.findtext("GeoTransform").split(",")] == [400_000, 0.5, 0, 5_000_000, 0, -0.25]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("image", "world"),
+    [("a.jpg", "a.jgw"), ("a.jpeg", "a.jgw"), ("a.png", "a.pgw"), ("a.tif", "a.tfw"), ("a.jpg", "a.jpgw"),
+     ("b.c.jpg", "b.c.wld"), ("A.JPG", "A.JGW")],
+)  # fmt: skip
+def test_a_world_file_beside_an_image(tmp_path: Path, image: str, world: str) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / image)
+    text = "0.5\n0\n0\n-0.25\n400000.25\n4999999.875\n"
+    (tmp_path / world).write_text(text)
+    found = locate(tmp_path / image)
+    assert found == Located(Georeference(400_000.0, 0.5, 0, 5_000_000.0, 0, -0.25))
+    assert found.place is not None
+    found.place.write_beside(tmp_path / "out.png")
+    assert list(map(float, (tmp_path / "out.pgw").read_text().split())) == list(map(float, text.split()))
+
+
+def test_a_coordinate_system_beside_an_image(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jgw").write_text("1 0 0 -1 10.5 19.5")
+    (tmp_path / "a.prj").write_text('PROJCS["A & B", GEOGCS["<C>"]]\n')
+    place = locate(tmp_path / "a.jpg").place
+    assert place == Georeference(10, 1, 0, 20, 0, -1, None, 'PROJCS["A & B", GEOGCS["<C>"]]')
+    assert place is not None
+    place.write_beside(tmp_path / "out.png")
+    page = ElementTree.fromstring((tmp_path / "out.png.aux.xml").read_text())  # noqa: S314
+    assert page.findtext("SRS") == place.wkt
+    (tmp_path / "a.prj").write_text("no description")
+    assert locate(tmp_path / "a.jpg") == Located(Georeference(10, 1, 0, 20, 0, -1))
+
+
+def test_the_tags_of_a_tiff_come_before_a_world_file(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", scale=(0.5, 0.25, 0.0), tie=(0, 0, 0, 1.0, 2.0, 0), keys=KEYS)
+    path.with_suffix(".tfw").write_text("9 0 0 -9 0 0")
+    assert locate(path) == Located(Georeference(1, 0.5, 0, 2, 0, -0.25, 32633))
+    path = tiff(tmp_path / "b.tif", keys=KEYS)
+    path.with_suffix(".tfw").write_text("2 0 0 -2 1 -1")
+    assert locate(path) == Located(Georeference(0, 2, 0, 0, 0, -2, 32633))
+
+
+def test_what_is_not_kept_is_named(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", tie=(0, 0, 0, 1, 2, 0) * 3)
+    assert "is given by 3 tie points, and is not kept" in str(locate(path).lost)
+    assert "a tie point without a scale" in str(locate(tiff(tmp_path / "b.tif", tie=(0, 0, 0, 1, 2, 0))).lost)
+    assert "RPC coefficients" in str(locate(tiff(tmp_path / "c.tif", rpc=(0.0,) * 92)).lost)
+    full = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32767)
+    found = locate(tiff(tmp_path / "d.tif", matrix=(1, 2, 0, 10, 3, 4, 0, 20, *(0,) * 7, 1), keys=full))
+    assert found.place == Georeference(10, 1, 2, 20, 3, 4, None)
+    assert found.lost == "its coordinate system is written out, without an EPSG code, and is not kept"
+    photo = tmp_path / "e.jpg"
+    Image.new("RGB", (6, 4)).save(photo)
+    photo.with_name("e.jpg.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")
+    assert locate(photo) == NOWHERE
+    photo.with_name("e.jpg.aux.xml").write_text("<PAMDataset><GeoTransform>0, 1</GeoTransform></PAMDataset>")
+    assert "is in e.jpg.aux.xml, which is not read" in str(locate(photo).lost)
+    photo.with_suffix(".jgw").write_text("1 2 3")
+    assert locate(photo).lost == "e.jgw beside it does not hold the six numbers of a world file"
+
+
+def test_an_image_that_is_turned_loses_its_place(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.jgw").write_text("1 0 0 -1 10.5 19.5")
+    found = locate(tmp_path / "a.jpg")
+    assert found.place is None
+    assert "before its turn by EXIF" in str(found.lost)

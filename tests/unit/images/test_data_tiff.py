@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from des4.images.georeference import read_georeference
+from des4.images.georeference import locate
 from des4.images.pictures import read_header
 from des4.images.tiff import is_picture, opened, tags_of
 from des4.types import DataError
@@ -124,6 +124,6 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_bands_have_their_place_on_earth(tmp_path: Path) -> None:
     tags = [(33550, "d", 3, (10.0, 10.0, 0.0)), (33922, "d", 6, (0, 0, 0, 500_000.0, 5_000_000.0, 0))]
-    place = read_georeference(write(tmp_path / "a.tif", values(), extratags=tags))
+    place = locate(write(tmp_path / "a.tif", values(), extratags=tags)).place
     assert place is not None
     assert (place.x0, place.a, place.y0, place.e) == (500_000, 10, 5_000_000, -10)
