@@ -1,7 +1,8 @@
 """Pages at toy size: their own commands, in their own order, on a folder laid out as theirs.
 
 README.md, and of docs/: getting_started, ten_minutes, choosing_a_method and remote_sensing. What a page says that a
-command prints is held against it.
+command prints is held against it. The commands of the pages of `OF_A_RUN` are executed on one trained toy, but for
+those in `PARSED_ALONE`. All commands of all pages are parsed by tests/architecture/test_docs_commands.py.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,9 +53,8 @@ def shape(line: str) -> str:
     return " ".join(re.sub(r"[\d.]+", "#", line).split()[:3])
 
 
-@pytest.fixture
-def mydata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a folder of images and a few masks, and a folder of new images."""
+def lay_out(tmp_path: Path) -> None:
+    """Make a folder of images and a few masks, and a folder of new images."""
     rng = np.random.default_rng(0)
     for name, masks in [(f"images/{n}", n < 6) for n in range(10)] + [(f"images/val/{n}", True) for n in range(2)]:
         image = tmp_path / "mydata" / f"{name}.jpg"
@@ -66,11 +69,22 @@ def mydata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a", "d"):
         image = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
         image.save(tmp_path / "new_images" / f"{name}.jpg")
-    monkeypatch.chdir(tmp_path)
+
+
+def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder the working directory of commands."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the verbs replace
     warnings.simplefilter("always")  # as in a process that has said nothing yet; pytest puts the filters back
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def mydata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a folder of images and a few masks, and a folder of new images."""
+    lay_out(tmp_path)
+    return work_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -192,6 +206,84 @@ def test_trainings_that_pages_show(command: str, mydata: Path, empty_reports: No
     words = [word for word in shlex.split(OWN.sub("data=mydata", command))[1:] if not word.startswith("minutes=")]
     result = CliRunner().invoke(cli.app, [*words, *TINY])
     assert result.exit_code == 0, result.output
+
+
+OF_A_RUN = ("prediction", "export", "next", "reports", "evaluation", "unlabelled", "campaigns", "deployment")
+"""Pages whose commands are about a run that is there, most of them."""
+PARSED_ALONE = {
+    r"pip ": "installs things",
+    r".*--devices 0,1": "needs two GPUs; test_predict_devices.py shares images out among processes on the CPU",
+    r".*int8": "takes too long here; test_export.py makes these formats",
+    r".*hf://": "needs the hub; test_hub.py has one of its own",
+    r"des4 serve": "does not end; test_serve.py asks what is served",
+    r"des4 (compare campaign|curve)": "trains many times; test_campaign.py runs small ones",
+    r"des4 report": "draws for seconds; test_report_command.py runs it",
+    r"python benchmarks/": "trains many times; test_labelling_game.py and test_gpu_campaign.py run these programs",
+    r"des4 train (?!.*(start_from|out=|next/|--resume))": "says nothing of a run; test_trainings_that_pages_show",
+}
+"""How commands begin that are not executed here → why."""
+STANDS_FOR = {r"\bRUN\b": "runs/des4-1", r"\bRUNS\b": "runs/des4-1 runs/supervised-1",
+              r"\b(FOLDER|OTHER)\b": "mydata", r"\bSETTING\b": "eval.mirror=true",
+              r"--count 20": "--count 2", r"step-\d+": "step-6", r" (minutes|steps)=\d+": ""}  # fmt: skip
+"""What pages call things → what they are called in the toy's folder."""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what these pages speak of: a run, copies of it under the names of others, data, photos."""
+    folder = tmp_path_factory.mktemp("toy")
+    lay_out(folder)
+    for name in ("photos", "new_photos"):
+        shutil.copytree(folder / "new_images", folder / name)
+    shutil.copy(folder / "photos" / "a.jpg", folder / "photo.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(api, "write_report", lambda run: run.write_page(""))
+        words = ["train", "method=des4", "data=mydata", "out=runs/des4-1", *TINY]
+        assert CliRunner().invoke(cli.app, words).exit_code == 0
+    for name in ("des4_committee-1", "supervised-1"):
+        shutil.copytree(folder / "runs" / "des4-1", folder / "runs" / name)
+    return folder
+
+
+def executed(commands: list[str]) -> list[str]:
+    """Return the commands that are executed, as they are on the toy. A verb alone is named, not called."""
+    whole = [one.partition("  #")[0].strip() for one in dict.fromkeys(commands) if "…" not in one]
+    found = [one for one in whole if one.count(" ") > 1 and not any(re.match(start, one) for start in PARSED_ALONE)]
+    for name, meant in STANDS_FOR.items():
+        found = [re.sub(name, meant, one) for one in found]
+    return found
+
+
+@pytest.mark.parametrize("page", OF_A_RUN)
+def test_what_pages_do_with_a_run(
+    page: str, toy: Path, monkeypatch: pytest.MonkeyPatch, load_script: Callable[[str], ModuleType], empty_reports: None
+) -> None:
+    if page == "export":
+        pytest.importorskip("onnxruntime")
+    work_in(toy, monkeypatch)
+    shown = load_script("tests/architecture/test_docs_commands.py").commands(ROOT / "docs" / f"{page}.md")
+    commands, drawn = executed(shown), list[Path]()
+    assert commands or page == "campaigns"
+    for command in commands:
+        program, *words = shlex.split(command)
+        if program == "python":
+            monkeypatch.setattr(sys, "argv", words)
+            load_script(words[0]).main(*words[1:2], words[2:])
+            continue
+        more = TINY if words[0] == "train" and "--resume" not in words else []
+        result = CliRunner().invoke(cli.app, [*words, *more])
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+        if words[:2] == ["data", "masks"]:
+            drawn = [Path(shutil.copy(path, "mydata/masks")) for path in Path("new_masks").glob("*.png")]  # as it says
+    for path in drawn:
+        path.unlink()
+
+
+def test_each_reason_not_to_execute_a_command_has_one(load_script: Callable[[str], ModuleType]) -> None:
+    find = load_script("tests/architecture/test_docs_commands.py").commands
+    shown = [command for page in OF_A_RUN for command in find(ROOT / "docs" / f"{page}.md")]
+    assert [start for start in PARSED_ALONE if not any(re.match(start, one) for one in shown)] == []
 
 
 def test_figures_of_the_readme_are_those_of_the_results() -> None:
