@@ -46,8 +46,10 @@ def export(
     weights = weights_file(run)
     images = None
     if "int8" in formats:
-        dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *_split(settings))
-        images = lambda: training_images(dataset, CALIBRATION_IMAGES)  # noqa: E731
+        predictor = Predictor(weights, "cpu")
+        dataset, _ = api.data_of(predictor, weights, *_split(settings))
+        factor = predictor.info.eval.resize
+        images = lambda: training_images(dataset, CALIBRATION_IMAGES, factor)  # noqa: E731
     for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
         print(path)
 

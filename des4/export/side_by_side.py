@@ -11,10 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from des4.export.formats import FORMATS, Images, Run, onnx_session, openvino_session
+from des4.engine.inference import resized
+from des4.export.formats import (
+    FORMATS,
+    Images,
+    Model,
+    Run,
+    exported_program,
+    onnx_session,
+    openvino_session,
+    program_run,
+)
 from des4.export.network import Deployed
 from des4.metrics import Results, confusion_matrix
 from des4.models import Segmenter
+from des4.ops.resize import upsample
 from des4.types import Dataset, RunError
 from des4.weights import load_weights
 
@@ -45,10 +56,12 @@ def measure(
     threads: int = 0,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> list[Measured]:
-    """Score a network and the files that were exported from it on the first validation images, each at its own size.
+    """Score a network and the files that were exported from it on the first validation images.
 
-    folder: with the exported files. threads: of each library; 0 = its own choice. progress: walks over the names of
-    what is measured. .pt2 files are left out: torch unpickles what it reads in them. Raises RunError without any file.
+    Each image is resized by the network's `eval.resize` first, outside of the time, and scored at its own size. folder:
+    with the exported files. threads: of each library; 0 = its own choice. progress: walks over the names of what is
+    measured. A .pt2 file is not opened, for torch unpickles what it reads in one: the network is exported anew, in
+    memory, as it was for the file. Raises RunError without any file.
     """
     segmenter, info = load_weights(weights)
     ids = list(dataset.val[:images])
@@ -60,6 +73,9 @@ def measure(
         file = path / "model.xml" if name == "openvino" else path
         if file.is_file():
             candidates[name] = path, lambda file=file, session=session: session(file, threads)  # type: ignore[misc]
+    if (path := folder / FORMATS["torch"].name).is_file():
+        model = Model(segmenter, info, weights, lambda: iter(()))
+        candidates["torch.export"] = path, lambda: program_run(exported_program(model))
     if len(candidates) == 1:
         raise RunError(f"{folder}: holds no exported file that can be measured; make some with des4 export")
     before = torch.get_num_threads()
@@ -70,49 +86,61 @@ def measure(
         for name in progress(candidates):
             path, start = candidates[name]
             size = _megabytes_of(segmenter) if path == weights else _megabytes(path)
-            measured.append(_measure(name, size, start(), dataset, ids, reference))
+            measured.append(_measure(name, size, start(), dataset, ids, info.eval.resize, reference))
         return measured
     finally:
         torch.set_num_threads(before)
 
 
 def _measure(
-    name: str, megabytes: float, run: Run, dataset: Dataset, ids: list[str], reference: list[NDArray[np.integer]]
+    name: str,
+    megabytes: float,
+    run: Run,
+    dataset: Dataset,
+    ids: list[str],
+    factor: float,
+    reference: list[NDArray[np.integer]],
 ) -> Measured:
-    """reference: the labels of the first that is measured, which fills it."""
+    """factor: by which images are resized. reference: the labels of the first that is measured, which fills it."""
     num_classes, seconds, equal = len(dataset.classes), 0.0, 0.0
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     first = not reference
-    for image in (_picture(dataset, sample_id) for sample_id in ids[:WARM_UP]):
+    for image in (_picture(dataset, sample_id, factor) for sample_id in ids[:WARM_UP]):
         run(image)
     for number, sample_id in enumerate(ids):
-        image = _picture(dataset, sample_id)
+        image = _picture(dataset, sample_id, factor)
         start = time.perf_counter()
-        labels, _ = run(image)
+        labels, probs = run(image)
         seconds += time.perf_counter() - start
+        truth = dataset.label(sample_id)
+        if labels.shape[1:] != truth.shape:
+            labels = upsample(torch.from_numpy(probs), (truth.shape[0], truth.shape[1])).argmax(1).numpy()
         if first:
             reference.append(labels)
         equal += float((labels == reference[number]).mean())
-        truth = dataset.label(sample_id)
         confusion += confusion_matrix(truth, torch.from_numpy(labels[0].astype(np.int64)), num_classes)
     miou = Results(confusion, tuple(dataset.classes)).miou
     return Measured(name, megabytes, len(ids) / seconds, miou, equal / len(ids))
 
 
-def training_images(dataset: Dataset, most: int) -> Iterator[Images]:
-    """Yield (H, W, bands) of labelled images, as an exported network takes them, at most so many.
+def training_images(dataset: Dataset, most: int, factor: float = 1.0) -> Iterator[Images]:
+    """Yield (H, W, bands) of labelled images, as an exported network takes them, at most so many, resized by a factor.
 
     They are evenly spaced in their list.
     """
     spacing = max(1, -(-len(dataset.labelled) // most))
     for sample_id in dataset.labelled[::spacing]:
-        yield _picture(dataset, sample_id)[0]
+        yield _picture(dataset, sample_id, factor)[0]
 
 
-def _picture(dataset: Dataset, sample_id: str) -> Images:
-    """Return (1, H, W, bands) of an image, as an exported network takes it."""
+def _picture(dataset: Dataset, sample_id: str, factor: float) -> Images:
+    """Return (1, H, W, bands) of an image, resized by a factor, as an exported network takes it."""
     stored = dataset.stored_image(sample_id)
-    values = stored if dataset.bands is None or dataset.bands.are_bytes else stored.float()
+    are_bytes = dataset.bands is None or dataset.bands.are_bytes
+    values = stored if are_bytes else stored.float()
+    if factor != 1:
+        values = resized(values[None].float(), factor)[0]
+        values = values.round().byte() if are_bytes else values
     return np.ascontiguousarray(values.permute(1, 2, 0).numpy())[None]
 
 

@@ -60,6 +60,21 @@ def test_patterns_lists_settings_and_outputs(run: Des4, trained: Path) -> None:
     assert not Path("p/overlays").exists()
 
 
+def test_how_images_are_resized_is_told(run: Des4, trained: Path) -> None:
+    done = run("predict", trained, "photos")  # of 30×20 pixels, and the training's have 48×48
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("photos/a.png: 30×20 pixels") and line.endswith(
+        "so it sees this one at 48×32, and others accordingly; eval.resize=1 turns this off"
+    )
+    assert run("predict", trained, "photos", "eval.resize=1").stderr == ""
+    half = run("predict", trained, "photos", "eval.resize=0.5").stderr.splitlines()
+    assert half == [
+        "eval.resize=0.5: the network sees images at 0.5 times their size; masks have the size of the images"
+    ]
+    assert json.loads(Path("predictions/run/predictions.json").read_text())["fitted"] is True
+    assert "eval.resize" in run("eval", trained, "eval.resize=auto").stderr
+
+
 def test_two_of_one_name_are_told(run: Des4, trained: Path) -> None:
     with Image.open("photos/a.png") as image:
         image.save("photos/a.jpg")

@@ -21,7 +21,7 @@ from des4 import api, cli
 from des4.engine import EvalConfig, segment_batch
 from des4.export import FORMATS, export_model, formats
 from des4.export.network import Deployed, PaddedConv
-from des4.export.side_by_side import training_images
+from des4.export.side_by_side import measure, training_images
 from des4.models import ModelConfig, build_segmenter
 from des4.types import ConfigError, RunError
 from des4.weights import WeightsInfo, load_weights, save_weights
@@ -232,11 +232,13 @@ def test_many_classes_have_wider_labels(trained: Path, tmp_path: Path) -> None:
 
 def test_side_by_side(exported: Path, tmp_path: Path) -> None:
     run = CliRunner()
+    (exported / "export" / "model.pt2").write_bytes(b"never opened")
     done = run.invoke(cli.app, ["benchmark", str(exported), "--images", "2", "--json"])
     assert done.exit_code == 0, done.output
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert set(rows) >= {"torch", "onnx"}
+    assert set(rows) >= {"torch", "onnx", "torch.export"}
     assert rows["torch"]["equal"] == 1
+    assert rows["torch.export"]["equal"] > 0.999
     assert rows["onnx"]["equal"] > 0.999
     assert rows["onnx"]["miou"] == pytest.approx(rows["torch"]["miou"], abs=1e-3)
     assert all(row["images_per_second"] > 0 and row["megabytes"] > 0 for row in rows.values())
@@ -245,3 +247,18 @@ def test_side_by_side(exported: Path, tmp_path: Path) -> None:
     nothing = run.invoke(cli.app, ["benchmark", str(exported), "--exported", str(tmp_path)])
     assert nothing.exit_code == 2
     assert "make some with des4 export" in nothing.stderr
+
+
+def test_a_run_that_resizes_is_scored_as_its_evaluation(exported: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(exported, tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["eval"]["resize"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    weights = run / "weights" / "last.safetensors"
+    segmenter, info = load_weights(weights)
+    half = info.eval.model_copy(update={"resize": 0.5})
+    save_weights(weights, segmenter.state_dict(), info.model_copy(update={"eval": half}))
+    dataset, _ = api.data_of(des4.load(run), run)
+    (row, *_) = measure(weights, run / "export", dataset, 3)
+    assert row.miou == pytest.approx(des4.evaluate(run).miou, abs=0.02)  # pixels are rounded to 8 bits on the way
+    assert [image.shape for image in training_images(dataset, 1, 0.5)] == [(24, 24, 3)]

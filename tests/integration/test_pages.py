@@ -224,7 +224,8 @@ PARSED_ALONE = {
 """How commands begin that are not executed here → why."""
 STANDS_FOR = {r"\bRUN\b": "runs/des4-1", r"\bRUNS\b": "runs/des4-1 runs/supervised-1",
               r"\b(FOLDER|OTHER)\b": "mydata", r"\bSETTING\b": "eval.mirror=true",
-              r"--count 20": "--count 2", r"step-\d+": "step-6", r" (minutes|steps)=\d+": ""}  # fmt: skip
+              r"--count 20": "--count 2", r"--exported exported": "--exported runs/des4-1/export",
+              r"step-\d+": "step-6", r" (minutes|steps)=\d+": ""}  # fmt: skip
 """What pages call things → what they are called in the toy's folder."""
 
 
