@@ -147,11 +147,11 @@ class Loader:
 
     def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
         drawn = self._labelled_order.batch(number, self.labelled_batch)
-        presets = [(self.config.labelled_photometric, ()), *((one, (n,)) for n, one in enumerate(self.spec.recoloured))]
-        colours = tuple(
-            tuple(draw_photometric(preset, self._rng(*sample, "colour", *view)) for sample in drawn)
-            for preset, view in presets
+        further = (
+            tuple(draw_photometric(preset, self._rng(*sample, "colour", n)) for sample in drawn)
+            for n, preset in enumerate(self.spec.recoloured)
         )
+        colours = (self._labelled_colours(drawn, "colour"), *further)
         rngs = [self._rng(*sample) for sample in drawn]
         return self._cut_pairs(drawn, rngs, self.config, colours, skipped, paste=True)
 
@@ -162,9 +162,13 @@ class Loader:
         rngs = [self._rng(*sample, "donor") for sample in drawn]
         donors = [(epoch, rng.choice(order.ids)) for (epoch, _), rng in zip(drawn, rngs, strict=True)]
         config = self.config.model_copy(update={"scale": self.spec.donor_scale})
-        preset = self.config.labelled_photometric
-        colours = (tuple(draw_photometric(preset, self._rng(*sample, "donor colour")) for sample in drawn),)
+        colours = (self._labelled_colours(drawn, "donor colour"),)
         return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
+
+    def _labelled_colours(self, samples: list[tuple[int, str]], purpose: str) -> tuple[Strong, ...]:
+        """Draw the colours of labelled samples, (epoch, place) each. purpose: part of the keys of their draws."""
+        preset, probability = self.config.labelled_photometric, self.config.labelled_photometric_probability
+        return tuple(draw_photometric(preset, self._rng(*sample, purpose), probability) for sample in samples)
 
     def _cut_pairs(
         self,

@@ -47,6 +47,8 @@ class ViewsConfig(Config):
     are not 8-bit RGB get brightness, contrast and blur only, and not `augseg`."""
     labelled_photometric: StrongPreset = "none"
     """Colour and blur of labelled images. With few masks it keeps a network from learning them by heart."""
+    labelled_photometric_probability: float = Field(default=1.0, gt=0, le=1)
+    """Probability that a labelled image gets them; the others stay as they are."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Self:
@@ -212,12 +214,16 @@ Strong = Photometric | Operations
 """One image's draw of strong augmentation, by any preset."""
 
 
-def draw_photometric(preset: StrongPreset, rng: random.Random) -> Strong:
-    """Draw one image's strong augmentation by a preset: colour jitter, grey and blur, each with a probability."""
-    if preset == "none":
-        return Photometric()
+def draw_photometric(preset: StrongPreset, rng: random.Random, probability: float = 1.0) -> Strong:
+    """Draw one image's strong augmentation by a preset: colour jitter, grey and blur, each with a probability.
+
+    probability: that the image gets any; else the draw changes nothing.
+    """
+    changed = probability == 1 or rng.random() < probability
     if preset == "augseg":
-        return draw_operations(rng)
+        return draw_operations(rng) if changed else Operations(())
+    if preset == "none" or not changed:
+        return Photometric()
     ranges = _PRESETS[preset]
     jitter, grey, blur = (rng.random() < p for p in (ranges.changed, ranges.grey, ranges.blur))
     brightness, contrast, saturation = (rng.uniform(1 - ranges.jitter, 1 + ranges.jitter) for _ in range(3))

@@ -56,6 +56,20 @@ def test_labelled_images_are_recoloured_only_if_asked_and_alike_each_time():
     assert same(found, coloured[1]) and not torch.equal(found.labelled.image, coloured[4].labelled.image)
 
 
+@pytest.mark.parametrize("preset", ["french", "augseg"])
+def test_a_share_of_the_labelled_images_keeps_its_colours(preset):
+    def images(probability):
+        views = ViewsConfig(
+            crop_size=(24, 32), labelled_photometric=preset, labelled_photometric_probability=probability
+        )
+        loader = make(views=views)
+        return torch.cat([loader[n].labelled.image for n in range(30)])
+
+    plain = torch.cat([make()[n].labelled.image for n in range(30)])
+    changed = [((images(p) - plain).abs() > 1e-3).flatten(1).any(1).float().mean().item() for p in (0.01, 0.5, 1.0)]
+    assert changed[0] < 0.1 and 0.25 < changed[1] / changed[2] < 0.75
+
+
 def test_labelled_images_are_shown_in_further_colours_as_a_method_asks():
     plain, found = (
         make()[1].labelled,
