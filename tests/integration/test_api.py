@@ -191,12 +191,14 @@ def test_without_memory_images_are_segmented_by_windows(trained: Path) -> None:
 
         roomy.segmenter.register_forward_pre_hook(fail)
 
+    roomy.configure(["eval.resize=1"])
     fail_above(130)
     with pytest.warns(UserWarning, match="by windows of") as said:
         label = roomy.predict(image)
     assert [str(warning.message).split()[-2] for warning in said] == ["513", "256", "128"]
     assert (roomy.eval.mode, roomy.eval.window) == ("sliding", 128)
     by_windows = des4.load(trained)
+    by_windows.configure(["eval.resize=1"])
     by_windows.eval = roomy.eval
     assert np.array_equal(label, by_windows.predict(image))
     fail_above(10)

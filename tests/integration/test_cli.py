@@ -96,7 +96,7 @@ def test_from_training_to_report(run: Des4, tmp_path: Path) -> None:
     assert f"{100 * results['tail_miou']:.2f}" in scored.stdout
     assert run("eval", "r/one", "data=scenes", "data.val=2", "eval.mode=sliding", "window=32").exit_code == 0
 
-    Image.new("RGB", (20, 10)).save("photo.png")
+    Image.new("RGB", (50, 40)).save("photo.png")
     Path("broken.png").write_bytes(b"")
     predicted = run("predict", "r/one", "photo.png", "broken.png", "--out", "p")
     assert "skipped: broken.png" in complaint(predicted, code=1)
