@@ -12,6 +12,7 @@ from des4.methods.base import Method, MethodConfig, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
 from des4.models.ema import follow, warm_momentum
 from des4.models.memory import PrototypeFeed
+from des4.models.projection import Projection
 from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
 from des4.types import Batch, ConfigError, Labelled
@@ -159,3 +160,30 @@ class TeacherStudent(SingleNetwork):
     def predictors(self) -> dict[str, Segmenter]:
         """The teacher first, as published."""
         return {"teacher": self.teacher, "student": self.student}
+
+
+class ProjectedConfig(TeacherStudentConfig):
+    """Settings of methods that hold a student's embeddings against its teacher's."""
+
+    dim: int = Field(256, ge=2)
+    """D of the embeddings that are compared."""
+
+
+class ProjectedTeacherStudent(TeacherStudent):
+    """A student and its teacher, each with a projection; a memory holds what the teacher's makes of pixels."""
+
+    FROZEN = ("teacher", "teacher_projection")
+    NOT_DECOUPLED = "the memory holds the teacher's embeddings against the student's, which one decoder has to make"
+    config: ProjectedConfig
+
+    def build(self, setting: Setting) -> None:
+        """Make student and teacher, and their projections, of which the teacher's begins as the student's."""
+        super().build(setting)
+        inputs, dim = self.student.decoder.dim, self.config.dim
+        self.student_projection, self.teacher_projection = (Projection(inputs, dim) for _ in range(2))
+        self.teacher_projection.load_state_dict(self.student_projection.state_dict())
+
+    def after_step(self) -> None:
+        """Move the teacher with its projection."""
+        follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
+        super().after_step()

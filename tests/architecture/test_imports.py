@@ -139,6 +139,11 @@ def test_no_room_is_more_than_a_quarter_of_the_house() -> None:
     assert most <= lines.total() / 4, f"{place} has {most} of {lines.total()} lines; make two rooms of it"
 
 
+def test_a_methods_file_has_at_most_120_lines() -> None:
+    lines = {name: len((PACKAGE / f"methods/{name}.py").read_text(encoding="utf-8").splitlines()) for name in METHODS}
+    assert {name for name, count in lines.items() if count > 120} <= {"des4", "des4_committee"}
+
+
 def test_the_table_is_the_one_of_the_docs() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [
