@@ -173,7 +173,7 @@ class ProjectedTeacherStudent(TeacherStudent):
     """A student and its teacher, each with a projection; a memory holds what the teacher's makes of pixels."""
 
     FROZEN = ("teacher", "teacher_projection")
-    NOT_DECOUPLED = "the memory holds the teacher's embeddings against the student's, which one decoder has to make"
+    NOT_DECOUPLED = "u2pl and cmb hold the teacher's embeddings against the student's, which one decoder has to make"
     config: ProjectedConfig
 
     def build(self, setting: Setting) -> None:
