@@ -89,7 +89,9 @@ class CCT(SingleNetwork):
             return noisy(features, keys, name)
         if kind == "adversarial":
             return against(classify, features, target.valid, keys, name, self.config.radius)
-        objects = target.probs.argmax(1) != self.config.background_class
+        background = self.config.background_class
+        assert background is not None  # noqa: S101  # else there is no such kind
+        objects = target.probs.argmax(1).ne(background)
         if kind == "cutout":
             objects = ~holes_in_objects(objects & target.valid, keys, name)
         return features * (~objects if kind == "context" else objects)[:, None].to(features.dtype)
