@@ -117,7 +117,7 @@ def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> St
     kept = _Kept(copied.parameters())
     with torch.compiler.set_stance("force_eager"), shapes, counter:
         with autocast(device, precision), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-            terms = copied(batch)
+            terms = copied(copied.prepared(batch))
         kept_bytes = kept.bytes()
         counter.backwards = True
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -295,7 +295,7 @@ def _marked(method: Method) -> Iterator[None]:
 
 def _parts(method: Method) -> Iterator[tuple[nn.Module, str, str]]:
     """Yield module, name of its function, and the part of the step that this function is."""
-    yield method, "forward", LOSSES
+    yield method, method.forward.__name__, LOSSES  # "losses", as a rule
     yield method, "after_step", AVERAGES
     for name, network in method.networks().items():
         for module in dict.fromkeys(network.parts):

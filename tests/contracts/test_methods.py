@@ -55,7 +55,7 @@ Step = Callable[[Method, torch.optim.Optimizer, Batch], dict[str, Tensor]]
 
 
 def train_step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
-    terms = method(batch)
+    terms = method(method.prepared(batch))
     torch.stack(list(terms.values())).sum().backward()
     optimiser.step()
     optimiser.zero_grad()

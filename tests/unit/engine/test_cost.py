@@ -44,6 +44,9 @@ class Layers(nn.Module):
 
     WAITS = False
 
+    def prepared(self, batch):
+        return batch
+
     def forward(self, batch):
         inside = self.first(batch.labelled.image)
         return {"loss": self.scale * self.others(inside.detach() if self.cut else inside).square().mean()}
