@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from des4.losses import cross_entropy, reweighted_cross_entropy
 from des4.methods.des4 import DeS4
 from des4.models.ema import warm_momentum
-from des4.types import IGNORE, Batch
+from des4.types import IGNORE, Batch, ConfigError
 
 Make = Callable[..., Any]
 
@@ -319,3 +319,8 @@ def test_stats_tell_confidence_and_spread(make: Callable[..., DeS4], make_batch:
     cosines = method.teacher.head.prototypes @ method.teacher.head.prototypes.T
     expected = (cosines.sum() - cosines.diagonal().sum()) / 12
     torch.testing.assert_close(stats["prototype_cosine"], expected)
+
+
+def test_a_linear_classifier_is_refused(make: Callable[..., DeS4]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.head: des4 classifies by prototypes"):
+        make(model={"head": "linear"})
