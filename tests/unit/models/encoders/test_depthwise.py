@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from des4.models import ModelConfig, build_segmenter
-from des4.models.depthwise import DepthwiseConv2d, speed_up
+from des4.models.encoders.depthwise import DepthwiseConv2d, speed_up
 
 
 def depthwise(channels: int, kernel: tuple[int, int], dilation: tuple[int, int], **options: object) -> nn.Conv2d:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from des4.models.decoder_layers import EmbeddingKind, conv_norm_relu, embedding_layer, start_weights
+from des4.models.decoders.layers import EmbeddingKind, conv_norm_relu, embedding_layer, start_weights
 from des4.ops.resize import upsample
 
 FACTORS = (4, 2, 1, 0.5)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from des4.models.decoder_layers import conv_norm_relu
+from des4.models.decoders.layers import conv_norm_relu
 from des4.ops.noise import bernoulli
 from des4.ops.resize import shrink_label, upsample
 

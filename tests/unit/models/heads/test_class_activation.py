@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from des4.models.class_activation import ClassActivation
+from des4.models.heads.class_activation import ClassActivation
 
 VALID = torch.ones(2, 5, 5, dtype=torch.bool)
 

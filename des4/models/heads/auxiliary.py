@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from des4.models.decoder_layers import conv_norm_relu, start_weights
-from des4.models.segmenter import LinearClassifier
+from des4.models.decoders.layers import conv_norm_relu, start_weights
+from des4.models.heads.linear import LinearClassifier
 from des4.ops.noise import bernoulli
 
 DROPPED = 0.1

@@ -14,7 +14,7 @@ import timm
 from timm.models import eva, is_model_in_modules, vision_transformer
 from torch import Tensor, nn
 
-from des4.models.encoders import Encoder, first_line
+from des4.models.encoders.encoder import Encoder, first_line
 from des4.ops.resize import upsample
 from des4.types import ConfigError, WeightsError
 
@@ -126,5 +126,5 @@ def _cut(network: Any, indices: tuple[int, ...]) -> None:
         # Networks that average tokens before they classify them have their final norm behind the average.
         network.norm = network.fc_norm
     network.prune_intermediate_layers(list(indices), prune_head=True)
-    # EVA's blocks are a list; a sequence is what `models.blocks` finds.
+    # EVA's blocks are a list; a sequence is what `models.training.blocks` finds.
     network.blocks = nn.Sequential(*network.blocks)

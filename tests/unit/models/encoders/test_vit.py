@@ -10,9 +10,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from des4.engine.cost import step_cost
-from des4.models.blocks import blocks
-from des4.models.vit import TransformerEncoder, blocks_to_read, is_transformer, nearest_count
-from des4.models.weights import load_pretrained
+from des4.models.encoders.vit import TransformerEncoder, blocks_to_read, is_transformer, nearest_count
+from des4.models.encoders.weights import load_pretrained
+from des4.models.training.blocks import blocks
 from des4.types import Batch, ConfigError, Labelled, WeightsError
 
 # class token; registers and the norm behind the pooling; attention pooling; registers and RMSNorm; rotary positions in

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from des4.models.encoders import Encoder, first_line
+from des4.models.encoders.encoder import Encoder, first_line
 from des4.types import WeightsError
 
 PACKAGE_ENCODER = "tf_efficientnet_lite0"

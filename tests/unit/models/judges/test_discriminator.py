@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from des4.models.discriminator import Discriminator
+from des4.models.judges.discriminator import Discriminator
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 20), (33, 33), (64, 40)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from des4.models.flaw_detector import FlawDetector, HalfNorm
+from des4.models.judges.flaw_detector import FlawDetector, HalfNorm
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 20), (33, 33)])

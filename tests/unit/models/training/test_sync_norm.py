@@ -14,8 +14,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from des4.models import ModelConfig, Segmenter, build_segmenter
-from des4.models.recompute import recompute_activations
-from des4.models.sync_norm import synchronise_norms
+from des4.models.training.recompute import recompute_activations
+from des4.models.training.sync_norm import synchronise_norms
 from des4.types import ConfigError
 
 

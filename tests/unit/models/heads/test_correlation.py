@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from des4.models.correlation import Correlation, carried
+from des4.models.heads.correlation import Correlation, carried
 from des4.ops.noise import bernoulli
 
 KEYS = torch.tensor([3, 5])

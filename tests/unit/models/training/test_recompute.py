@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from des4.models import ModelConfig, Segmenter, build_segmenter
-from des4.models.recompute import recompute_activations
+from des4.models.training.recompute import recompute_activations
 
 ENCODERS = [
     "test_efficientnet",

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from des4.models import ModelConfig, Segmenter, build_segmenter
-from des4.models.dpt import DPT, Fusion, reassemble
-from des4.models.vit import DEFAULT_STRIDE
+from des4.models.decoders.dpt import DPT, Fusion, reassemble
+from des4.models.encoders.vit import DEFAULT_STRIDE
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from des4.models.selectors import ClassSelectors
+from des4.models.judges.selectors import ClassSelectors
 
 
 def test_each_class_is_scored_by_its_own_two_layers() -> None:

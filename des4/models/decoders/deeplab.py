@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from des4.models.decoder_layers import EmbeddingKind, conv_norm_relu, embedding_layer, start_weights
+from des4.models.decoders.layers import EmbeddingKind, conv_norm_relu, embedding_layer, start_weights
 from des4.ops.resize import upsample
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from des4.models.ema import follow, warm_momentum
+from des4.models.training.ema import follow, warm_momentum
 
 
 def network() -> nn.Sequential:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from des4.models.blocks import blocks
+from des4.models.training.blocks import blocks
 
 
 def recompute_activations(module: nn.Module) -> None:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from des4.models.encoders import PyramidEncoder
-from des4.models.weights import PACKAGE_ENCODER, load_pretrained, read_state
+from des4.models.encoders.pyramid import PyramidEncoder
+from des4.models.encoders.weights import PACKAGE_ENCODER, load_pretrained, read_state
 from des4.types import WeightsError
 
 NAME = "test_efficientnet"
@@ -78,7 +78,7 @@ def test_the_package_fills_every_tensor_of_its_encoder() -> None:
 
 @needs_package
 def test_another_file_in_the_packages_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("des4.models.weights.PACKAGE_SHA256", "0" * 64)
+    monkeypatch.setattr("des4.models.encoders.weights.PACKAGE_SHA256", "0" * 64)
     assert "not the published file" in refusal("package", PACKAGE_ENCODER)
 
 
