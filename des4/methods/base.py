@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.auxiliary import AuxiliaryHead
+from des4.models.heads.auxiliary import AuxiliaryHead
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Memory, PrototypeFeed, Sampling, ShareAlignment, TargetTally
-from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import HeadName, Segmenter
 from des4.ops.prior import class_prior
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec

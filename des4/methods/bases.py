@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from des4.methods.base import Method, MethodConfig, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
-from des4.models.ema import follow, warm_momentum
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import PrototypeFeed
-from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
+from des4.models.training.ema import follow, warm_momentum
 from des4.types import Batch, ConfigError, Labelled
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
-from des4.models.ema import warm_momentum
 from des4.models.memory import TargetFigures
+from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch
 
 NAMES = list(METHODS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from des4.losses import cross_entropy, reweighted_cross_entropy
 from des4.methods.des4 import DeS4
-from des4.models.ema import warm_momentum
+from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch, ConfigError
 
 Make = Callable[..., Any]

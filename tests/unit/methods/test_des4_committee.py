@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from des4.methods import Method
-from des4.models.ema import warm_momentum
+from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch
 
 Make = Callable[..., Any]
