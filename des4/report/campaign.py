@@ -63,7 +63,7 @@ class Finished:
 @dataclass(frozen=True)
 class CampaignReport:
     """The finished runs of a campaign. planned: how many it has in all. reconstructions: methods of which parts are
-    guesses, by what the campaign calls them.
+    guesses, by what the campaign calls them. doubts: further things that the reader must know.
     """
 
     runs: Sequence[Finished]
@@ -71,6 +71,7 @@ class CampaignReport:
     full: str | None = None
     planned: int = 0
     reconstructions: Sequence[str] = ()
+    doubts: Sequence[str] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -124,7 +125,7 @@ class CampaignReport:
     @property
     def warnings(self) -> list[str]:
         """What the reader must know."""
-        found = []
+        found = [*self.doubts]
         if len(self.runs) < self.planned:
             found.append(f"{len(self.runs)} of {self.planned} runs are finished; give the command again to go on")
         steps = {
