@@ -6,7 +6,6 @@ not noted all that it shows; a dash stands for what is not known.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from des4.report import plots
 from des4.report.campaign import SCORES, CampaignReport, Finished
-from des4.report.compare import PROTOCOL, Rows, Score, compare
+from des4.report.compare import KINDS, PROTOCOL, Rows, Score, compare
 from des4.report.compare_page import MARK, MOST_BARS, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
+from des4.report.group_names import full
 from des4.report.page import flatten
 from des4.report.templates import Address, diagram, duration, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
-KINDS = ("labelled", "unlabelled", "val")
 HASH = 16
 """Digits of a list's hash that are shown; results.json has all of them."""
 
@@ -75,14 +74,9 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
 def _facts(one: Finished) -> dict[str, str]:
     """Return what runs of one protocol share."""
     config = flatten(one.run.config()) if one.run else {}
-    told = {key: _yaml(value) for key, value in config.items() if key.startswith("eval.") or key in PROTOCOL}
+    told = {key: full(value) for key, value in config.items() if key.startswith("eval.") or key in PROTOCOL}
     scored = {"scored": f"the {one.results.get('evaluated', '–')} after the last step"}
     return {"steps": str(one.results["steps"]), **told, **scored}
-
-
-def _yaml(value: Any) -> str:
-    """Write a value as a config file has it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _protocol(report: CampaignReport) -> list[tuple[str, str]]:
