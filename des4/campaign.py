@@ -219,8 +219,8 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
     threads: CPU threads of each run; None shares the cores among the runs. Ctrl-C stops the runs, which save; given
     again, the command goes on. Raises RunError as `look` does.
     """
-    done = look(runs).folders
-    waiting = [run for run in runs if run.folder not in done]
+    finished = look(runs).folders
+    waiting = [run for run in runs if run.folder not in finished]
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failures: list[str] = []
     running: dict[subprocess.Popen[bytes], Planned] = {}
@@ -330,7 +330,7 @@ def _refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[
 def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
     """Raise RunError if the lists of a finished run are others by now; return why they could not be read."""
     now: dict[str, Mapping[str, Any] | None] = {}
-    unseen = {}
+    unseen: dict[str, None] = {}
     for run in done:
         key = json.dumps([run.config.data.model_dump(mode="json"), run.config.guard.held_out])
         if key not in now:
