@@ -52,7 +52,7 @@ def _template(name: str) -> jinja2.Template:
 
 def pieces(text: str) -> list[str]:
     """Cut names of settings and paths where a reader would break them, which a browser would do in a word's middle."""
-    return re.split(r"(?<=[_/])(?=\w)|(?<==)(?=\w{5})|(?<=\.)(?=[a-z])", text)
+    return re.split(r"(?<=[_=/])(?=\w)|(?<=\.)(?=[a-z])", text)
 
 
 def diagram(draw: Callable[..., None], path: Path | None = None, narrow: bool = True) -> dict[str, Address]:
