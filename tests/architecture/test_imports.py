@@ -46,7 +46,7 @@ TABLE: dict[str, set[str]] = {
     "doctor": {"build", "plan"},
     "plan": {"build"},
     "api": {"config", "build", "continuation", "plan", "predict", "report", "watch"},
-    "campaign": {"config", "data_tools", "methods", "report", "runlog", "types"},
+    "campaign": {"build"},
     "paper": {"config", "datasets", "methods", "report", "runlog", "types"},
     "acquisition": {"api"},
     "comparing": {"api", "report"},
