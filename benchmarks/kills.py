@@ -58,6 +58,8 @@ SETTINGS: dict[str, Any] = {
 }
 PROTOTYPES = ("supervised", "cutmixseg")
 """Methods that are given the prototype head, so that commits are met in all kinds of methods; des4 has it anyway."""
+EAGER: dict[str, dict[str, float]] = {"cmb": {"memory_threshold": 0.0}}
+"""Settings of methods whose memory would stay empty in so short a run."""
 MOMENTS: dict[str, Callable[[str], tuple[Any, str]]] = {
     "save": lambda method: (Checkpoints, "save"),
     "validation": lambda method: (Evaluator, "__call__"),
@@ -133,7 +135,7 @@ def settings(training: Training) -> dict[str, Any]:
     train = {"workers": training.workers, "batch_size": SETTINGS["train"]["batch_size"] * training.processes}
     return {
         **SETTINGS,
-        "method": training.method,
+        "method": {"name": training.method, **EAGER.get(training.method, {})},
         "model": {**SETTINGS["model"], **head},
         "train": {**SETTINGS["train"], **train},
     }

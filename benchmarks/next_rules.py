@@ -38,7 +38,6 @@ from des4.engine import Interrupted
 from des4.engine.process import prepare_process
 from des4.metrics import tail_classes
 from des4.report.campaign import CampaignReport, Finished
-from des4.report.plots import learning_curve
 from des4.runlog import RunFolder, read_json, write_atomically, write_json
 from des4.types import ConfigError, RunError, UserError
 
@@ -143,15 +142,12 @@ def write(game: Game, done: Sequence[Finished]) -> None:
     found = report(game, done)
     if not found.runs:
         return
-    found.write(game.out)
     first = [run for run in done if run.method == BEGINNING]
     scores = [run.score("miou") for run in first], [run.score("tail_miou") for run in first]
     means = " / ".join(f"{100 * statistics.fmean(one):.2f}" for one in scores)
-    write_atomically(
-        game.out / "campaign.md", f"Before the first choice: mIoU / tail mIoU {means}\n\n{found.markdown()}"
-    )
     begun = [Finished(rule, run.lists, run.seed, run.results) for rule in game.rules for run in first]
-    learning_curve(CampaignReport([*begun, *found.runs]).curve_values(), game.out / "curve.png")
+    opening = f"Before the first choice: mIoU / tail mIoU {means}"
+    found.write(game.out, opening, curve=[*begun, *found.runs])
 
 
 def prepare(config: RunConfig, begin: dict[int, Lists], out: Path, count: int) -> dict[int, list[str]]:

@@ -29,6 +29,7 @@ from des4.data_tools.checks.check import refuse_errors, warnings_by_kind
 from des4.data_tools.checks.inspection import Role
 from des4.data_tools.importing import prepared
 from des4.datasets import DATASETS, FileDataset, content_hash, pixel_counts, recognise_lists
+from des4.datasets.faults import collecting
 from des4.datasets.files import FilesConfig
 from des4.engine import (
     DriftGuard,
@@ -183,7 +184,6 @@ class Training:
 
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
-        lists = {"labelled": self.dataset.labelled, "unlabelled": self.dataset.unlabelled, "val": self.dataset.val}
         protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
         caution = cautions(self.config.train.oracle, len(self.dataset.val))
         return {
@@ -195,10 +195,34 @@ class Training:
             "data": {
                 "name": self.config.data.name,
                 "protocol": protocol.name if protocol else None,
-                **{name: len(ids) for name, ids in lists.items()},
-                **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
+                **_list_facts(self.dataset),
             },
         }
+
+
+def _list_facts(data: Dataset) -> dict[str, Any]:
+    """Return how many images each list has, and its hash."""
+    lists = {"labelled": data.labelled, "unlabelled": data.unlabelled, "val": data.val}
+    return {
+        **{name: len(ids) for name, ids in lists.items()},
+        **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
+    }
+
+
+def lists_now(config: RunConfig) -> dict[str, Any]:
+    """Return what results.json would say of the lists of a run that began now: `labelled`, `labelled_hash`, and so on.
+
+    No image and no mask is opened. Raises DataError where data or lists cannot be found, or have faults.
+    """
+    if isinstance(config.data, FilesConfig):
+        config = config.model_copy(update={"data": config.data.model_copy(update={"cache": 0.0})})  # it makes a folder
+    with collecting() as faults:  # classes that nobody names are then not counted, which would open all masks
+        data = _open(config, MEASURED, hold_out=False)
+    if faults:
+        raise faults[0].error
+    if config.guard.held_out:
+        _take_held_out(data, config.guard.held_out)
+    return _list_facts(data)
 
 
 def cautions(oracle: bool, num_val: int) -> str:
@@ -369,7 +393,15 @@ def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
 
 
 def _hold_out(data: Dataset, wanted: float) -> None:
-    """Keep a number or a share of the labelled images from training.
+    """Keep a number or a share of the labelled images from training. Raises DataError."""
+    held_out = _take_held_out(data, wanted)
+    count = len(held_out) + len(data.labelled)
+    data.held_out = _readable(data, held_out)
+    data.notes += (f"held out: {len(held_out)} of the {count} labelled images, which are scored and not learnt from",)
+
+
+def _take_held_out(data: Dataset, wanted: float) -> list[str]:
+    """Take the images that are held out off the labelled list, and return them. Raises DataError.
 
     They are drawn without regard to the seed of the training, so that several seeds share them.
     """
@@ -381,8 +413,7 @@ def _hold_out(data: Dataset, wanted: float) -> None:
         )
     held_out = set(random.Random("held out").sample(ids, count))
     data.labelled = tuple(sample_id for sample_id in data.labelled if sample_id not in held_out)
-    data.held_out = _readable(data, sorted(held_out))
-    data.notes += (f"held out: {count} of the {len(ids)} labelled images, which are scored and not learnt from",)
+    return sorted(held_out)
 
 
 def _readable(data: Dataset, ids: Iterable[str]) -> tuple[str, ...]:

@@ -4,15 +4,19 @@ docs/campaigns.md shows a campaign file. One folder a run: out/METHOD/LIST/seed-
 
 A run is done, goes on where it was stopped, or is trained from its beginning; so the command may be given again at any
 time. Paths are relative to the working directory, as everywhere.
+
+Runs of one list name are compared pair by pair, so they have to have the same images: what decides that belongs to the
+list, and what the runs had is compared by the hashes in their results.json.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +25,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from des4.config import RunConfig, differences, dump, load_config, read_yaml
+from des4.build import lists_now
+from des4.config import RunConfig, differences, dump, given_settings, load_config, read_yaml
 from des4.data_tools.importing import prepared
 from des4.data_tools.split_folder import Recipe, write_splits
 from des4.data_tools.splits import counts_of, draw, pool_of, read_contents
@@ -30,10 +35,22 @@ from des4.datasets.files import FilesConfig
 from des4.methods import METHODS
 from des4.report.campaign import CampaignReport, Finished
 from des4.runlog import RunFolder, read_json, write_atomically
-from des4.types import Config, ConfigError, RunError
+from des4.types import Config, ConfigError, RunError, UserError
 
 POLL = 0.5
 """Seconds between two looks at the runs that are being trained."""
+
+OF_THE_LIST = ("data.labeled", "data.unlabeled", "data.val")
+"""Settings that a method may not have for itself."""
+NAME_LISTS = {
+    "labelled": ("labeled", "val_fraction", "val_seed", "protocol", "lists", "seed"),
+    "unlabelled": ("unlabeled", "shards"),
+    "val": ("val",),
+}
+"""Kind of list → settings of `data` that decide which images are on it."""
+KINDS = {"labelled": "labelled images", "unlabelled": "unlabelled images", "val": "val images"}
+SHOWN = 8
+"""Digits of a list's hash in a message; results.json has all of them."""
 
 
 class CampaignConfig(Config):
@@ -90,6 +107,12 @@ class Planned:
         """How it is called on the terminal."""
         return f"{self.method} · {self.lists} · seed {self.seed}"
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of lists that the run looks at: not the unlabelled one, if its method reads none of these."""
+        strong = METHODS[self.config.method.name].VIEWS.strong
+        return tuple(kind for kind in KINDS if kind != "unlabelled" or strong)
+
 
 def read_campaign(path: Path) -> CampaignConfig:
     """Read a campaign file. Raises ConfigError."""
@@ -104,9 +127,10 @@ def read_campaign(path: Path) -> CampaignConfig:
 def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planned]:
     """List the runs of a campaign, lists first, so that a table fills row by row. overrides: settings of every run.
 
-    Raises ConfigError where a run's settings are wrong, all of them before the first is trained.
+    Raises ConfigError where a run's settings are wrong, or a method has lists of its own, all of them before the first
+    is trained.
     """
-    runs = []
+    runs: list[Planned] = []
     for seed in campaign.seeds:
         for lists, where in campaign.lists.items():
             for method, given in campaign.methods.items():
@@ -119,8 +143,34 @@ def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planne
                 config = load_config([*layers, campaign.settings, where, own, {"train.seed": seed}], overrides)
                 config.train.total_steps(1, 1)  # is its length given?
                 out = campaign.out / method / lists / f"seed-{seed}"
+                _refuse_own_lists(method, own)
                 runs.append(Planned(method, lists, seed, config.model_copy(update={"out": out})))
+    _refuse_other_settings_of_lists(runs)
     return runs
+
+
+def _refuse_own_lists(method: str, own: dict[str, Any]) -> None:
+    """Raise ConfigError if the block of a method says which images there are."""
+    if taken := [key for key in OF_THE_LIST if key in given_settings(own)]:
+        raise ConfigError(
+            f"methods.{method}: {', '.join(taken)} cannot be a method's own, for all methods of a list are compared on "
+            "the same images; write it under lists or settings, and a list that only some methods are to have under a "
+            f"name of its own, with methods.{method}.lists"
+        )
+
+
+def _refuse_other_settings_of_lists(runs: Sequence[Planned]) -> None:
+    """Raise ConfigError if runs of one list name are told to have different images, as by the file of a method."""
+    first: dict[tuple[str, str], tuple[Planned, Any]] = {}
+    for run in runs:
+        for key in (key for kind in run.kinds for key in NAME_LISTS[kind]):
+            value = getattr(run.config.data, key, None)
+            other, wanted = first.setdefault((run.lists, key), (run, value))
+            if value != wanted:
+                raise ConfigError(
+                    f"lists.{run.lists}: data.{key} is {wanted} for {other.method} and {value} for {run.method}, and "
+                    "methods of one list are compared on the same images; write it under lists or settings"
+                )
 
 
 def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[int]) -> CampaignConfig:
@@ -167,9 +217,10 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
     """Train what is missing of a campaign, `jobs` runs at a time; return one line for each run that failed.
 
     threads: CPU threads of each run; None shares the cores among the runs. Ctrl-C stops the runs, which save; given
-    again, the command goes on. Raises RunError where a run folder holds a run with other settings.
+    again, the command goes on. Raises RunError as `look` does.
     """
-    waiting = [run for run in runs if not _is_done(run)]
+    finished = look(runs).folders
+    waiting = [run for run in runs if run.folder not in finished]
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failures: list[str] = []
     running: dict[subprocess.Popen[bytes], Planned] = {}
@@ -208,28 +259,94 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
 
 
 def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
-    """Put the figures of all runs that are done together. Raises RunError if none is."""
-    folders = {run.folder: RunFolder.open(run.folder) for run in runs if _is_done(run)}
+    """Put the figures of all runs that are done together. Raises RunError if none is, and as `look` does."""
+    found = look(runs)
     done = [
-        Finished(run.method, run.lists, run.seed, folders[run.folder].results(), folders[run.folder])
+        Finished(run.method, run.lists, run.seed, folder.results(), folder)
         for run in runs
-        if run.folder in folders
+        if (folder := found.folders.get(run.folder))
     ]
     if not done:
         raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
     rebuilt = dict.fromkeys(run.method for run in runs if METHODS[run.config.method.name].RECONSTRUCTION)
-    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt))
+    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), found.unseen)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is of a campaign.
+
+    folders: of the runs that are done, by path. unseen: why lists of finished runs could not be read again, one line a
+    reason.
+    """
+
+    folders: dict[Path, RunFolder]
+    unseen: tuple[str, ...]
+
+
+def look(runs: Sequence[Planned]) -> Look:
+    """Find the runs that are done, and see that they may be compared.
+
+    Raises RunError for a folder that holds a run with other settings, for a finished run whose lists have changed
+    since, and for finished runs of one list name that had different images.
+    """
+    folders = {run.folder: RunFolder.open(run.folder) for run in runs if _is_done(run)}
+    done = [run for run in runs if run.folder in folders]
+    results = {run.folder: folders[run.folder].results()["data"] for run in done}
+    _refuse_mixed_lists(done, results)
+    return Look(folders, _refuse_changed_lists(done, results))
 
 
 def _is_done(run: Planned) -> bool:
-    """Whether the run has its results, with these settings. Raises RunError for a folder with other settings."""
+    """Whether the run has its results, with these settings. Raises RunError for a folder with other settings.
+
+    Settings that are newer than the run have their defaults there. A campaign may have been moved as a whole.
+    """
     if not RunFolder.is_run(run.folder):
         return False
-    folder = RunFolder.open(run.folder)
-    if changed := differences(load_config(folder.config()), run.config):
+    before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    if changed := differences(before, run.config):
         raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
                        "another out, or remove this run")  # fmt: skip
     return (run.folder / "results.json").exists()
+
+
+def _refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raise RunError if runs of one list name had different images. results: by folder, what it says of its data."""
+    first: dict[tuple[str, str], Planned] = {}
+    for run in done:
+        for kind in run.kinds:
+            other = first.setdefault((run.lists, kind), run)
+            had = [results[one.folder] for one in (other, run)]
+            if had[0][f"{kind}_hash"] != had[1][f"{kind}_hash"]:
+                counts = [f"{each[kind]} of hash {each[f'{kind}_hash'][:SHOWN]}…" for each in had]
+                raise RunError(
+                    f"{other.name} and {run.name} had different {KINDS[kind]} under one list name, {run.lists} "
+                    f"({' and '.join(counts)}), and cannot be compared; give each list a name of its own in the "
+                    f"campaign, or remove the run that had the wrong one: {other.folder} or {run.folder}"
+                )
+
+
+def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Raise RunError if the lists of a finished run are others by now; return why they could not be read."""
+    now: dict[str, Mapping[str, Any] | None] = {}
+    unseen: dict[str, None] = {}
+    for run in done:
+        key = json.dumps([run.config.data.model_dump(mode="json"), run.config.guard.held_out])
+        if key not in now:
+            try:
+                now[key] = lists_now(run.config)
+            except UserError as error:
+                now[key] = None
+                unseen[f"list {run.lists}: the data cannot be read, so it is not known whether the list is still the "
+                       f"one that its runs had ({' '.join(str(error).split())})"] = None  # fmt: skip
+        found, had = now[key], results[run.folder]
+        changed = [kind for kind in run.kinds if found and found[f"{kind}_hash"] != had[f"{kind}_hash"]]
+        if found and changed:
+            told = "; ".join(f"{KINDS[kind]}: {had[kind]} -> {found[kind]}, of other ids" for kind in changed)
+            raise RunError(f"{run.folder} was trained with other lists than are there now ({told}); bring those back, "
+                           "give the campaign another out, or remove this run")  # fmt: skip
+    return tuple(unseen)
 
 
 def _start(run: Planned, threads: int) -> subprocess.Popen[bytes]:

@@ -142,7 +142,7 @@ def _introduction(config: type[Config]) -> Iterator[str]:
     if said:
         yield said[0].upper() + said[1:]
     bases = [base for base in config.__mro__[1:] if _is_config(base) and base.model_fields]
-    if others := [base for base in bases if _users(base) != list(METHODS)]:
+    if not users and (others := [base for base in bases if _users(base) != list(METHODS)]):
         names = [f"`{_name(base)}`" if _name(base) else _lowered(_place(base)) for base in others]
         links = [f"[{one}](#{_slug(heading(base))})" for one, base in zip(names, others, strict=True)]
         yield f"It also takes the keys of {_listed(links)}."

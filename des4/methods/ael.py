@@ -10,7 +10,7 @@ over an image; v_c stays where c does not occur; one crop of each class is remem
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,14 @@ from torch import Tensor
 
 from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
-from des4.methods.ingredients.pasting import draw_classes, object_boxes, paste_classes, pasted_view, with_donors
+from des4.methods.ingredients.pasting import (
+    PastingConfig,
+    draw_classes,
+    object_boxes,
+    paste_classes,
+    pasted_view,
+    with_donors,
+)
 from des4.methods.ingredients.targets import Target, soft_target
 from des4.models.memory import ClassConfidence, ClassCrops
 from des4.ops.noise import bernoulli, uniform
@@ -26,7 +33,7 @@ from des4.ops.resize import on_grid, upsample
 from des4.types import Batch, Labelled, ViewSpec
 
 
-class AELConfig(TeacherStudentConfig):
+class AELConfig(TeacherStudentConfig, PastingConfig):
     """Settings of adaptive equalization learning; the defaults are those published for VOC."""
 
     name: Literal["ael"] = "ael"
@@ -34,14 +41,6 @@ class AELConfig(TeacherStudentConfig):
     """λ, of the equalised cross-entropies on labelled and on mixed images."""
     threshold: float = Field(0.7, ge=0, le=1)
     """t, confidence a pseudo-label needs; 0 on Cityscapes."""
-    confidence_momentum: float = Field(0.999, ge=0, lt=1)
-    """Of v, the averages that say how well each class is predicted; they start warm."""
-    paste: float = Field(0.5, ge=0, le=1)
-    """Probability with which labelled pixels are pasted onto a labelled image."""
-    pasted_classes: int = Field(1, ge=1)
-    """Classes that are drawn for it; 3 on Cityscapes."""
-    never_pasted: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Numbers of classes that are never drawn for it, such as 0 on VOC; 0, 1, 2, 8, 10 on Cityscapes."""
     image_area: float = Field(0.03, ge=0, le=1)
     """Share of a crop that a class takes up if the crop is to be remembered for it; 0.01 on Cityscapes."""
     object_area: float = Field(0.03, ge=0, le=1)

@@ -3,8 +3,8 @@
 Ouali et al., CVPR 2020, "Semi-supervised semantic segmentation with cross-consistency training", github.com/
 yassouali/CCT (MIT, not copied). L = CE(x_l) + w(t) · 1/K Σ_k MSE(softmax aux_k(perturbed_k(h)), softmax main(h)), MSE
 a mean over classes, no gradient through main(h); w rises to 30. So the main classifier learns from labels alone, and
-encoder and decoder from all. Ours: h are the decoder's embeddings, classifiers are 1×1 convolutions, noise is a
-sample's own, and there are neither adversarial directions nor boxes that objects are cut out of.
+encoder and decoder from all. Ours: h are the decoder's embeddings, classifiers are 1×1 convolutions, and noise is a
+sample's own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
-from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
+from des4.methods.ingredients.adversary import against
+from des4.methods.ingredients.perturb import drop_active, drop_channels, holes_in_objects, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
-from des4.methods.ingredients.targets import target_of
+from des4.methods.ingredients.targets import SoftTarget, target_of
 from des4.types import Batch, ViewSpec
 
-Kind = Literal["drop", "active", "noise", "objects", "context"]
+Kind = Literal["drop", "active", "noise", "adversarial", "objects", "context", "cutout"]
 
 
 class CCTConfig(MethodConfig):
@@ -35,9 +36,11 @@ class CCTConfig(MethodConfig):
     """Share of the training in which it rises."""
     classifiers: int = Field(2, ge=1)
     """Of each kind of perturbation."""
+    radius: float = Field(2.0, gt=0)
+    """Length of the adversarial change of an image's features."""
     background_class: int | None = Field(None, ge=0)
-    """Number of the class that is no object, such as 0 of VOC: then objects alone, and all but objects, are two more
-    kinds of perturbed features. `null`: there is none."""
+    """Number of the class that is no object, such as 0 of VOC: then objects alone, all but objects, and objects with
+    holes are three more kinds of perturbed features. `null`: there is none."""
 
 
 class CCT(SingleNetwork):
@@ -53,9 +56,9 @@ class CCT(SingleNetwork):
         super().build(setting)
         config, classes = self.config, len(setting.classes)
         setting.check_class("background_class", config.background_class)
-        kinds: tuple[Kind, ...] = ("drop", "active", "noise")
+        kinds: tuple[Kind, ...] = ("drop", "active", "noise", "adversarial")
         if config.background_class is not None:
-            kinds = (*kinds, "objects", "context")
+            kinds = (*kinds, "objects", "context", "cutout")
         self.kinds = tuple(kind for kind in kinds for _ in range(config.classifiers))
         self.auxiliary = nn.ModuleList(nn.Conv2d(self.student.decoder.dim, classes, 1) for _ in self.kinds)
 
@@ -69,20 +72,26 @@ class CCT(SingleNetwork):
             target = target_of(self.student.head(clean).float().softmax(1), unlabelled, view)
         gaps = []
         for number, (kind, classify) in enumerate(zip(self.kinds, self.auxiliary, strict=True)):
-            said = classify(self.perturbed(kind, clean, target.probs, unlabelled.keys, f"{kind}{number}"))
+            said = classify(self.perturbed(kind, clean, target, unlabelled.keys, f"{kind}{number}", classify))
             gaps.append(target.squared_gap(said) / said.shape[1])
         weight = self.config.consistency_weight * sigmoid_ramp(self.step, self.config.ramp * self.setting.total_steps)
         return {"labelled": self.supervise(logits, labelled, side), "consistency": weight * torch.stack(gaps).mean()}
 
-    def perturbed(self, kind: Kind, features: Tensor, target: Tensor, keys: Tensor, name: str) -> Tensor:
-        """Features (B, D, h, w) with a perturbation. target: (B, C, h, w), the main classifier's distributions."""
+    def perturbed(
+        self, kind: Kind, features: Tensor, target: SoftTarget, keys: Tensor, name: str, classify: nn.Module
+    ) -> Tensor:
+        """Features (B, D, h, w) with a perturbation. target: what the main classifier says. classify: the other one."""
         if kind == "drop":
             return drop_channels((features,), keys, name)[0]
         if kind == "active":
             return drop_active(features, keys, name)
         if kind == "noise":
             return noisy(features, keys, name)
+        if kind == "adversarial":
+            return against(classify, features, target.valid, keys, name, self.config.radius)
         background = self.config.background_class
         assert background is not None  # noqa: S101  # else there is no such kind
-        objects = target.argmax(1, keepdim=True).ne(background)
-        return features * (objects if kind == "objects" else ~objects).to(features.dtype)
+        objects = target.probs.argmax(1).ne(background)
+        if kind == "cutout":
+            objects = ~holes_in_objects(objects & target.valid, keys, name)
+        return features * (~objects if kind == "context" else objects)[:, None].to(features.dtype)

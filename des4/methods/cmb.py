@@ -8,7 +8,6 @@ negatives. Ours: L_c is a mean over images, of drawn pixels; views share a crop;
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -17,18 +16,17 @@ from torch import Tensor, nn
 
 from des4.losses import mean_entropy
 from des4.methods.base import Outline, Setting
-from des4.methods.bases import TeacherStudent, TeacherStudentConfig
+from des4.methods.bases import ProjectedConfig, ProjectedTeacherStudent
 from des4.methods.ingredients.class_bank import ClassBank, ClassBankConfig
 from des4.methods.ingredients.classmix import class_mixed
-from des4.methods.ingredients.schedule import sigmoid_ramp
-from des4.models.ema import follow, warm_momentum
-from des4.models.projection import Projection
+from des4.methods.ingredients.schedule import cosine_rise, sigmoid_ramp
+from des4.models.heads.projection import Projection
+from des4.models.judges.selectors import ClassSelectors
 from des4.models.segmenter import Segmenter
-from des4.models.selectors import ClassSelectors
 from des4.types import IGNORE, Batch, ViewSpec
 
 
-class CMBConfig(TeacherStudentConfig, ClassBankConfig):
+class CMBConfig(ProjectedConfig, ClassBankConfig):
     """Settings of the class-wise memory bank."""
 
     name: Literal["cmb"] = "cmb"
@@ -47,7 +45,7 @@ class CMBConfig(TeacherStudentConfig, ClassBankConfig):
     """Number of a class that is pasted only where there is no other, such as 0 of VOC. `null`: there is none."""
 
 
-class CMB(TeacherStudent):
+class CMB(ProjectedTeacherStudent):
     """A student and its average, each with a projection; a memory of what is sure, and selectors of what counts."""
 
     Config = CMBConfig
@@ -58,24 +56,20 @@ class CMB(TeacherStudent):
         "moving average of all",
         "two strong views with classes of other images (ClassMix), and a memory of what classes are",
     )
-    NOT_DECOUPLED = "cmb's memory holds the teacher's embeddings against the student's, which one decoder has to make"
-    FROZEN = ("teacher", "teacher_projection")
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, their projections, the student's prediction, both selectors and the memory."""
         super().build(setting)
-        config, inputs, classes = self.config, self.student.decoder.dim, len(setting.classes)
+        config, classes = self.config, len(setting.classes)
         setting.check_class("background_class", config.background_class)
-        self.student_projection, self.teacher_projection = (Projection(inputs, config.dim) for _ in range(2))
-        self.teacher_projection.load_state_dict(self.student_projection.state_dict())
         self.prediction = Projection(config.dim, config.dim)
         self.pixel_selector, self.memory_selector = (ClassSelectors(classes, config.dim) for _ in range(2))
-        self.bank = ClassBank(classes, setting.num_labelled, config)
+        self.bank = ClassBank(classes, setting.num_labelled, config.dim, config)
 
     @property
     def momentum(self) -> float:
         """Of this step's average."""
-        return 1 - (1 - self.config.momentum) * (1 + math.cos(math.pi * self.step / self.setting.total_steps)) / 2
+        return cosine_rise(self.config.momentum, self.step, self.setting.total_steps)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels and on weighted pseudo-labels, entropy, and the distances to the memory."""
@@ -119,7 +113,6 @@ class CMB(TeacherStudent):
     def after_step(self) -> None:
         """Move the memory, and the teacher with its projection."""
         self.bank.queue.commit()
-        follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
         super().after_step()
 
     def predictors(self) -> dict[str, Segmenter]:

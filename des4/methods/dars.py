@@ -19,8 +19,8 @@ from torch import Tensor
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import Target, averaged_target
-from des4.models.ema import follow
 from des4.models.memory import Histogram
+from des4.models.training.ema import follow
 from des4.ops.noise import uniform
 from des4.ops.prior import class_prior
 from des4.types import Batch, Unlabelled, ViewSpec
@@ -29,11 +29,12 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class DARSConfig(MethodConfig):
-    """Settings of DARS; the defaults are those published for VOC."""
+    """Settings of DARS; all defaults but `labels_alone` are those published for VOC."""
 
     name: Literal["dars"] = "dars"
     labels_alone: float = Field(0.17, ge=0, lt=1)
-    """Share of the training, at its start, that learns from labels alone: 50 of 300 passes in the published one."""
+    """Share of the training, at its start, that learns from labels alone [ours: there 50 of 150 passes on VOC, which
+    are shorter than those that follow: 0.04 of the steps]."""
     ratios: tuple[Ratio, ...] = Field((0.4, 0.5), min_length=1)
     """Of each round that follows, all equally long, the share of the unlabelled pixels that is kept."""
     unlabelled_weight: float = Field(1.0, ge=0)

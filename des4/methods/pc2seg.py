@@ -1,9 +1,10 @@
-"""PC2Seg: a pixel's classes stay what they are under other colours, and its embedding differs from those of others.
+"""PC2Seg, a reconstruction: a pixel's classes do not change with colours, and its embedding is none of the others'.
 
 Zhong et al., ICCV 2021, "Pixel contrastive-consistent semi-supervised semantic segmentation"; no code was published. L
 = CE(x_l) + w_c mean(1 - cos(p_w, p_s)) + w_n InfoNCE, no gradient through p_w; InfoNCE: each pixel of the weak view is
-to find itself in the strong one among N pixels of other images, drawn in proportion to 1 - <p, p'>. Ours: w_c, w_n and
-colours, which could not be read; pixels are drawn; other images are those of the group that mixes would be within.
+to find itself in the strong one among N pixels of other images, drawn in proportion to 1 - <p, p'>. The form is from
+descriptions of the paper. Ours: w_c, w_n and colours, which could not be read; pixels are drawn; other images are those
+of the group that mixes would be within.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class PC2Seg(SingleNetwork):
     config: PC2SegConfig
     VIEWS = ViewSpec(strong=1, photometric="unimatch")
     OUTLINE = Outline("one network", "itself on the weak view", "strong view, pixel against pixel")
+    RECONSTRUCTION = True
 
     def build(self, setting: Setting) -> None:
         """Make the student and its projection."""

@@ -3,8 +3,9 @@
 Shin et al., arXiv 2024, "Revisiting and maximizing temporal knowledge in semi-supervised semantic segmentation",
 github.com/wooseok-shin/PrevMatch (Apache-2.0, not copied). L = [CE(x_l) + L_std + v L_prev] / (2 + v), L_std the three
 terms of UniMatch, L_prev the same with labels of the weighted mean logits of one to three earlier states; v rises from
-0 to 1 over the first half of the training and falls again. Ours: states are taken at even distances; there, after each
-epoch with the best score on the validation images so far.
+0 to 1 over the first half of the training and falls again; on Cityscapes these labels weigh as much as their mean
+confidence in an image. Ours: states are taken at even distances; there, after each epoch with the best score on the
+validation images so far.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from des4.methods.base import Outline, Setting
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.methods.unimatch import UniMatch, UniMatchConfig
-from des4.models.ema import follow
+from des4.models.training.ema import follow
 from des4.types import Batch, Unlabelled
 
 
@@ -30,7 +31,9 @@ class PrevMatchConfig(UniMatchConfig):
 
     name: Literal["prevmatch"] = "prevmatch"  # type: ignore[assignment]
     previous_threshold: float = Field(0.9, ge=0, le=1)
-    """Confidence that a label of earlier states needs."""
+    """Confidence that a label of earlier states needs; 0 on Cityscapes."""
+    previous_by_image: bool = False
+    """Whether labels of earlier states weigh as much as their mean confidence in the image; `true` on Cityscapes."""
     kept_states: int = Field(8, ge=1)
     """How many states are kept, the newest ones."""
     asked_states: int = Field(3, ge=1)
@@ -77,7 +80,8 @@ class PrevMatch(UniMatch):
         terms["previous"] = seen.weak.new_zeros((), dtype=torch.float32)
         self.note(kept=target.share_kept())
         if previous:
-            terms["previous"] = v * torch.stack(list(self.consistencies(previous, seen, unlabelled).values())).sum()
+            of_states = self.consistencies(previous, seen, unlabelled, self.config.previous_by_image)
+            terms["previous"] = v * torch.stack(list(of_states.values())).sum()
             self.note(previous_kept=previous.share_kept())
         return {name: term / (2 + v) for name, term in terms.items()}
 

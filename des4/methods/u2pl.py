@@ -15,18 +15,16 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.methods.base import Outline, Setting
-from des4.methods.bases import TeacherStudent, TeacherStudentConfig
+from des4.methods.bases import ProjectedConfig, ProjectedTeacherStudent
 from des4.methods.ingredients.contrast import PixelContrast, PixelContrastConfig
 from des4.methods.ingredients.targets import soft_target
-from des4.models.ema import follow, warm_momentum
 from des4.models.memory import Histogram
-from des4.models.projection import Projection
 from des4.ops.entropy import doubt
 from des4.ops.resize import shrink_label
 from des4.types import IGNORE, Batch, ViewSpec
 
 
-class U2PLConfig(TeacherStudentConfig, PixelContrastConfig):
+class U2PLConfig(ProjectedConfig, PixelContrastConfig):
     """Settings of U2PL."""
 
     name: Literal["u2pl"] = "u2pl"
@@ -40,26 +38,21 @@ class U2PLConfig(TeacherStudentConfig, PixelContrastConfig):
     """δ, probability of its class that the teacher gives to an anchor."""
 
 
-class U2PL(TeacherStudent):
+class U2PL(ProjectedTeacherStudent):
     """A student and its average, each with a projection; queues of what a class could be taken for."""
 
     Config = U2PLConfig
     config: U2PLConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
     OUTLINE = Outline("student", "moving average of all", "mixed view, and a memory of what classes are not")
-    NOT_DECOUPLED = "u2pl's memory holds the teacher's embeddings against the student's, which one decoder has to make"
-    FROZEN = ("teacher", "teacher_projection")
     RANKS = (3, 20)
     """A labelled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, their projections, and the memories."""
         super().build(setting)
-        config, inputs = self.config, self.student.decoder.dim
-        self.student_projection, self.teacher_projection = (Projection(inputs, config.dim) for _ in range(2))
-        self.teacher_projection.load_state_dict(self.student_projection.state_dict())
         self.entropies = Histogram(bins=4096)
-        self.contrast = PixelContrast(len(setting.classes), config)
+        self.contrast = PixelContrast(len(setting.classes), self.config.dim, self.config)
 
     @property
     def alpha(self) -> float:
@@ -116,5 +109,4 @@ class U2PL(TeacherStudent):
         """Move the memories, and the teacher with its projection."""
         self.entropies.commit()
         self.contrast.commit()
-        follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
         super().after_step()

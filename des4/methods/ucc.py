@@ -9,7 +9,7 @@ c. Ours: λ, boxes and colours are those of CPS and UniMatch, and all that docs/
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork, labelled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
-from des4.methods.ingredients.pasting import paste_classes, pixels_of
+from des4.methods.ingredients.pasting import PastingConfig, paste_classes, pixels_of
 from des4.methods.ingredients.targets import SoftTarget, Target, soft_target
 from des4.models.memory import ClassConfidence, PrototypeFeed
 from des4.ops.noise import bernoulli, uniform
@@ -30,7 +30,7 @@ from des4.ops.sampling import weighted_draw
 from des4.types import Batch, Labelled, ViewSpec
 
 
-class UCCConfig(MethodConfig):
+class UCCConfig(PastingConfig, MethodConfig):
     """Settings of cross-head co-training; all numbers are guesses."""
 
     name: Literal["ucc"] = "ucc"
@@ -38,14 +38,6 @@ class UCCConfig(MethodConfig):
     """λ, of both cross terms; 5 on Cityscapes [those of CPS]."""
     detached: bool = True
     """Whether e^-V is a mere weight [ours]. Else gradients go through it, and the mean of V is added, lest V grow."""
-    confidence_momentum: float = Field(0.999, ge=0, lt=1)
-    """Of v, the average of each class's confidence; it starts warm."""
-    paste: float = Field(0.5, ge=0, le=1)
-    """Probability with which an image is given labelled pixels."""
-    pasted_classes: int = Field(1, ge=1)
-    """Classes that are drawn for it, of those that the labelled image shows."""
-    never_pasted: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Numbers of classes that are never drawn: 0 on VOC; on Cityscapes all but the rare ones."""
 
 
 class UCC(SingleNetwork):

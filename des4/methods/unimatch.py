@@ -81,12 +81,21 @@ class UniMatch(SingleNetwork):
         strong = student(torch.cat([view.mixed for view in unlabelled.strong])).chunk(len(unlabelled.strong))
         return Predicted(self.labelled_logits(known, labelled), target, student.head(perturbed), strong, side)
 
-    def consistencies(self, target: Target, seen: Predicted, unlabelled: Unlabelled) -> dict[str, Tensor]:
-        """Weighted cross-entropies of the three perturbed views with a target on the weak one."""
+    def consistencies(
+        self, target: Target, seen: Predicted, unlabelled: Unlabelled, by_image: bool = False
+    ) -> dict[str, Tensor]:
+        """Weighted cross-entropies of the three perturbed views with a target on the weak one.
+
+        by_image: whether labels weigh as much as their mean confidence in the image, once it is mixed.
+        """
+
+        def cross_entropy(target: Target, logits: Tensor) -> Tensor:
+            return (target.weighted_by_image() if by_image else target).cross_entropy(logits)
+
         return {
-            "feature": self.config.feature_weight * target.cross_entropy(seen.perturbed),
+            "feature": self.config.feature_weight * cross_entropy(target, seen.perturbed),
             **{
-                f"strong{n}": self.config.strong_weight * target.mixed(view).cross_entropy(logits)
+                f"strong{n}": self.config.strong_weight * cross_entropy(target.mixed(view), logits)
                 for n, (view, logits) in enumerate(zip(unlabelled.strong, seen.strong, strict=True), 1)
             },
         }

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
+from des4.methods.ingredients.gate import gated
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import SoftTarget, labelled_on_grid, target_of, view_on_grid
-from des4.models.ema import follow
+from des4.methods.ingredients.targets import labelled_on_grid, target_of, view_on_grid
+from des4.models.heads.linear import LinearClassifier
 from des4.models.memory import Subclasses
-from des4.models.segmenter import LinearClassifier
-from des4.ops.entropy import pixel_entropy
+from des4.models.training.ema import follow
 from des4.ops.prior import class_prior, subclass_counts
-from des4.ops.resize import on_grid, upsample
-from des4.types import Batch, Unlabelled, ViewSpec
+from des4.types import Batch, ViewSpec
 
 
 class USRNConfig(MethodConfig):
@@ -89,7 +88,8 @@ class USRN(SingleNetwork):
         features, side = self.student.features_with_side(images)
         known, weak, strong = torch.split(features, sizes)
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
-        target = self.gated(self.student.head(weak), sub_weak, unlabelled).hardened(self.threshold, self.supervision)
+        left = gated(self.student.head(weak), sub_weak, self.subclasses.parent, unlabelled)
+        target = left.hardened(self.threshold, self.supervision)
         unknown = replace(unlabelled, truth=None, watch=None)  # nobody knows or watches sub-classes
         probs, grid = sub_weak.detach().float().softmax(1), (sub_weak.shape[-2], sub_weak.shape[-1])
         sub_target = target_of(probs, unknown).hardened(self.threshold, self.sub_supervision)
@@ -104,17 +104,6 @@ class USRN(SingleNetwork):
             "sub/labels": config.subclass_weight * of_labels,
             "sub/pseudo-labels": config.subclass_weight * config.unlabelled_weight * cross,
         }
-
-    @torch.no_grad()
-    def gated(self, logits: Tensor, sub_logits: Tensor, unlabelled: Unlabelled) -> SoftTarget:
-        """The weak view's p, of which only the class of the sub-class is left where sub-classes are no less sure."""
-        probs, sub = logits.float().softmax(1), sub_logits.float().softmax(1)
-        doubt = (pixel_entropy(each) / math.log(each.shape[1]) for each in (sub, probs))
-        left = torch.where(torch.le(*doubt), self.subclasses.parent[sub.argmax(1)], -1)
-        size = unlabelled.valid.shape[-2], unlabelled.valid.shape[-1]
-        (left,) = on_grid(size, left[:, None])
-        classes = torch.arange(probs.shape[1], device=left.device)[:, None, None]
-        return target_of(upsample(logits.float(), size).softmax(1) * ((left < 0) | (left == classes)), unlabelled)
 
     def after_step(self) -> None:
         """Move the clusters; at the end of the first part, labeller and network of sub-classes become the student."""

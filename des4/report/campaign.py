@@ -18,6 +18,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
+from des4.report.campaign_tables import by_class, cost
 from des4.report.compare import Rows, Score, as_table, markdown_rows
 from des4.report.plots import group_bars, learning_curve, paired, percent
 from des4.runlog import write_atomically, write_json
@@ -63,7 +64,7 @@ class Finished:
 @dataclass(frozen=True)
 class CampaignReport:
     """The finished runs of a campaign. planned: how many it has in all. reconstructions: methods of which parts are
-    guesses, by what the campaign calls them.
+    guesses, by what the campaign calls them. doubts: further things that the reader must know.
     """
 
     runs: Sequence[Finished]
@@ -71,6 +72,7 @@ class CampaignReport:
     full: str | None = None
     planned: int = 0
     reconstructions: Sequence[str] = ()
+    doubts: Sequence[str] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -124,7 +126,7 @@ class CampaignReport:
     @property
     def warnings(self) -> list[str]:
         """What the reader must know."""
-        found = []
+        found = [*self.doubts]
         if len(self.runs) < self.planned:
             found.append(f"{len(self.runs)} of {self.planned} runs are finished; give the command again to go on")
         steps = {
@@ -159,8 +161,9 @@ class CampaignReport:
         return self.reference is not None and len(self.differences(method, "miou").present) < FEWEST
 
     def markdown(self) -> str:
-        """Return tables and warnings as Markdown."""
-        blocks = ["\n".join(markdown_rows(rows)) for rows in self.tables()]
+        """Return tables and warnings as Markdown, IoU by class and what the runs took among them."""
+        tables = [*self.tables(), by_class(self), cost(self)]
+        blocks = ["\n".join(markdown_rows(rows)) for rows in tables if rows]
         if self.warnings:
             blocks.append("\n".join(f"- Warning: {text}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
@@ -234,12 +237,13 @@ class CampaignReport:
             ),
         ]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, opening: str = "", curve: Sequence[Finished] | None = None) -> None:
         """Write campaign.md, campaign.json (the figures of each run), campaign.png and curve.png into a folder.
 
-        A curve needs lists of several sizes. Raises RunError.
+        opening: what campaign.md says first. curve: the runs of the curve, if not these; it needs lists of several
+        sizes. Raises RunError.
         """
-        write_atomically(folder / "campaign.md", self.markdown())
+        write_atomically(folder / "campaign.md", f"{opening}\n\n{self.markdown()}" if opening else self.markdown())
         kept = ("miou", "tail_miou", "iou", "tail_classes", "steps", "evaluated", "seconds", "data")
         runs = [
             {"method": r.method, "lists": r.lists, "seed": r.seed, **{k: r.results.get(k) for k in kept}}
@@ -247,7 +251,7 @@ class CampaignReport:
         ]
         write_json(folder / "campaign.json", {"reference": self.reference, "full": self.full, "runs": runs})
         self.plot(folder / "campaign.png")
-        if drawn := self.curve_values():
+        if drawn := (self if curve is None else CampaignReport(curve)).curve_values():
             learning_curve(drawn, folder / "curve.png")
 
     def __rich__(self) -> RenderableType:

@@ -1,8 +1,8 @@
 """Compare runs honestly: mean ± standard deviation over seeds, and a word on everything that makes a comparison unfair.
 
-Runs whose configs differ in nothing but `train.seed`, `out` and what is merely watched form a group. Scores are those
-of the last checkpoint, of the model each run is judged by; the best checkpoint was chosen on the reported list and has
-no place here.
+Runs with the same lists whose configs differ in nothing but `train.seed`, `out` and what is merely watched form a
+group. Scores are those of the last checkpoint, of the model each run is judged by; the best checkpoint was chosen on
+the reported list and has no place here.
 
 Published lists come in families that share sizes and fractions but not images (docs/protocols.md). Each family has its
 own table, and so have the runs with lists that nobody published; a picture holds one family alone.
@@ -24,6 +24,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from des4.report.group_names import name_groups
 from des4.report.page import flatten
 from des4.report.plots import group_bars, percent
 
@@ -34,6 +35,10 @@ PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabel
 """Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
 NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
 """Settings in which runs of one group may differ."""
+KINDS = ("labelled", "unlabelled", "val")
+"""Of lists."""
+HASH = 8
+"""Digits of a list's hash by which a group is known; results.json has all of them."""
 OTHER_LISTS = "unpublished lists"
 """Title of the runs whose lists belong to no protocol, where others do."""
 
@@ -77,8 +82,8 @@ class Score:
 class RunGroup:
     """Runs that differ only in their seed.
 
-    label: the method and the settings in which this group differs from others. model: the model they are judged by.
-    protocol: of their lists, as `voc/u2pl/1323`; empty for lists that nobody published. runs: in the order given.
+    label: the method and the settings that tell this group from others. model: the model they are judged by. protocol:
+    of their lists, as `voc/u2pl/1323`; empty for lists that nobody published. runs: in the order given.
     """
 
     label: str
@@ -93,10 +98,14 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups by family of lists, and what the reader must know; `rich` prints a family's groups as two tables."""
+    """Groups by family of lists, and what the reader must know; `rich` prints a family's groups as tables.
+
+    settings: of each family, in what its groups differ beyond their names, a row a setting; [] if that is all.
+    """
 
     families: Mapping[str, tuple[RunGroup, ...]]
     warnings: tuple[str, ...]
+    settings: Mapping[str, Rows]
 
     @property
     def groups(self) -> tuple[RunGroup, ...]:
@@ -108,7 +117,7 @@ class Comparison:
         blocks = []
         for title, *tables in self.sections():
             blocks += [f"### {markdown_text(title)}"] if title else []
-            blocks += ["\n".join(markdown_rows(rows)) for rows in tables]
+            blocks += ["\n".join(markdown_rows(rows)) for rows in tables if rows]
         if self.warnings:
             blocks.append("\n".join(f"- Warning: {markdown_text(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
@@ -133,15 +142,25 @@ class Comparison:
         lines: list[RenderableType] = []
         for title, *tables in self.sections():
             lines += [Text(title, style="bold")] if title else []
-            lines += [as_table(rows) for rows in tables]
+            lines += [as_table(rows) for rows in tables if rows]
         return Lines(*lines, *(Text(f"! {text}", style="yellow") for text in self.warnings))
 
-    def sections(self) -> Iterator[tuple[str, Rows, Rows]]:
-        """Yield each family's title and two tables; nameless lists need no title where there are no others."""
+    def sections(self) -> Iterator[tuple[str, Rows, Rows, Rows]]:
+        """Yield each family's title and its tables: scores, IoU by class and, if there is more to say, settings.
+
+        Nameless lists need no title where there are no others.
+        """
         for family, groups in self.families.items():
             protocols = dict.fromkeys(group.protocol for group in groups)
             title = next(iter(protocols)) if len(protocols) == 1 else family
-            yield title or (OTHER_LISTS if len(self.families) > 1 else ""), _summary(groups), _by_class(groups)
+            rows = self.settings[family]
+            settings = [["what differs", *(group.label for group in groups)], *rows] if rows else []
+            yield (
+                title or (OTHER_LISTS if len(self.families) > 1 else ""),
+                _summary(groups),
+                _by_class(groups),
+                settings,
+            )
 
 
 def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
@@ -163,7 +182,8 @@ def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
     if len(families) > 1:
         warnings.append(f"{_and(families)} are lists of different images: what stands in one table "
                         "does not compare with what stands in another")  # fmt: skip
-    groups = {family: _groups(members, named) for family, members in families.items()}
+    found = {family: _groups(members, named) for family, members in families.items()}
+    groups = {family: made for family, (made, _) in found.items()}
     for family, members in families.items():
         about = [
             *_seed_warnings(groups[family]),
@@ -171,19 +191,30 @@ def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
         ]
         warnings += [f"{family or OTHER_LISTS}: {text}" for text in about] if len(families) > 1 else about
     warnings += dict.fromkeys(text for run in runs if (text := run.results().get("caution")))
-    return Comparison(groups, tuple(warnings))
+    return Comparison(groups, tuple(warnings), {family: rows for family, (_, rows) in found.items()})
 
 
-def _groups(runs: Sequence[Finished], named: Mapping[Path, str]) -> tuple[RunGroup, ...]:
-    """Put runs together that have one protocol, and one config but for the seed and the folder."""
+def _groups(runs: Sequence[Finished], named: Mapping[Path, str]) -> tuple[tuple[RunGroup, ...], Rows]:
+    """Put runs together that have the same lists, and one config but for what is no part of the training.
+
+    Also return in what the groups differ beyond their names.
+    """
     members: dict[str, list[Finished]] = {}
     for one in runs:
-        same = {key: value for key, value in one.config.items() if key not in NOT_TRAINED}
-        key = json.dumps([_protocol_name(one.results), same], sort_keys=True)
-        members.setdefault(key, []).append(one)
-    labels = _labels([group[0].config for group in members.values()])
-    labels = [named.get(group[0].run.path, label) for label, group in zip(labels, members.values(), strict=True)]
-    return tuple(_group(label, group) for label, group in zip(labels, members.values(), strict=True))
+        members.setdefault(json.dumps(_facts(one, whole=True), sort_keys=True), []).append(one)
+    found = name_groups([_facts(group[0]) for group in members.values()])
+    labels = [named.get(group[0].run.path, label) for label, group in zip(found.names, members.values(), strict=True)]
+    return tuple(_group(label, group) for label, group in zip(labels, members.values(), strict=True)), found.rows
+
+
+def _facts(one: Finished, whole: bool = False) -> dict[str, Any]:
+    """Return what makes runs a group. whole: with the hashes of the lists as they are, not as they are shown."""
+    data = one.results["data"]
+    settings = {key: value for key, value in one.config.items() if key not in NOT_TRAINED}
+    protocol = {"data.protocol": name} if (name := _protocol_name(one.results)) else {}
+    digits = None if whole else HASH
+    lists = {f"{kind} list": f"{data[kind]} images, {data[f'{kind}_hash'][:digits]}" for kind in KINDS}
+    return settings | protocol | lists
 
 
 def _group(label: str, members: Sequence[Finished]) -> RunGroup:
@@ -205,24 +236,6 @@ def _score(values: Iterable[float | None]) -> Score:
     return Score(tuple(math.nan if value is None else float(value) for value in values))
 
 
-def _labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each config by its method and the settings that differ: a method's own among its kin, others among all."""
-    labels = []
-    for config in configs:
-        method, kin = config["method.name"], [c for c in configs if c["method.name"] == config["method.name"]]
-        changed = [
-            key
-            for key in config
-            if key not in ("method.name", "train.oracle", *NOT_TRAINED)
-            and any(other.get(key) != config[key] for other in (kin if key.startswith("method.") else configs))
-        ]
-        leaves = [key.rsplit(".", 1)[-1] for key in config]
-        short = {key: leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(config, leaves, strict=True)}
-        oracle = ["ORACLE"] if config.get("train.oracle") else []
-        labels.append(" · ".join([method, *oracle, *(f"{short[key]}={config[key]}" for key in changed)]))
-    return labels
-
-
 def _protocol_name(results: Mapping[str, Any]) -> str:
     return results["data"].get("protocol") or ""  # runs of the first version have none
 
@@ -230,8 +243,7 @@ def _protocol_name(results: Mapping[str, Any]) -> str:
 def _protocol(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, str]:
     """Collect what runs must share to be compared."""
     data = results["data"]
-    kinds = ("labelled", "unlabelled", "val")
-    facts = {f"{kind} list": f"{data[kind + '_hash']} ({data[kind]} images)" for kind in kinds}
+    facts = {f"{kind} list": f"{data[kind + '_hash']} ({data[kind]} images)" for kind in KINDS}
     facts["steps"] = str(results["steps"])
     shared = {k: str(v) for k, v in config.items() if k.startswith("eval.") or k in PROTOCOL}
     return facts | shared
@@ -274,10 +286,10 @@ def _by_class(groups: Sequence[RunGroup]) -> Rows:
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> Table:
-    """Make a rich table; Text keeps `[x]` in a class name from being read as markup."""
+    """Make a rich table. Text keeps `[x]` in a class name from being read as markup; long words are broken, not cut."""
     table = Table(header_style="bold", border_style="dim")
     for i, heading in enumerate(rows[0]):
-        table.add_column(Text(heading), justify="right" if i else "left")
+        table.add_column(Text(heading), justify="right" if i else "left", overflow="fold")
     for row in rows[1:]:
         table.add_row(*map(Text, row))
     return table

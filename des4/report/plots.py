@@ -452,7 +452,7 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
     """Draw a row a group, with a bar a score; lend the axes for what remains."""
     names = list(next(iter(groups.values())))
     thick = 0.76 / len(names)
-    wrapped = ["\n".join(textwrap.wrap(label, 16 if narrow else 36)) for label in groups]
+    wrapped = [_wrapped(label, 16 if narrow else 36) for label in groups]
     lines = max(label.count("\n") + 1 for label in wrapped)
     height = max(0.2 + 0.24 * len(names), 0.1 + 0.16 * lines)
     with canvas(path, NARROW if narrow else WIDTH, 1.0 + len(groups) * height) as figure:
@@ -541,10 +541,20 @@ def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
 def _legend(figure: Figure, axes: Axes, narrow: bool) -> None:
     """Put a legend above, in as many columns as its names leave room for; long ones take several lines."""
     handles, labels = axes.get_legend_handles_labels()
-    wrapped = ["\n".join(textwrap.wrap(label, 44)) for label in labels]
+    wrapped = [_wrapped(label, 44) for label in labels]
     longest = max(min(len(label), 44) for label in labels)
     columns = max(1, (62 if narrow else 130) // (longest + 8))
     figure.legend(handles, wrapped, loc="outside upper left", ncols=min(columns, len(labels)))
+
+
+def _wrapped(label: str, width: int) -> str:
+    """Break a label into lines, after `_`, `=` and `/` where a word is too long for one."""
+    lines = [""]
+    for piece in re.findall(r"[^ _=/]*[ _=/]?", label):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width))
 
 
 def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:

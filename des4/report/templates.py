@@ -46,7 +46,13 @@ def _template(name: str) -> jinja2.Template:
     env.filters["percent"] = plots.percent
     env.filters["duration"] = duration
     env.filters["quote"] = lambda value: shlex.quote(str(value))
+    env.filters["pieces"] = pieces
     return env.get_template(name)
+
+
+def pieces(text: str) -> list[str]:
+    """Cut names of settings and paths where a reader would break them, which a browser would do in a word's middle."""
+    return re.split(r"(?<=[_=/])(?=\w)|(?<=\.)(?=[a-z])", text)
 
 
 def diagram(draw: Callable[..., None], path: Path | None = None, narrow: bool = True) -> dict[str, Address]:

@@ -46,7 +46,7 @@ TABLE: dict[str, set[str]] = {
     "doctor": {"build", "plan"},
     "plan": {"build"},
     "api": {"config", "build", "continuation", "plan", "predict", "report", "watch"},
-    "campaign": {"config", "data_tools", "methods", "report", "runlog", "types"},
+    "campaign": {"build"},
     "paper": {"config", "datasets", "methods", "report", "runlog", "types"},
     "acquisition": {"api"},
     "comparing": {"api", "report"},
@@ -131,12 +131,40 @@ def test_nothing_imports_upward(path: Path) -> None:
         )
 
 
+MODELS: dict[str, set[str]] = {
+    "training": set(),
+    "encoders": set(),
+    "decoders": set(),
+    "judges": set(),
+    "heads": {"decoders.layers"},
+    "memory": {"heads"},
+    "segmenter": {"encoders", "decoders", "heads", "training"},
+    "compilation": {"segmenter"},
+}
+"""The rooms of `models`, and what each may import of the others."""
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").rglob("*.py")), ids=relative)
+def test_the_rooms_of_models_import_downward_too(path: Path) -> None:
+    room = path.relative_to(PACKAGE / "models").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    for name in imports(path):
+        inner = f"{name.removeprefix('des4.models.')}."
+        assert not name.startswith("des4.models.") or any(inner.startswith(f"{one}.") for one in {room, *MODELS[room]})
+
+
 def test_no_room_is_more_than_a_quarter_of_the_house() -> None:
     lines: Counter[str] = Counter()
     for path in FILES:
         lines[place_of(path)] += len(path.read_text(encoding="utf-8").splitlines())
     place, most = lines.most_common(1)[0]
     assert most <= lines.total() / 4, f"{place} has {most} of {lines.total()} lines; make two rooms of it"
+
+
+def test_a_methods_file_has_at_most_120_lines() -> None:
+    lines = {name: len((PACKAGE / f"methods/{name}.py").read_text(encoding="utf-8").splitlines()) for name in METHODS}
+    assert {name for name, count in lines.items() if count > 120} <= {"des4", "des4_committee"}
 
 
 def test_the_table_is_the_one_of_the_docs() -> None:

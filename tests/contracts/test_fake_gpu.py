@@ -99,6 +99,7 @@ def test_a_step_stays_on_its_device(
             {"model": {"head": "prototype"}, "sampling": "multi_entropy", "supervision": {"auxiliary_weight": 0.4}},
         ),
         ("mean_teacher", {"teacher_decoder": "decoupled", "supervision": {"auxiliary_weight": 0.4}}),
+        ("cct", {"background_class": 0}),
     ],
 )
 def test_so_does_one_with_other_settings(

@@ -57,6 +57,11 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
+def test_rows_and_methods_agree_on_what_is_a_reconstruction() -> None:
+    for name, row in paper.paper().rows.items():
+        assert ("a reconstruction" in row.about) == METHODS[row.method].RECONSTRUCTION, name
+
+
 def lines(table: PaperTable) -> dict[str, list[str]]:
     return {name: cells for row in table.rows for name, cells in row.lines}
 

@@ -31,8 +31,6 @@ class ClassBankConfig(Config):
     anchors: int = Field(64, ge=1)
     """Pixels of each class in an image that are held against the memory, or among which those to remember are chosen
     [ours: there all]."""
-    dim: int = Field(256, ge=2)
-    """D of the embeddings that are compared."""
 
 
 class ClassBank(nn.Module):
@@ -41,11 +39,11 @@ class ClassBank(nn.Module):
     Networks work on pixels that are drawn, as images whose rows are classes: (B, D, C, k).
     """
 
-    def __init__(self, num_classes: int, num_labelled: int, config: ClassBankConfig) -> None:
+    def __init__(self, num_classes: int, num_labelled: int, dim: int, config: ClassBankConfig) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.pushed = min(config.anchors, config.pushed or max(1, round(config.queue / num_labelled)))
-        self.queue = FeatureQueue(num_classes, config.queue, config.dim)
+        self.queue = FeatureQueue(num_classes, config.queue, dim)
 
     @torch.no_grad()
     def collect(self, project: Net, score: Net, features: Tensor, logits: Tensor, labelled: Labelled) -> None:

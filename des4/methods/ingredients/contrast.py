@@ -24,8 +24,6 @@ class PixelContrastConfig(Config):
     """Pixels of an image that enter the queue of each class [ours: there all that are found]."""
     queue: int = Field(4096, ge=1)
     """Pixels that are remembered for each class [ours: there 30,000, of which a step replaces a good part]."""
-    dim: int = Field(256, ge=2)
-    """D of the embeddings that are compared."""
     contrast_temperature: float = Field(0.5, gt=0)
     """Divides their cosines."""
 
@@ -36,11 +34,11 @@ class PixelContrast(nn.Module):
     What an image draws follows from its key, and means are taken over images, so a step may be shared out in any way.
     """
 
-    def __init__(self, num_classes: int, config: PixelContrastConfig) -> None:
+    def __init__(self, num_classes: int, dim: int, config: PixelContrastConfig) -> None:
         super().__init__()
         self.num_classes, self.config = num_classes, config
-        self.queue = FeatureQueue(num_classes, config.queue, config.dim)
-        self.centres = ClassCentres(num_classes, config.dim)
+        self.queue = FeatureQueue(num_classes, config.queue, dim)
+        self.centres = ClassCentres(num_classes, dim)
 
     @torch.no_grad()
     def collect(self, features: Tensor, labels: Tensor, negative: Tensor, keys: Tensor) -> None:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from des4.ops.components import connected
 from des4.ops.noise import uniform
 from des4.ops.sampling import spread_draw
-from des4.types import Labelled, Mix, StrongView, Unlabelled
+from des4.types import Config, Labelled, Mix, StrongView, Unlabelled
+
+
+class PastingConfig(Config):
+    """Settings of methods that paste labelled pixels of badly predicted classes."""
+
+    confidence_momentum: float = Field(0.999, ge=0, lt=1)
+    """Of v, the averages that say how well each class is predicted; they start warm."""
+    paste: float = Field(0.5, ge=0, le=1)
+    """Probability with which an image is given labelled pixels."""
+    pasted_classes: int = Field(1, ge=1)
+    """Classes that are drawn for it; 3 in AEL on Cityscapes."""
+    never_pasted: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Numbers of classes that are never drawn for it, such as 0 on VOC; 0, 1, 2, 8, 10 on Cityscapes."""
 
 
 def draw_classes(probs: Tensor, keys: Tensor, count: int, name: str) -> Tensor:

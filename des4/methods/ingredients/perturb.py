@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from des4.ops.components import connected
 from des4.ops.noise import bernoulli, uniform
 
 
@@ -66,3 +67,29 @@ def cut_out(image: Tensor, keys: Tensor, share: float, name: str, fill: float = 
         inside.append((place >= start) & (place < start + side))
     hole = inside[0][:, :, None] & inside[1][:, None, :]
     return torch.where(hole[:, None], fill, image), hole
+
+
+def holes_in_objects(mask: Tensor, keys: Tensor, name: str, share: float = 0.4, area: float = 0.005) -> Tensor:
+    """Draw a rectangle in the box about each connected region of masks (B, h, w) bool; return where they are, alike.
+
+    share: of the box's sides, of each side. area: share of h·w that a region takes up if it gets one. keys: (B,).
+    """
+    count, height, width = mask.shape
+    inside, region = mask.flatten(1), connected(mask).flatten(1).clamp_min(0)  # each named by one of its places
+    places = inside.shape[1]
+    place = torch.arange(places, device=mask.device).expand(count, -1)
+    sizes = torch.zeros_like(place).scatter_add(1, region, inside.long())
+    large = sizes > area * places
+    noise, spans = uniform(keys, (2, places), name), []
+    for axis, at in enumerate((place // width, place % width)):
+        first = torch.full_like(at, places).scatter_reduce(1, region, torch.where(inside, at, places), "amin")
+        last = torch.full_like(at, -1).scatter_reduce(1, region, torch.where(inside, at, -1), "amax")
+        length = last - first + 1
+        side = (share * length).round().long().clamp_min(1)
+        start = first + (noise[:, axis] * (length - side + 1)).long()
+        spans.append((torch.where(large, start, 0), torch.where(large, start + side, 0)))
+    (top, bottom), (left, right) = spans
+    corners = torch.zeros(count, (height + 1) * (width + 1), dtype=torch.long, device=mask.device)
+    for sign, row, column in ((1, top, left), (-1, top, right), (-1, bottom, left), (1, bottom, right)):
+        corners.scatter_add_(1, row * (width + 1) + column, sign * large.long())
+    return corners.view(count, height + 1, width + 1).cumsum(1).cumsum(2)[:, :height, :width] > 0

@@ -51,6 +51,12 @@ class Target:
         """The target whose labels weigh so much, (B, H, W) ≥ 0, where they count; means divide by what they did."""
         return replace(self, weight=torch.where(self.keep, weight, 0.0))  # no confidence gives no number
 
+    def weighted_by_image(self) -> Target:
+        """The target whose labels weigh as much as their mean confidence in their image, over its valid pixels."""
+        confidence = self.confidence.nan_to_num() * self.valid
+        mean = confidence.sum((1, 2), keepdim=True) / self.valid.sum((1, 2), keepdim=True).clamp_min(1)
+        return self.weighted(mean.expand_as(confidence))
+
     def only(self, where: Tensor) -> Target:
         """The target whose labels count in a mask (B, H, W) alone, if at all."""
         return replace(self, keep=self.keep & where)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from des4.methods.ingredients.perturb import drop_active, drop_channels, noisy
+from des4.methods.ingredients.adversary import against
+from des4.methods.ingredients.perturb import drop_active, drop_channels, holes_in_objects, noisy
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.types import IGNORE, ConfigError
 
@@ -34,6 +35,8 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     (view,) = un.strong
     features = student.features(torch.cat([lab.image, view.mixed]))
     clean = features[2:]
+    valid = view.mix(un.valid)
+    on_grid = valid[:, ::4, ::4]
     target = student.head(clean).softmax(1).detach()
     background = target.argmax(1, keepdim=True) == 0
     assert 0 < background.sum() < background.numel()
@@ -41,18 +44,18 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
         drop_channels((clean,), un.keys, "drop0")[0],
         drop_active(clean, un.keys, "active1"),
         noisy(clean, un.keys, "noise2"),
+        against(method.auxiliary[3], clean, on_grid, un.keys, "adversarial3", 2.0),
         clean * ~background,
         clean * background,
+        clean * ~holes_in_objects(~background[:, 0] & on_grid, un.keys, "cutout6")[:, None],
     ]
-    valid = view.mix(un.valid)
-    on_grid = valid[:, ::4, ::4]
     gaps = [
         ((net(h).softmax(1) - target).square().mean(1) * on_grid).sum() / (valid.sum() * 81 / 33**2)
         for net, h in zip(method.auxiliary, perturbed, strict=True)
     ]
     expected = {
         "labelled": F.cross_entropy(up(student.head(features[:2])), lab.label, ignore_index=IGNORE),
-        "consistency": 7 * math.exp(-5 / 4) * sum(gaps) / 5,
+        "consistency": 7 * math.exp(-5 / 4) * sum(gaps) / 7,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
@@ -68,9 +71,9 @@ def test_the_main_classifier_learns_from_labels_alone_and_all_else_from_the_gap(
     assert missing == {"student.head.weight.weight", "student.head.weight.bias"}
 
 
-def test_without_objects_there_are_three_kinds_and_a_background_has_to_exist(make_method: Make) -> None:
-    assert make_method("cct").kinds == ("drop", "drop", "active", "active", "noise", "noise")
-    assert len(make_method("cct", background_class=3, classifiers=1).auxiliary) == 5
+def test_without_objects_there_are_four_kinds_and_a_background_has_to_exist(make_method: Make) -> None:
+    assert make_method("cct").kinds[::2] == make_method("cct").kinds[1::2] == ("drop", "active", "noise", "adversarial")
+    assert len(make_method("cct", background_class=3, classifiers=1).auxiliary) == 7
     with pytest.raises(ConfigError, match="4 classes"):
         make_method("cct", background_class=4)
 
@@ -94,3 +97,45 @@ def test_noise_multiplies_by_its_range() -> None:
     assert 1.29 < found.max() <= 1.3
     assert found.mean().item() == pytest.approx(1, abs=0.01)
     assert not noisy(torch.zeros(2, 2, 3, 3), KEYS[:2], "noise").any()
+
+
+def test_the_adversarial_change_of_a_place_by_hand() -> None:
+    """Of two classes and one place, only w_1 - w_0 matters: the change is along it, to one side or the other."""
+    classify = nn.Conv2d(2, 2, 1)
+    with torch.no_grad():
+        classify.weight.copy_(torch.tensor([[1.0, 2.0], [4.0, -2.0]])[:, :, None, None])  # w_1 - w_0 = (3, -4)
+    features = torch.tensor([[0.3, 0.2], [0.1, -0.4]])[:, :, None, None].requires_grad_()
+    valid = torch.ones(2, 1, 1, dtype=torch.bool)
+    found = against(classify, features, valid, KEYS[:2], "x", 2.0)
+    change = (found - features).detach().flatten(1)
+    torch.testing.assert_close(change.abs(), torch.tensor([[1.2, 1.6]] * 2), rtol=1e-3, atol=0)
+    assert (change[:, 0] * change[:, 1] < 0).all()
+    (gradient,) = torch.autograd.grad(found.sum(), features)
+    assert (gradient == 1).all() and classify.weight.grad is None  # the change is a constant, found on the side
+    assert torch.equal(against(classify, features, ~valid, KEYS[:2], "x", 2.0), features)
+
+
+def test_holes_lie_in_the_boxes_of_large_objects_anywhere() -> None:
+    mask = torch.zeros(500, 12, 20, dtype=torch.bool)
+    mask[:, 1:6, 2:12] = True  # a box of 5 × 10 places, of which a hole takes 2 × 4
+    mask[:, 3, 4:12] = False  # an object need not be full
+    mask[:, 7:12, 15:20] = True  # 5 × 5, touching the edge: 2 × 2
+    mask[:, 0, 19] = True  # too small
+    holes = holes_in_objects(mask, KEYS, "holes", area=0.01)
+    first, second = holes[:, 1:6, 2:12], holes[:, 7:12, 15:20]
+    assert (holes.sum((1, 2)) == 8 + 4).all() and (first.sum((1, 2)) == 8).all() and (second.sum((1, 2)) == 4).all()
+    assert (first.any(2).sum(1) == 2).all() and (first.any(1).sum(1) == 4).all()
+    tops, lefts = first.any(2).int().argmax(1), first.any(1).int().argmax(1)
+    for starts, number in ((tops, 4), (lefts, 7)):
+        shares = torch.bincount(starts, minlength=number) / 500
+        assert shares.tolist() == pytest.approx([1 / number] * number, abs=0.06)
+    assert torch.equal(holes_in_objects(mask[7:9], KEYS[7:9], "holes", area=0.01), holes[7:9])
+    assert not holes_in_objects(~mask & mask, KEYS, "holes").any()
+
+
+def test_holes_that_overlap_are_one() -> None:
+    mask = torch.zeros(500, 9, 9, dtype=torch.bool)
+    mask[:, 0] = mask[:, :, 0] = True
+    mask[:, 2:, 2:] = True  # within the box of the first
+    holes = holes_in_objects(mask, KEYS, "holes", share=0.6).sum((1, 2))
+    assert (holes >= 25).all() and (holes < 25 + 16).any() and (holes <= 25 + 16).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,16 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     torch.testing.assert_close(found["previous"], v * of_states / (2 + v))
     torch.testing.assert_close(found["strong2"], 0.25 * consistency(seen.strong[1], two.mix, own) / (2 + v))
     torch.testing.assert_close(found["labelled"], twin.supervise(seen.labelled, batch.labelled) / (2 + v))
+
+
+def test_labels_of_states_weigh_as_their_mean_confidence_in_the_mixed_image(make_method: Make, batch: Any) -> None:
+    settings = {"previous_threshold": 0.0, "every": 0.05, "asked_states": 1}
+    found, plain = (
+        shifted(make_method("prevmatch", previous_by_image=by_image, **settings), 8).losses(batch)["previous"].item()
+        for by_image in (True, False)
+    )
+    sure = math.e**10 / (math.e**10 + 3)  # a state's logits are 10 and three times 0, in every pixel
+    assert found == pytest.approx(sure * plain, rel=1e-5)
 
 
 def test_states_are_kept_at_even_distances_the_newest_ones(make_method: Make) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from des4.methods.ingredients.gate import gated
 from des4.types import IGNORE
 
 Make = Callable[..., Any]
@@ -99,15 +100,15 @@ def test_first_labels_alone_then_all_begin_from_the_student(make_method: Make, m
 
 
 def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: Make, make_batch: Make) -> None:
-    method, un = stepped(), make_batch().unlabelled
+    parent, un = stepped().subclasses.parent, make_batch().unlabelled
     logits = torch.tensor([1.0, 0.0, 2.0, 0.0])[None, :, None, None].expand(2, 4, 9, 9)
     sure, unsure = torch.zeros(2, 8, 9, 9), torch.zeros(2, 8, 9, 9)
     sure[:, 7] = 20.0
-    last = int(method.subclasses.parent[7])
+    last = int(parent[7])
     p = logits[0, :, 0, 0].softmax(0)
-    only = method.gated(logits, sure, un).probs[:, :, 4, 4]
+    only = gated(logits, sure, parent, un).probs[:, :, 4, 4]
     torch.testing.assert_close(only, (p * F.one_hot(torch.tensor(last), 4)).expand(2, 4))
-    torch.testing.assert_close(method.gated(logits, unsure, un).probs[:, :, 4, 4], p.expand(2, 4))
+    torch.testing.assert_close(gated(logits, unsure, parent, un).probs[:, :, 4, 4], p.expand(2, 4))
 
 
 def test_without_a_confident_pixel_only_labels_teach(stepped: Make, make_batch: Make) -> None:

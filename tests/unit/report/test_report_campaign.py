@@ -124,3 +124,14 @@ def test_it_writes_figures_and_pictures(report: CampaignReport, tmp_path: Path) 
     for name in ("campaign.png", "curve.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 1000
+
+
+def test_it_may_open_otherwise_and_draw_the_curve_of_other_runs(report: CampaignReport, tmp_path: Path) -> None:
+    few = CampaignReport(report.runs[:2], "plain")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    few.write(tmp_path / "a", "Before all: 1")
+    assert (tmp_path / "a" / "campaign.md").read_text() == f"Before all: 1\n\n{few.markdown()}"
+    assert not (tmp_path / "a" / "curve.png").exists()
+    few.write(tmp_path / "b", curve=report.runs)
+    assert (tmp_path / "b" / "curve.png").exists()

@@ -70,6 +70,12 @@ def test_the_page_says_it_all(report: CampaignReport, tmp_path: Path) -> None:
     assert "<b>sign</b>" not in page and 'src="http' not in page
 
 
+def test_the_markdown_has_classes_and_cost_too(report: CampaignReport) -> None:
+    text = report.markdown()
+    assert "| IoU % | plain | ours |" in text and "| road | 72.73 ± 0.00 | 72.73 ± 0.00 |" in text
+    assert "| ours | 2 | 1 h 2 min | 10.0 | 2.50 M | 1.20 M | 1.50 |" in text
+
+
 def test_pictures_are_of_the_list_that_most_methods_have(report: CampaignReport) -> None:
     assert shown_list(report) == "6<a>"
     assert [run.path.name for run in first_runs(report, "6<a>").values()] == ["plain-6-0", "ours-6-0"]

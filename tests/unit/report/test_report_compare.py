@@ -55,13 +55,30 @@ def test_every_breach_of_the_protocol_is_named(make_run: MakeRun) -> None:
         "labelled list", "steps", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
     ]  # fmt: skip
     assert "labelled-hash (4 images), other (5 images)" in named[0]
-    assert result.groups[0].label.startswith("des4 · crop_size=321 · encoder=resnet50 · steps=100")
 
 
-def test_the_same_lists_with_other_content_are_noticed_inside_a_group(make_run: MakeRun) -> None:
+def test_runs_with_other_images_under_one_path_are_no_seeds_of_one_group(make_run: MakeRun) -> None:
+    """Their mean would be one over different lists."""
     result = compare([make_run("a"), make_run("b", seed=1, data={"val_hash": "other"})])
-    assert len(result.groups) == 1
+    assert [g.label for g in result.groups] == ["des4 · val list=4 images, val-hash", "des4 · val list=4 images, other"]
     assert any("val list" in warning for warning in result.warnings)
+
+
+def test_what_the_names_leave_out_stands_in_a_table(make_run: MakeRun) -> None:
+    runs = [
+        make_run("a"),
+        make_run("b", method__sampling="quantity", train__steps=200),
+        make_run("c", method__name="fixmatch", method__threshold=0.95, train__steps=200),
+    ]
+    result = compare(runs)
+    ((*_, rows),) = result.sections()
+    assert rows == [
+        ["what differs", "des4 · sampling=multi_entropy", "des4 · sampling=quantity", "fixmatch"],
+        ["method.sampling", "multi_entropy", "quantity", "–"],
+        ["train.steps", "100", "200", "200"],
+    ]
+    assert "| train.steps | 100 | 200 | 200 |" in result.markdown()
+    assert next(compare(runs[1:]).sections())[-1] == [], "the names say all of it"
 
 
 def test_one_seed_a_repeated_seed_and_an_unfinished_run_are_warned_of(make_run: MakeRun) -> None:

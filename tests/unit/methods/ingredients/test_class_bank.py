@@ -14,8 +14,8 @@ KEYS = torch.tensor([11, -5])
 
 
 def bank(images: int = 2, **settings: object) -> ClassBank:
-    config = {"memory_threshold": 0.6, "queue": 8, "anchors": 16, "dim": 2} | settings
-    return ClassBank(3, images, ClassBankConfig(**config))  # type: ignore[arg-type]
+    config = {"memory_threshold": 0.6, "queue": 8, "anchors": 16} | settings
+    return ClassBank(3, images, 2, ClassBankConfig(**config))  # type: ignore[arg-type]
 
 
 def same(maps: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ KEYS = torch.tensor([11, -5])
 
 
 def contrast(**settings: object) -> PixelContrast:
-    config = {"anchors": 4, "negatives": 6, "pushed": 4, "queue": 16, "dim": 3, "contrast_temperature": 0.5} | settings
-    return PixelContrast(3, PixelContrastConfig(**config))  # type: ignore[arg-type]
+    config = {"anchors": 4, "negatives": 6, "pushed": 4, "queue": 16, "contrast_temperature": 0.5} | settings
+    return PixelContrast(3, 3, PixelContrastConfig(**config))  # type: ignore[arg-type]
 
 
 def axis(number: int) -> Tensor:

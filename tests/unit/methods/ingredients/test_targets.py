@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from des4.methods import SupervisionConfig
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import (
     SoftTarget,
+    Target,
     averaged_target,
     hard_target,
     labelled_on_grid,
@@ -101,6 +103,17 @@ def test_labels_may_weigh_more_or_less_and_means_divide_by_all_valid_pixels(
     torch.testing.assert_close(weighted.mixed(view).cross_entropy(student), expected)
     unknown = target.weighted(torch.where(target.keep, weight, torch.nan))
     assert torch.equal(unknown.cross_entropy(student), weighted.cross_entropy(student))
+
+
+def test_labels_of_an_image_may_weigh_as_their_mean_confidence_by_hand() -> None:
+    confidence = torch.tensor([[[0.5, 0.9, 0.1]], [[1.0, 1.0, 0.4]]])
+    valid = torch.tensor([[[True, True, False]], [[True, True, True]]])
+    keep = torch.tensor([[[True, True, False]], [[True, False, False]]])
+    target = Target(torch.zeros(2, 1, 3, dtype=torch.long), confidence, keep, valid, SUPERVISION).weighted_by_image()
+    assert target.weight is not None
+    torch.testing.assert_close(target.weight, torch.tensor([[[0.7, 0.7, 0.0]], [[0.8, 0.0, 0.0]]]))
+    loss = target.cross_entropy(torch.zeros(2, 3, 1, 3))  # log 3 at every pixel
+    assert loss.item() == pytest.approx((2 * 0.7 + 0.8) * math.log(3) / 5)
 
 
 def test_no_gradient_reaches_what_a_target_is_made_of(unlabelled: Unlabelled, logits: Tensor) -> None:
