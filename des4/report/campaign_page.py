@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from des4.report import plots
+from des4.report import classes, plots
 from des4.report.campaign import SCORES, CampaignReport, Finished
 from des4.report.compare import PROTOCOL, Rows, Score, compare
 from des4.report.compare_page import MARK, MOST_BARS, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
 from des4.report.page import flatten
-from des4.report.templates import Address, diagram, duration, photographs, render
+from des4.report.templates import Drawn, diagram, duration, fit, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
@@ -48,6 +48,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
     """Write the page. name: of the campaign. pictures: of the runs of `shown_list`. Raises RunError."""
     lists = shown_list(report)
     shares = _shares(report, lists)
+    fitted = fit([_draw(report, shares)])
     seeds = sorted({one.seed for one in report.runs})
     counted: list[tuple[Sequence[Any], str]] = [(report.methods, "method"), (report.lists, "list"), (seeds, "seed")]
     return render(
@@ -63,11 +64,13 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
         differences=report.tables()[len(SCORES) :],
         classes=_by_class(report),
         cost=_cost(report),
-        figures=_draw(report, shares),
+        drawn=classes.told(_shares_of_labels(report)[0]),
+        figures=fitted.figures[0],
         shares=shares,
         shown=lists,
-        picture=photographs({"": pictures.path})[""] if pictures and pictures.path else None,
+        picture=photographs({"": pictures.path}, fitted.room)[""] if pictures and pictures.path else None,
         missing=pictures.missing if pictures else "",
+        fitted=fitted.said,
         folders=[(f"{one.method} · {one.lists} · seed {one.seed}", one.run.path) for one in report.runs if one.run],
     )
 
@@ -188,7 +191,7 @@ def _shares(report: CampaignReport, lists: str) -> Shares | None:
     return class_shares(comparison.groups)
 
 
-def _draw(report: CampaignReport, shares: Shares | None) -> dict[str, dict[str, Address]]:
+def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:
     drawn = {"scores": diagram(partial(plots.group_bars, report.score_values()))}
     if report.reference is not None and (differences := report.difference_values()):
         drawn["differences"] = diagram(partial(plots.paired, differences, report.reference))
@@ -197,12 +200,12 @@ def _draw(report: CampaignReport, shares: Shares | None) -> dict[str, dict[str, 
     share, tail = _shares_of_labels(report)
     iou = {method: {name: score.mean for name, score in scores.items()} for method, scores in _iou(report).items()}
     if share and len(report.methods) <= MOST_BARS:
-        drawn["classes"] = diagram(partial(plots.class_bars, iou, share, tail))
+        some = {name: share[name] for name in classes.shown(share)}
+        drawn["classes"] = diagram(partial(plots.class_bars, iou, some, tail))
     courses = {m: [course(o.run) for o in _few(report, m) if o.run is not None] for m in report.methods}
     if any(len(run["miou"][0]) > 1 for runs in courses.values() for run in runs):
         drawn["curves"] = diagram(partial(plots.runs_over_time, courses))
     if shares and len(shares.groups) <= MOST_BARS:
-        order = sorted(shares.truth, key=lambda name: -shares.truth[name])
         every = {method: shares.groups.get(method, {}) for method in report.methods}
-        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, order))
+        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, shares.shown))
     return drawn
