@@ -86,6 +86,7 @@ def next_page(facts: Facts, cards: Sequence[Card], palette: Palette) -> str:
         others=[card.name for card in cards[MOST:]],
         longest=max((max(row[1:]) for row in facts.classes), default=1.0) or 1.0,
         plane=fitted.figures[0].get("plane"),
+        fitted=fitted.said,
         scale=photographs({"": Image.fromarray(entropy_picture(np.linspace(0, 1, 256, dtype=np.float32)[None]))})[""],
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -139,7 +139,8 @@ def drift(
     rows = [row for row in metrics if row.get("drift/shares")]
     steps = [float(row["step"]) for row in rows]
     names = [name for name in share if share[name] and name in shown]
-    rows_of_names = math.ceil(len(names) / (3 if narrow else 4))
+    columns = _name_columns(names)
+    rows_of_names = math.ceil(len(names) / columns)
     height = 3.4 + 0.16 * rows_of_names
     with canvas(path, NARROW if narrow else WIDTH, height + 3.2 * narrow) as figure:
         grid = (2, 1) if narrow else (1, 2)
@@ -161,7 +162,7 @@ def drift(
         left.axhline(1, color=INK, linewidth=1)
         if factor is not None:
             left.axhspan(1 / factor, factor, color=PALE, linewidth=0, zorder=0)
-        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3 if narrow else 4, fontsize=7.5)
+        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=columns, fontsize=7.5)
         right.set_title("Pseudo-labels, %")
         for index, name in enumerate(("confidence", "agreement", "kept")):
             found = series_of(rows, f"drift/{name}", 100)
@@ -291,7 +292,7 @@ def _matrix(classes: Sequence[str], path: Target, narrow: bool) -> Iterator[tupl
         axes.tick_params(labelsize=min(9.5, max(4.0, 0.75 * cell)))
         axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
         axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1)
+        axes.grid(which="minor", color="white", linewidth=min(1, 0.06 * cell))
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
         yield axes, size
@@ -579,8 +580,8 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
         raise ValueError("no values to draw")
     columns = 1 if narrow else min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    many = max(len(lines) for lines in panels.values())
-    below_names = 0.16 * math.ceil(many / (3 if narrow else 4)) if many > 6 else 0.0
+    many = [lines for lines in panels.values() if len(lines) > 6]
+    below_names = max((0.16 * math.ceil(len(lines) / _name_columns(lines)) for lines in many), default=0.0)
     with canvas(path, NARROW if narrow else WIDTH, (3.1 + below_names) * rows) as figure:
         for place, (title, lines) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(rows, columns, place)
@@ -602,9 +603,15 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
             if title.endswith(("%", "°")):
                 axes.set_ylim(0, None)
             if len(lines) > 1:
-                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 3 if narrow else 4,
-                                         "fontsize": 7.5}  # fmt: skip
+                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "fontsize": 7.5,
+                                         "ncols": _name_columns(lines)}  # fmt: skip
                 axes.legend(**({} if few else below))
+
+
+def _name_columns(names: Iterable[str]) -> int:
+    """Return how many columns of a legend's small print fit below a panel, which is as wide on a phone as elsewhere."""
+    longest = max(map(len, names), default=0)
+    return max(1, min(4, int(4.2 / (0.4 + 0.058 * longest))))  # inches: of a panel, of a line's sample, of a letter
 
 
 def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:
