@@ -588,7 +588,7 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.set_xlim(0, 1.02 * max(1, *(step for steps, _ in lines.values() for step in steps)))
+            axes.set_xlim(0, 1.02 * max([1, *(step for steps, _ in lines.values() for step in steps)]))
             few = len(lines) <= 6
             for i, (name, (steps, values)) in enumerate(lines.items()):
                 base = name.removesuffix(" (tail classes)")
