@@ -14,7 +14,7 @@ from timing import machine, medians, prepare
 from torch import Tensor, nn
 
 from des4.models import ModelConfig, build_segmenter
-from des4.models.depthwise import DepthwiseConv2d
+from des4.models.encoders.depthwise import DepthwiseConv2d
 
 
 def as_pytorch_has_it(network: nn.Module) -> nn.Module:

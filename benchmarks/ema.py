@@ -13,7 +13,7 @@ from timing import machine, medians, prepare
 from torch import nn
 
 from des4.models import ModelConfig, build_segmenter
-from des4.models.ema import follow
+from des4.models.training.ema import follow
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_campaign import Resident, gpu_name
+from gpu.device import gpu_name
+from gpu.images import Resident
 
 from des4 import build
 from des4.config import load_config

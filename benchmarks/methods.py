@@ -19,7 +19,8 @@ from timing import machine, medians, prepare
 from des4 import build
 from des4.config import load_config
 from des4.engine import TrainStep
-from des4.engine.cost import at_step, parts_of_run, run_cost, wait_for
+from des4.engine.cost import at_step, parts_of_run, run_cost
+from des4.engine.process import wait_for
 from des4.methods import METHODS
 
 PAIRS = ("u2pl", "unimatch")

@@ -22,8 +22,10 @@ import torch
 from timing import machine, prepare
 from torch import Tensor, nn
 
+from des4.doctor.timing import matrix_rate, time_shares
 from des4.engine import OptimConfig, TrainStep, build_optimiser
-from des4.engine.cost import StepCost, matrix_rate, step_cost, time_shares, wait_for
+from des4.engine.cost import StepCost, step_cost
+from des4.engine.process import wait_for
 from des4.engine.settings import DTYPES, Precision, autocast
 from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter

@@ -26,8 +26,8 @@ from des4.data_tools.importing import prepared
 from des4.datasets import FORMATS, open_files
 from des4.datasets.files import FileDataset, FilesConfig
 from des4.engine import Evaluator, TrainStep, choose_precision
-from des4.engine.cost import Part, at_step, parts_of_run, wait_for
-from des4.engine.process import prepare_process
+from des4.engine.cost import Part, at_step, parts_of_run
+from des4.engine.process import prepare_process, wait_for
 from des4.models import ModelConfig
 from des4.ops.reduce import gather_over_ranks
 from des4.types import Batch, ConfigError, DataError

@@ -54,6 +54,7 @@ def load_script(monkeypatch: pytest.MonkeyPatch) -> LoadScript:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, path.stem, module)  # dataclasses look their module up
+        monkeypatch.syspath_prepend(path.parent)  # as when the script runs: it may import what lies beside it
         spec.loader.exec_module(module)
         return module
 

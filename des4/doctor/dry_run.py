@@ -18,6 +18,7 @@ from des4.config import RunConfig
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.doctor.findings import Finding, duration, size
 from des4.doctor.machine import existing, usable_cores
+from des4.doctor.timing import matrix_rate, time_shares
 from des4.engine import Evaluator, TrainStep, choose_precision
 from des4.engine.cost import (
     Flops,
@@ -25,15 +26,12 @@ from des4.engine.cost import (
     Part,
     StepCost,
     at_step,
-    matrix_rate,
     memory,
     parts_of_run,
     run_cost,
-    time_shares,
-    wait_for,
 )
 from des4.engine.parts import can_split, split
-from des4.engine.process import free_memory, prepare_process
+from des4.engine.process import free_memory, prepare_process, wait_for
 from des4.engine.settings import Precision
 from des4.types import Batch, RunError
 
@@ -47,7 +45,7 @@ MOST_WAITING = 0.1
 KEPT_CHECKPOINTS = 3
 """Two are kept, and a third is there while it is written."""
 DATA = "data"
-"""The part of a step, beside those of `des4.engine.cost`, that is waiting for the batch."""
+"""The part of a step, beside those of `des4.doctor.timing`, that is waiting for the batch."""
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,8 @@ def _gpu(index: int, driver: str) -> Finding:
 
 
 def _arithmetic() -> Iterator[Finding]:
+    from des4.doctor.timing import matrix_rate
     from des4.engine import choose_device, choose_precision
-    from des4.engine.cost import matrix_rate
     from des4.engine.settings import Precision
 
     device = choose_device("auto")

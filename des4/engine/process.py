@@ -106,6 +106,12 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
     return {"device": on_gpu, "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory has run out, on a GPU or on the machine."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

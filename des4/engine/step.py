@@ -80,7 +80,32 @@ class TrainStep:
     def __call__(self, batch: Batch) -> Outcome:
         """Take a step. Raises RunError if memory runs out however small the micro-batches."""
         self._statistics.remember()
-        terms = self._backward(batch)
+        batch = self.method.prepared(batch)
+        while True:
+            try:
+                terms = self.gradients(batch)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            self._make_parts_smaller(batch, reason)  # not in the except clause, whose traceback holds the tensors
+        return self._move(terms)
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Leave the gradient of a prepared batch, summed over micro-batches, in the parameters; return the terms."""
+        sums: dict[str, Tensor] = {}
+        for number, part in enumerate(split(batch, self.parts), 1):
+            with without_averaging(self._wrapped, number < self.parts):
+                with autocast(self.device, self.precision):
+                    terms: dict[str, Tensor] = self._wrapped(part)  # the method's losses
+                terms = {name: term.float() / self.parts for name, term in terms.items()}
+                self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+        return sums
+
+    def _move(self, terms: dict[str, Tensor]) -> Outcome:
+        """Move weights by their gradients, and what follows them, unless something is not finite."""
         take_gradients(self._parameters, self.own)
         self.scaler.unscale_(self.optimiser)
         norm = total_norm([p.grad for p in self.own.values() if p.grad is not None], self.sharded)
@@ -111,28 +136,6 @@ class TrainStep:
         A pass without gradients moves them as well, and a loss need not tell: labels of no confidence count nowhere.
         """
         return torch.stack(torch._foreach_norm(self._running, math.inf)).amax() if self._running else 0.0
-
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Leave the step's gradient in the parameters; with less memory than it takes, try smaller micro-batches."""
-        while True:
-            try:
-                return self._backward_in_parts(split(batch, self.parts))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
-            self._make_parts_smaller(batch, reason)  # not in the except clause, whose traceback holds the tensors
-
-    def _backward_in_parts(self, parts: list[Batch]) -> dict[str, Tensor]:
-        sums: dict[str, Tensor] = {}
-        for number, part in enumerate(parts, 1):
-            with without_averaging(self._wrapped, number < len(parts)):
-                with autocast(self.device, self.precision):
-                    terms: dict[str, Tensor] = self._wrapped(part)
-                terms = {name: term.float() / len(parts) for name, term in terms.items()}
-                self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
-            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
-        return sums
 
     def _make_parts_smaller(self, batch: Batch, reason: str) -> None:
         """Undo what the failed attempt did, and split further. Raises RunError if that cannot be, or not here."""

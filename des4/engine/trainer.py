@@ -74,36 +74,42 @@ class Trainer:
                 step += 1
                 evaluate = validation.due(step)
                 self.inside.watch(evaluate)
-                self._train(step, batches)
-                if evaluate and (line := self.inside.line()):
-                    recorder.log(step, line)
-                stop = self._asked(signals)
-                if evaluate or stop or step % self.config.checkpoint_every == 0 or step == self.schedule.steps:
-                    self._checkpoint(step)
-                signals.stop(step, stop)
-                if evaluate:
-                    self._evaluate(step, signals)
-                    if step < self.schedule.steps:
-                        signals.stop(step, self._asked(signals))
+                started = time.perf_counter()
+                batch = self._begin(step, batches)
+                outcome = self.take_step(batch)
+                lr = self.optimiser.param_groups[0]["lr"]
+                recorder.note_step(step, batch, outcome, time.perf_counter() - started, lr)
+                self._end(step, evaluate, signals)
             if validation.missing:
                 self._evaluate(step, signals)
             recorder.note_early_stop(step)
         return recorder.finish(step)
 
-    def _asked(self, signals: StopSignals) -> int:
-        """Return the exit code to stop with, 0 to go on: a signal has asked for it, or a callback has failed."""
-        return signals.asked(FAILED_CALLBACK if self.recorder.callbacks.error else 0)
-
-    def _train(self, step: int, batches: Iterator[Batch]) -> None:
-        started = time.perf_counter()
+    def _begin(self, step: int, batches: Iterator[Batch]) -> Batch:
+        """Set learning rate and seed of a step, and return its batch."""
         self.schedule.apply(self.optimiser, step - 1)
         batch = next(batches)
         self.recorder.note_broken(batch)
         # Dropout draws from the global generator: a function of these, it is the same in a resumed run.
         torch.manual_seed(random.Random(f"{self.config.seed}/{step}/{this_rank()}").getrandbits(63))
-        outcome = self.take_step(batch)
-        lr = self.optimiser.param_groups[0]["lr"]
-        self.recorder.note_step(step, batch, outcome, time.perf_counter() - started, lr)
+        return batch
+
+    def _end(self, step: int, evaluate: bool, signals: StopSignals) -> None:
+        """Save, stop and evaluate after a step, where that is due."""
+        if evaluate and (line := self.inside.line()):
+            self.recorder.log(step, line)
+        stop = self._asked(signals)
+        if evaluate or stop or step % self.config.checkpoint_every == 0 or step == self.schedule.steps:
+            self._checkpoint(step)
+        signals.stop(step, stop)
+        if evaluate:
+            self._evaluate(step, signals)
+            if step < self.schedule.steps:
+                signals.stop(step, self._asked(signals))
+
+    def _asked(self, signals: StopSignals) -> int:
+        """Return the exit code to stop with, 0 to go on: a signal has asked for it, or a callback has failed."""
+        return signals.asked(FAILED_CALLBACK if self.recorder.callbacks.error else 0)
 
     def _evaluate(self, step: int, signals: StopSignals) -> None:
         with signals.at_once(step):  # the checkpoint of this step is written, so nothing can be lost

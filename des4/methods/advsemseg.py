@@ -19,7 +19,7 @@ from des4.losses import judged
 from des4.methods.base import MethodConfig, Network, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import target_of
-from des4.models.discriminator import Discriminator
+from des4.models.judges.discriminator import Discriminator
 from des4.ops.resize import upsample
 from des4.types import Batch, ViewSpec
 

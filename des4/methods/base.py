@@ -3,7 +3,8 @@
 A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
 names: `Config`, `VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
 its own config and a `Setting`, alike for all. The targets that its losses are taken of are counted in its `tally`,
-without its doing; networks that it calls `learners` get an auxiliary head, which `supervise` teaches.
+without its doing, since a step begins with a `prepared` batch; networks that it calls `learners` get an auxiliary head,
+which `supervise` teaches.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 
 from des4.methods.ingredients.supervision import Supervision, SupervisionConfig
 from des4.methods.ingredients.targets import Target, hard_target
-from des4.models.auxiliary import AuxiliaryHead
+from des4.models.heads.auxiliary import AuxiliaryHead
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Memory, PrototypeFeed, Sampling, ShareAlignment, TargetTally
-from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import HeadName, Segmenter
 from des4.ops.prior import class_prior
 from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
@@ -182,16 +183,16 @@ class Method(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted scalar terms, to be summed by the engine. The same state and batch give the same terms."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Call `losses`, so that the engine can wrap the method as one module; targets are counted in the tally."""
-        if batch.unlabelled is not None:
-            watched = replace(batch.unlabelled, watch=self.tally, alignment=self.alignment)
-            batch = replace(batch, unlabelled=watched)
-        return self.losses(batch) | self.losses_beside(batch)
+    @property
+    def forward(self) -> Callable[[Batch], dict[str, Tensor]]:  # type: ignore[override]
+        """`losses`, by the name that torch calls: so the engine can wrap the method as one module, without a detour."""
+        return self.losses
 
-    def losses_beside(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of what a setting puts beside a method, whatever its own losses are; none, as a rule."""
-        return {}
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch with which a step begins: its targets will be counted in the tally, and aligned if a user asks."""
+        if batch.unlabelled is None:
+            return batch
+        return replace(batch, unlabelled=replace(batch.unlabelled, watch=self.tally, alignment=self.alignment))
 
     def supervise(
         self, logits: Tensor, labelled: Labelled, side: Tensor | None = None, learner: str = "student"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 
 from des4.methods.base import Method, MethodConfig, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
-from des4.models.ema import follow, warm_momentum
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import PrototypeFeed
-from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
+from des4.models.training.ema import follow, warm_momentum
 from des4.types import Batch, ConfigError, Labelled
 
 
@@ -125,17 +126,21 @@ class TeacherStudent(SingleNetwork):
         """Whether the teacher takes part in this step."""
         return True
 
-    def losses_beside(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the teacher's decoder, where it is trained for itself; no gradient reaches its encoder."""
-        if not self.decoupled:
-            return {}
+    @property
+    def forward(self) -> Callable[[Batch], dict[str, Tensor]]:  # type: ignore[override]
+        """`losses`, and that of the teacher's decoder beside them, where it is trained for itself."""
+        return self.losses_and_decoder if self.decoupled else self.losses
+
+    def losses_and_decoder(self, batch: Batch) -> dict[str, Tensor]:
+        """The method's terms, whatever they are, and the teacher's decoder's; none of its reaches the encoder."""
+        terms = self.losses(batch)
         with torch.no_grad():
             maps = self.teacher.encode(batch.labelled.image)
         features, logits = decoded_alone(self.teacher, maps, self.training)
         self.teacher.decoder.eval()  # as which it labels
         if isinstance(self.teacher.head, PrototypeClassifier):
             self.teacher_feed.collect(features, logits, batch.labelled.label)
-        return {"teacher/labelled": self.supervision.on_labels_reweighted(logits, batch.labelled)}
+        return terms | {"teacher/labelled": self.supervision.on_labels_reweighted(logits, batch.labelled)}
 
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher, or its encoder and its own prototypes."""

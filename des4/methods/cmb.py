@@ -21,10 +21,10 @@ from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.class_bank import ClassBank, ClassBankConfig
 from des4.methods.ingredients.classmix import class_mixed
 from des4.methods.ingredients.schedule import sigmoid_ramp
-from des4.models.ema import follow, warm_momentum
-from des4.models.projection import Projection
+from des4.models.heads.projection import Projection
+from des4.models.judges.selectors import ClassSelectors
 from des4.models.segmenter import Segmenter
-from des4.models.selectors import ClassSelectors
+from des4.models.training.ema import follow, warm_momentum
 from des4.types import IGNORE, Batch, ViewSpec
 
 

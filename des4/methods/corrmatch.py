@@ -20,7 +20,7 @@ from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.propagation import propagated, regions
 from des4.methods.ingredients.targets import soft_target
-from des4.models.correlation import Correlation, carried
+from des4.models.heads.correlation import Correlation, carried
 from des4.models.memory import MovingThreshold
 from des4.ops.noise import uniform
 from des4.types import Batch, ViewSpec

@@ -19,8 +19,8 @@ from torch import Tensor
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.targets import Target, averaged_target
-from des4.models.ema import follow
 from des4.models.memory import Histogram
+from des4.models.training.ema import follow
 from des4.ops.noise import uniform
 from des4.ops.prior import class_prior
 from des4.types import Batch, Unlabelled, ViewSpec

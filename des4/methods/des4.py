@@ -16,10 +16,10 @@ from torch import Tensor
 from des4.methods.base import Method, MethodConfig, Outline, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
 from des4.methods.ingredients.targets import Target
-from des4.models.ema import follow, warm_momentum
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Sampling
-from des4.models.prototypes import PrototypeClassifier
 from des4.models.segmenter import Segmenter
+from des4.models.training.ema import follow, warm_momentum
 from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
 
 Mode = Literal["train", "eval"]

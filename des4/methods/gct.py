@@ -20,7 +20,7 @@ from des4.methods.bases import TwoNetworks, labelled_logits
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.methods.ingredients.targets import target_of
-from des4.models.flaw_detector import FlawDetector
+from des4.models.judges.flaw_detector import FlawDetector
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
 from des4.types import Batch, ViewSpec

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from des4.methods.base import Outline, Setting
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.methods.unimatch import UniMatch, UniMatchConfig
-from des4.models.ema import follow
+from des4.models.training.ema import follow
 from des4.types import Batch, Unlabelled
 
 

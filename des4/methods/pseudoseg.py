@@ -20,7 +20,7 @@ from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import cut_out
 from des4.methods.ingredients.targets import SoftTarget, target_of
-from des4.models.class_activation import ClassActivation
+from des4.models.heads.class_activation import ClassActivation
 from des4.ops.resize import upsample
 from des4.types import IGNORE, Batch, Labelled, Unlabelled, ViewSpec
 

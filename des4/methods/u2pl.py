@@ -18,9 +18,9 @@ from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.contrast import PixelContrast, PixelContrastConfig
 from des4.methods.ingredients.targets import soft_target
-from des4.models.ema import follow, warm_momentum
+from des4.models.heads.projection import Projection
 from des4.models.memory import Histogram
-from des4.models.projection import Projection
+from des4.models.training.ema import follow, warm_momentum
 from des4.ops.entropy import doubt
 from des4.ops.resize import shrink_label
 from des4.types import IGNORE, Batch, ViewSpec

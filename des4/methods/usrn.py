@@ -21,9 +21,9 @@ from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import SoftTarget, labelled_on_grid, target_of, view_on_grid
-from des4.models.ema import follow
+from des4.models.heads.linear import LinearClassifier
 from des4.models.memory import Subclasses
-from des4.models.segmenter import LinearClassifier
+from des4.models.training.ema import follow
 from des4.ops.entropy import pixel_entropy
 from des4.ops.prior import class_prior, subclass_counts
 from des4.ops.resize import on_grid, upsample

@@ -1,12 +1,13 @@
 """Networks: encoders, their decoders, classifiers, and the moving averages between them."""
 
-from des4.models.blocks import blocks
 from des4.models.compilation import compile_networks
+from des4.models.heads.linear import LinearClassifier
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Memory, PrototypeFeed, TargetFigures, TargetTally
-from des4.models.norm_statistics import norm_statistics
-from des4.models.prototypes import PrototypeClassifier
-from des4.models.segmenter import HeadName, LinearClassifier, ModelConfig, Segmenter, build_segmenter
-from des4.models.sync_norm import synchronise_norms
+from des4.models.segmenter import HeadName, ModelConfig, Segmenter, build_segmenter
+from des4.models.training.blocks import blocks
+from des4.models.training.norm_statistics import norm_statistics
+from des4.models.training.sync_norm import synchronise_norms
 
 __all__ = [
     "HeadName",

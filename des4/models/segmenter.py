@@ -8,14 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.models.decoder_layers import EmbeddingKind
-from des4.models.deeplab import DeepLabV3Plus
-from des4.models.dpt import DPT
-from des4.models.encoders import Encoder, PyramidEncoder
-from des4.models.prototypes import PrototypeClassifier, Start
-from des4.models.recompute import recompute_activations
-from des4.models.vit import TransformerEncoder, is_transformer
-from des4.models.weights import load_pretrained
+from des4.models.decoders.deeplab import DeepLabV3Plus
+from des4.models.decoders.dpt import DPT
+from des4.models.decoders.layers import EmbeddingKind
+from des4.models.encoders.encoder import Encoder
+from des4.models.encoders.pyramid import PyramidEncoder
+from des4.models.encoders.vit import TransformerEncoder, is_transformer
+from des4.models.encoders.weights import load_pretrained
+from des4.models.heads.linear import LinearClassifier
+from des4.models.heads.prototypes import PrototypeClassifier, Start
+from des4.models.training.recompute import recompute_activations
 from des4.types import Bands, Config
 
 HeadName = Literal["linear", "prototype"]
@@ -55,20 +57,6 @@ class ModelConfig(Config):
     checkpointing: bool = False
     """Gradient checkpointing: compute activations again in the backward pass instead of keeping them. Less memory, one
     more forward pass in a step, the same numbers."""
-
-
-class LinearClassifier(nn.Module):
-    """A learnable 1×1 convolution from D embedding channels to C logits."""
-
-    def __init__(self, num_classes: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Conv2d(dim, num_classes, 1)
-        nn.init.normal_(self.weight.weight, std=0.01)
-        nn.init.zeros_(self.weight.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, C, h, w)."""
-        return self.weight(features)  # type: ignore[no-any-return]
 
 
 class Segmenter(nn.Module):

@@ -131,6 +131,29 @@ def test_nothing_imports_upward(path: Path) -> None:
         )
 
 
+MODELS: dict[str, set[str]] = {
+    "training": set(),
+    "encoders": set(),
+    "decoders": set(),
+    "judges": set(),
+    "heads": {"decoders.layers"},
+    "memory": {"heads"},
+    "segmenter": {"encoders", "decoders", "heads", "training"},
+    "compilation": {"segmenter"},
+}
+"""The rooms of `models`, and what each may import of the others."""
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").rglob("*.py")), ids=relative)
+def test_the_rooms_of_models_import_downward_too(path: Path) -> None:
+    room = path.relative_to(PACKAGE / "models").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    for name in imports(path):
+        inner = f"{name.removeprefix('des4.models.')}."
+        assert not name.startswith("des4.models.") or any(inner.startswith(f"{one}.") for one in {room, *MODELS[room]})
+
+
 def test_no_room_is_more_than_a_quarter_of_the_house() -> None:
     lines: Counter[str] = Counter()
     for path in FILES:

@@ -88,11 +88,11 @@ def test_aligned_targets_are_other_targets_once_something_was_predicted(name: st
     assert plain.alignment is None
     assert snapshot(aligned).keys() - snapshot(plain).keys() == {"alignment.shares", "alignment.steps"}
     batch = loader(plain)[0]
-    one, two = plain(batch), aligned(batch)
+    one, two = plain(batch), aligned(aligned.prepared(batch))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []  # nothing is known in the first step
     aligned.after_step(), plain.after_step()
     aligned.load_state_dict({**snapshot(plain), **{k: v for k, v in snapshot(aligned).items() if "alignment" in k}})
     assert aligned.alignment is not None
     aligned.alignment.shares.copy_(torch.linspace(9, 1, len(DATA.classes)) / (5 * len(DATA.classes)))
-    one, two = plain(batch), aligned(batch)
+    one, two = plain(batch), aligned(aligned.prepared(batch))
     assert [key for key in one if not torch.equal(one[key], two[key])]

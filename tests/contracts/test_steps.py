@@ -84,7 +84,7 @@ def test_a_step_waits_for_nothing_unless_its_method_says_so(
 def test_every_trained_weight_gets_its_gradient(name: str, precision: Any, make_method: Make, make_batch: Make) -> None:
     """Also where a pass without gradients has used it before in the same step."""
     step = step_of(make_method(name, **eager(name)), precision=precision)
-    step._backward(make_batch(images=4, group=2))
+    step.gradients(make_batch(images=4, group=2))
     assert [name for name, parameter in step.own.items() if parameter.grad is None] == []
 
 

@@ -20,7 +20,7 @@ from des4.losses import reweighted_cross_entropy
 from des4.methods import METHODS, Method
 from des4.methods.bases import TeacherStudent
 from des4.models import PrototypeClassifier, PrototypeFeed, compile_networks
-from des4.models.ema import warm_momentum
+from des4.models.training.ema import warm_momentum
 from des4.ops.sampling import multi_entropy_sample
 from des4.types import Batch, ConfigError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -79,7 +80,7 @@ def test_what_fails_and_what_is_not_reached_is_named(
         tried.append(residents is not None)
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(script, "train", fail)
+    monkeypatch.setattr("gpu.workers.train", fail)
     monkeypatch.setattr(sys, "argv", ["gpu_campaign", *command, "--seeds", "0", "1", "--stages", "few"])
     script.main()
     told = (out / "report.md").read_text()
@@ -107,7 +108,8 @@ def test_no_training_begins_that_takes_longer_than_is_left(
 def test_its_campaigns_are_whole(script: ModuleType, file: Path, tmp_path: Path) -> None:
     data = file.stem.partition("_")[0]
     (tmp_path / data).mkdir()
-    content = script._filled(read_yaml(file), tmp_path, data)
+    filled = importlib.import_module("gpu.stages").filled
+    content = filled(read_yaml(file), tmp_path, data)
     runs = campaign.plan(campaign.CampaignConfig.model_validate(content))
     assert len({run.folder for run in runs}) == len(runs) >= 15
     assert all(str(tmp_path) in str(run.config.data) for run in runs)

@@ -3,7 +3,8 @@
 So what a user sets in the section `supervision` holds for any of them: logit adjustment (Menon et al., ICLR 2021,
 arxiv.org/abs/2007.07314), class weights, focal loss (Lin et al., ICCV 2017, arxiv.org/abs/1708.02002) and OHEM
 (Shrivastava et al., CVPR 2016, arxiv.org/abs/1604.03540). By default nothing is changed. Distribution alignment, which
-is of targets and not of losses, and the weight of auxiliary heads (`models/auxiliary.py`) are set in the same section.
+is of targets and not of losses, and the weight of auxiliary heads (`models/heads/auxiliary.py`) are set in the same
+section.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory.base import Memory
-from des4.models.prototypes import PrototypeClassifier
 from des4.ops.entropy import pixel_entropy
 from des4.ops.reduce import sum_over_ranks, this_rank
 from des4.ops.resize import shrink_label

@@ -52,6 +52,9 @@ class Toy(nn.Module):
         self.register_buffer("step", torch.tensor(0))
         self.tally = TargetTally(2)
 
+    def prepared(self, batch):
+        return batch
+
     def forward(self, batch):
         logits = self.student(nn.functional.dropout(batch.labelled.image, 0.3))
         loss = nn.functional.cross_entropy(logits, batch.labelled.label)

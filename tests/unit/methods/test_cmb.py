@@ -156,3 +156,7 @@ def test_a_background_has_to_exist(make_method: Make) -> None:
     assert make_method("cmb", background_class=3)
     with pytest.raises(ConfigError, match="background_class=4: there are 4 classes"):
         make_method("cmb", background_class=4)
+
+
+def test_the_student_is_the_headline(make_method: Make) -> None:
+    assert list(make_method("cmb").predictors()) == ["student", "teacher"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from des4.methods import Method
-from des4.models.ema import warm_momentum
+from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch
 
 Make = Callable[..., Any]
@@ -144,3 +144,7 @@ def test_a_run_resumed_in_either_part_is_the_uninterrupted_one(make: Make, make_
 
 def test_the_learning_rate_begins_anew_with_the_second_part(make: Make) -> None:
     assert make().restarts == (FIRST,)
+
+
+def test_the_student_is_the_headline(make_method: Make) -> None:
+    assert list(make_method("des4_committee").predictors()) == ["student", "teacher"]

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from des4.methods import Method
 from des4.models import ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks, cpp_compiler
-from des4.models.ema import follow
+from des4.models.training.ema import follow
 from des4.types import ConfigError
 
 Make = Callable[..., Any]

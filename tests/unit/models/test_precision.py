@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from des4.models import ModelConfig, PrototypeClassifier, PrototypeFeed, build_segmenter
-from des4.models.ema import follow
 from des4.models.memory import Sampling
+from des4.models.training.ema import follow
 from des4.ops.entropy import pixel_entropy
 
 COUNTS = torch.tensor([900, 90, 10])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from des4.models import LinearClassifier, ModelConfig, PrototypeClassifier, build_segmenter
-from des4.models.encoders import PyramidEncoder
+from des4.models.encoders.pyramid import PyramidEncoder
 from des4.types import Bands, ConfigError
 
 

@@ -1,0 +1,217 @@
+"""Who is labelled, who is unlabelled, and who is val.
+
+In this order:
+- val: the list; else the format's own; else the images with a mask under a sub-folder `val/`, `valid/` or
+  `validation/`; else a drawn share of the labelled.
+- labelled: the list; else the format's own; else every image with a mask that is neither val nor on the unlabelled
+  list.
+- unlabelled: the list; else every image (or every image the format says is for training) that is neither.
+Where neither a list nor the format says who is trained on, images under sub-folders `test/`, `val/` and so on are not.
+Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root (or `labelled.txt`, as some
+spell it).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from des4.datasets.faults import stepping_over
+from des4.datasets.files.catalogue import Catalogue, Mask
+from des4.datasets.files.config import FilesConfig
+from des4.datasets.files.finding import if_file
+from des4.datasets.files.listed import ListedImages
+from des4.datasets.lists import Entry, read_list, refuse_repeats
+from des4.datasets.protocols import PROTOCOLS, find_lists
+from des4.ops.tail import FEW_VAL
+from des4.types import DataError
+
+VAL_FOLDERS = frozenset({"val", "valid", "validation"})
+TEST_FOLDERS = frozenset({"test", "testing"})
+"""Names, in lower case, of sub-folders that hold the images of a split."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Ids by role. masks: of the labelled and val images, the only ones that are opened. hidden: masks that a list
+    pairs with unlabelled images. notes, val_is_drawn: as of `FileDataset`.
+    """
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    val: tuple[str, ...]
+    masks: dict[str, Mask]
+    hidden: dict[str, Mask]
+    notes: tuple[str, ...]
+    val_is_drawn: bool
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """What lists say, None where there is none. masks: of the images on the labelled and the val list."""
+
+    labelled: list[str] | None
+    unlabelled: list[str] | None
+    val: list[str] | None
+    masks: dict[str, Mask]
+    hidden: dict[str, Mask]
+
+
+def find_roles(config: FilesConfig, catalogue: Catalogue, listed: ListedImages) -> Roles:
+    """Say who is labelled, unlabelled and val. listed: the images, to which lists may add some. Raises DataError."""
+    lists = _read_lists(config, listed)
+    labelled, unlabelled, val, known = lists.labelled, lists.unlabelled, lists.val, lists.masks
+    if not listed.images:
+        raise DataError(f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths")
+    if labelled is None:
+        _refuse_orphans(catalogue)
+    usable = catalogue.labelled
+    if usable is None:
+        usable = [sample_id for sample_id in sorted(listed.images) if sample_id in catalogue.masks]
+    if val is None:
+        val = list(catalogue.val or (i for i in usable if split_of(i) == "val"))
+    spared, notes = _spared(lists, val, listed.images, catalogue)
+    if labelled is None:
+        labelled = sorted(set(usable) - set(val) - set(unlabelled or ()) - spared)
+        if not labelled and spared.intersection(usable):
+            raise DataError(
+                f"{config.root}: all images with masks are in val or test folders, which nothing is trained on; "
+                "move some, or name them with data.labeled=LIST"
+            )
+        if not labelled:
+            raise DataError(
+                f"{config.root}: no image has a mask for training; put masks in masks/, named as their images "
+                "(other programs' formats: des4 data import)"
+            )
+    for sample_id in (*labelled, *val):
+        if sample_id not in known:
+            with stepping_over("missing-file"):
+                known[sample_id] = _mask_of(sample_id, listed)
+    labelled, val = ([sample_id for sample_id in ids if sample_id in known] for ids in (labelled, val))
+    val_is_drawn = False
+    if not val:
+        with stepping_over("too-few-labelled"):
+            labelled, val, note = _draw_val(labelled, config)
+            val_is_drawn, notes = True, (*notes, note)
+    if unlabelled is None:
+        pool = listed.images if catalogue.unlabelled is None else catalogue.unlabelled
+        unlabelled = sorted(set(pool) - set(labelled) - set(val) - spared)
+    _refuse_val_images(config.root, "labelled", labelled, val)
+    _refuse_val_images(config.root, "unlabelled", unlabelled, val)
+    masks = {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
+    return Roles(tuple(labelled), tuple(unlabelled), tuple(val), masks, lists.hidden, notes, val_is_drawn)
+
+
+def _spared(
+    lists: _Lists, val: Sequence[str], images: Iterable[str], catalogue: Catalogue
+) -> tuple[set[str], tuple[str, ...]]:
+    """Return the images that their folders keep from training, those of `test/`, and of `val/` but for `val`; and
+    notes of them.
+    """
+    if catalogue.labelled is not None or None not in (lists.labelled, lists.unlabelled):
+        return set(), ()  # the format, or lists, say who is trained on
+    listed = {*(lists.labelled or ()), *(lists.unlabelled or ()), *val}
+    spared = {i: split for i in images if i not in listed and (split := split_of(i))}
+    notes = tuple(
+        f"left out: {count} images in {split} folders, for no list names them"
+        for split, count in sorted(Counter(spared.values()).items())
+    )
+    return set(spared), notes
+
+
+def _read_lists(config: FilesConfig, listed: ListedImages) -> _Lists:
+    """Read the labelled, unlabelled and val list: the config's, else the protocol's, else the root's, else None."""
+    masks: dict[str, Mask] = {}
+    hidden: dict[str, Mask] = {}
+    published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
+
+    def ids(name: str, given: Path | None) -> list[str] | None:
+        own = (config.root / f"{spelling}.txt" for spelling in (name, name.replace("labeled", "labelled")))
+        path = given or published.get(name) or next(filter(None, map(if_file, own)), None)
+        if path is None:
+            return None
+        found: list[str] = []
+        with stepping_over("unreadable-list"):
+            entries: Iterable[Entry] = read_list(path, listed.is_whole)
+            for entry in listed.in_own_names(entries) if path in published.values() else entries:
+                with stepping_over("missing-file"):
+                    sample_id, mask = listed.locate(path, entry)
+                    if name != "unlabeled":
+                        masks[sample_id] = _existing(mask, path, sample_id, config.root)
+                    elif mask is not None:
+                        hidden[sample_id] = mask
+                    found.append(sample_id)
+        with stepping_over("repeated-line"):
+            refuse_repeats(path, found)
+        return found
+
+    labelled, unlabelled = ids("labeled", config.labeled), ids("unlabeled", config.unlabeled)
+    return _Lists(labelled, unlabelled, ids("val", config.val), masks, hidden)
+
+
+def _refuse_val_images(root: Path, side: str, ids: Iterable[str], val: Iterable[str]) -> None:
+    """Raise DataError if an image of a training list is a val image as well."""
+    both = sorted(set(ids) & set(val))
+    for sample_id in both:
+        with stepping_over("in-val-too"):
+            raise DataError(
+                f"{root}: '{sample_id}' is both {side} and val ({len(both)} such images); "
+                "a score on training images says nothing: take them off one list"
+            )
+
+
+def _mask_of(sample_id: str, listed: ListedImages) -> Mask:
+    """Return the mask of an image that the format itself names for training or val."""
+    for what, found in (("image", listed.images), ("mask", listed.catalogue.masks)):
+        if sample_id not in found:
+            raise DataError(f"{listed.root}: '{sample_id}' has no {what}, though the data set lists it; restore it")
+    return listed.catalogue.masks[sample_id]
+
+
+def _draw_val(labelled: list[str], config: FilesConfig) -> tuple[list[str], list[str], str]:
+    """Draw the val images from the labelled ones; return those that stay, the val images, and a note of it."""
+    if len(labelled) < 2:
+        raise DataError(f"{config.root}: one labelled image cannot serve training and validation; add a val list")
+    share = config.val_fraction or share_for_val(len(labelled))
+    count = min(len(labelled) - 1, max(1, round(share * len(labelled))))
+    val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))
+    note = f"val: {count} of the {len(labelled)} labelled images, drawn with val_seed={config.val_seed}"
+    return [sample_id for sample_id in labelled if sample_id not in val], sorted(val), note
+
+
+def share_for_val(num_masks: int) -> float:
+    """Return the share of the images with masks that is drawn for validation: FEW_VAL of them, but 10 to 30 %."""
+    return round(min(0.3, max(0.1, FEW_VAL / num_masks)), 2)
+
+
+def split_of(sample_id: str) -> Literal["val", "test"] | None:
+    """Name the split whose folder an image lies in; None: it may be trained on."""
+    folders = {part.lower() for part in PurePosixPath(sample_id).parts[:-1]}
+    if folders & TEST_FOLDERS:
+        return "test"
+    return "val" if folders & VAL_FOLDERS else None
+
+
+def _existing(mask: Mask | None, path: Path, sample_id: str, root: Path) -> Mask:
+    """Return the mask of an image that the list at `path` names. Raises DataError if there is none."""
+    if mask is None or not mask.path.is_file():
+        raise DataError(
+            f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {root}'}; "
+            "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
+        )
+    return mask
+
+
+def _refuse_orphans(catalogue: Catalogue) -> None:
+    """Without a labelled list, names alone say who is labelled; then a mask that no image claims is a mistake."""
+    orphans = sorted(set(catalogue.masks) - set(catalogue.images))
+    for sample_id in orphans:
+        with stepping_over("orphan-mask"):
+            raise DataError(
+                f"{catalogue.masks[sample_id].path}: no image belongs to the mask '{sample_id}' "
+                f"({len(orphans)} such masks); image and mask must have the same stem"
+            )

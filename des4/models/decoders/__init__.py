@@ -1,0 +1,1 @@
+"""Decoders: an encoder's maps to one embedding a pixel, and the layers that they are made of."""

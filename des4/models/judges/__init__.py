@@ -1,0 +1,1 @@
+"""Networks that judge what another network says: whether it looks real, where it is wrong, what it is worth."""

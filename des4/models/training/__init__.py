@@ -1,0 +1,1 @@
+"""How networks are trained: averages, norms over processes, activations computed again. They know no segmenter."""
