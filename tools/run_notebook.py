@@ -1,9 +1,12 @@
-"""Run a notebook and keep what its cells print and show: python tools/run_notebook.py NOTEBOOK...
+"""Run a notebook and keep what its cells print and show: python tools/run_notebook.py [--page] NOTEBOOK...
 
 The cells are run one after the other in one process, in an empty folder, as Jupyter would run them: what a cell prints
 is kept, and its last expression is shown as the richest of picture, HTML, Markdown and text that it offers. Nothing of
 Jupyter is needed for it, which would bring two dozen packages for this one file. Magics (`%`, `!`) are not understood.
 A cell with the tag `parameters` may be followed by other values, as papermill does it: so a test runs it in a second.
+
+The same is written as a page of the documentation, `NOTEBOOK.md`, with its pictures beside it. --page: this alone, of
+what the notebook holds.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from PIL import Image
 
 _KINDS = {
     "image/png": "_repr_png_",
@@ -92,15 +97,47 @@ def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def page(notebook: Mapping[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as Markdown, and its pictures, file name → PNG. name: of the notebook, without its ending."""
+    blocks, pictures = [f"<!-- written by tools/run_notebook.py from {name}.ipynb -->"], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        blocks.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {"text/plain": output.get("text")})
+            kind = next(kind for kind in (*_KINDS, "text/plain") if kind in data)
+            text = "".join(data[kind]).rstrip()
+            if kind == "image/png":
+                file = f"{name}-{len(pictures) + 1}.webp"
+                pictures[file] = base64.b64decode(text)
+                text = f"![What the cell above shows]({file})"
+            blocks.append(f"```text\n{text}\n```" if kind == "text/plain" else text)
+    title, _, rest = blocks[1].partition("\n")
+    blocks[1] = f"{title}\n\nThis page is a notebook that has been run: [{name}.ipynb]({name}.ipynb).\n{rest}"
+    return "\n\n".join(blocks) + "\n", pictures
+
+
+def write_page(path: Path) -> None:
+    """Write the page of a notebook, and its pictures, beside it."""
+    text, pictures = page(read(path), path.stem)
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    for file, png in pictures.items():
+        Image.open(io.BytesIO(png)).convert("RGB").save(path.with_name(file), "WEBP", quality=85)
+
+
 def main() -> None:
-    """Run notebooks and write them back with their outputs."""
+    """Run notebooks and write them back with their outputs, and as pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page alone")
     parser.add_argument("notebooks", nargs="+", type=Path)
-    for path in parser.parse_args().notebooks:
-        with TemporaryDirectory() as folder:
-            done = execute(read(path), Path(folder))
-        path.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    given = parser.parse_args()
+    for path in given.notebooks:
+        if not given.page:
+            with TemporaryDirectory() as folder:
+                done = execute(read(path), Path(folder))
+            path.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+        write_page(path)
 
 
 if __name__ == "__main__":

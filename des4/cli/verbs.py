@@ -92,10 +92,12 @@ def demo(
     overrides: Overrides = None,
 ) -> None:
     """Train three methods on built-in pictures and compare them: a few minutes on two CPU cores, no download."""
+    from des4.demo import WHAT, scores, verdict
     from des4.demo import demo as run_demo
 
     folder, runs = run_demo(overrides or [])
     _print_scores({name: run.results for name, run in runs.items()})
+    print(f"baseline  {WHAT['baseline']} {verdict(scores(runs))}")
     print(f"pictures  {folder / 'comparison.png'}")
     print(f"compared  {folder / 'compare.html'}")
     for run in runs.values():

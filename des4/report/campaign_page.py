@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from des4.report import plots
+from des4.report import classes, plots
 from des4.report.campaign import SCORES, CampaignReport, Finished
 from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
 from des4.report.compare import KINDS, PROTOCOL, Rows, compare
@@ -18,7 +18,7 @@ from des4.report.compare_page import MARK, MOST_BARS, Pictures, Shares, class_sh
 from des4.report.data_table import plural
 from des4.report.group_names import full
 from des4.report.page import flatten
-from des4.report.templates import Address, diagram, photographs, render
+from des4.report.templates import Drawn, diagram, fit, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
@@ -46,6 +46,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
     """Write the page. name: of the campaign. pictures: of the runs of `shown_list`. Raises RunError."""
     lists = shown_list(report)
     shares = _shares(report, lists)
+    fitted = fit([_draw(report, shares)])
     seeds = sorted({one.seed for one in report.runs})
     counted: list[tuple[Sequence[Any], str]] = [(report.methods, "method"), (report.lists, "list"), (seeds, "seed")]
     return render(
@@ -61,11 +62,13 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
         differences=report.tables()[len(SCORES) :],
         classes=by_class(report),
         cost=cost(report),
-        figures=_draw(report, shares),
+        drawn=classes.told(shares_of_labels(report)[0]),
+        figures=fitted.figures[0],
         shares=shares,
         shown=lists,
-        picture=photographs({"": pictures.path})[""] if pictures and pictures.path else None,
+        picture=photographs({"": pictures.path}, fitted.room)[""] if pictures and pictures.path else None,
         missing=pictures.missing if pictures else "",
+        fitted=fitted.said,
         folders=[(f"{one.method} · {one.lists} · seed {one.seed}", one.run.path) for one in report.runs if one.run],
     )
 
@@ -112,7 +115,7 @@ def _shares(report: CampaignReport, lists: str) -> Shares | None:
     return class_shares(comparison.groups)
 
 
-def _draw(report: CampaignReport, shares: Shares | None) -> dict[str, dict[str, Address]]:
+def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:
     drawn = {"scores": diagram(partial(plots.group_bars, report.score_values()))}
     if report.reference is not None and (differences := report.difference_values()):
         drawn["differences"] = diagram(partial(plots.paired, differences, report.reference))
@@ -121,12 +124,12 @@ def _draw(report: CampaignReport, shares: Shares | None) -> dict[str, dict[str, 
     share, tail = shares_of_labels(report)
     iou = {method: {name: score.mean for name, score in scores.items()} for method, scores in iou_of(report).items()}
     if share and len(report.methods) <= MOST_BARS:
-        drawn["classes"] = diagram(partial(plots.class_bars, iou, share, tail))
+        some = {name: share[name] for name in classes.shown(share)}
+        drawn["classes"] = diagram(partial(plots.class_bars, iou, some, tail))
     courses = {m: [course(o.run) for o in few_masks(report, m) if o.run is not None] for m in report.methods}
     if any(len(run["miou"][0]) > 1 for runs in courses.values() for run in runs):
         drawn["curves"] = diagram(partial(plots.runs_over_time, courses))
     if shares and len(shares.groups) <= MOST_BARS:
-        order = sorted(shares.truth, key=lambda name: -shares.truth[name])
         every = {method: shares.groups.get(method, {}) for method in report.methods}
-        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, order))
+        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, shares.shown))
     return drawn

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from des4.report import plots
+from des4.report import classes, plots
 from des4.report.compare import OTHER_LISTS, Comparison, Rows, RunGroup
-from des4.report.templates import Address, diagram, photographs, render
+from des4.report.templates import Drawn, diagram, fit, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
@@ -46,6 +46,16 @@ class Shares:
     groups: Mapping[str, Mapping[str, float]]
 
     @property
+    def shown(self) -> list[str]:
+        """The classes that the diagram shows."""
+        return classes.shown(self.truth)
+
+    @property
+    def drawn(self) -> str:
+        """Which these are; empty if they are all."""
+        return classes.told(self.truth)
+
+    @property
     def rows(self) -> Rows:
         """A table: share of the truth, and of each group's pseudo-labels with the factor between the two, in %."""
         order = sorted(self.truth, key=lambda name: -self.truth[name])
@@ -64,17 +74,22 @@ def compare_page(
     pictures: by family. about: what the reader should know of what is compared, name → text. Raises RunError.
     """
     files = {family: found.path for family, found in (pictures or {}).items() if found.path}
-    addresses = photographs(files)
+    every = {family: class_shares(groups) for family, groups in comparison.families.items()}
+    fitted = fit([_draw(groups, every[family]) for family, groups in comparison.families.items()])
+    addresses = photographs(files, fitted.room)
     families = []
-    for (family, groups), (title, *tables) in zip(comparison.families.items(), comparison.sections(), strict=True):
+    for figures, (family, groups), (title, *tables) in zip(
+        fitted.figures, comparison.families.items(), comparison.sections(), strict=True
+    ):
         found = (pictures or {}).get(family)
         families.append(
             {
                 "title": title or (OTHER_LISTS if len(comparison.families) > 1 else ""),
                 "groups": groups,
                 "tables": tables,
-                "shares": (shares := class_shares(groups)),
-                "figures": _draw(groups, shares),
+                "shares": every[family],
+                "figures": figures,
+                "drawn": classes.told(groups[0].runs[0].results()["pixel_share"]),
                 "picture": addresses.get(family),
                 "missing": found.missing if found else "",
             }
@@ -86,6 +101,7 @@ def compare_page(
         families=families,
         warnings=comparison.warnings,
         about=about or {},
+        fitted=fitted.said,
     )
 
 
@@ -118,7 +134,7 @@ def _of_group(group: RunGroup) -> dict[str, float]:
     return {name: statistics.fmean(shares[name] for shares in runs) for name in runs[0]} if runs else {}
 
 
-def _draw(groups: Sequence[RunGroup], shares: Shares | None) -> dict[str, dict[str, Address]]:
+def _draw(groups: Sequence[RunGroup], shares: Shares | None) -> Drawn:
     """Draw the diagrams of a family."""
     scores = {g.label: {"mIoU": g.miou.values, "tail mIoU": g.tail_miou.values} for g in groups}
     drawn = {"scores": diagram(partial(plots.group_bars, scores))}
@@ -126,14 +142,14 @@ def _draw(groups: Sequence[RunGroup], shares: Shares | None) -> dict[str, dict[s
     if any(len(run["miou"][0]) > 1 for runs in courses.values() for run in runs):
         drawn["curves"] = diagram(partial(plots.runs_over_time, courses))
     results = groups[0].runs[0].results()
-    classes = {g.label: {name: score.mean for name, score in g.iou.items()} for g in groups}
-    if len(groups) <= MOST_BARS and any(classes.values()):
-        bars = partial(plots.class_bars, classes, results["pixel_share"], results["tail_classes"])
-        drawn["classes"] = diagram(bars)
+    iou = {g.label: {name: score.mean for name, score in g.iou.items()} for g in groups}
+    if len(groups) <= MOST_BARS and any(iou.values()):
+        share = results["pixel_share"]
+        some = {name: share[name] for name in classes.shown(share)}
+        drawn["classes"] = diagram(partial(plots.class_bars, iou, some, results["tail_classes"]))
     if shares and len(shares.groups) <= MOST_BARS:
-        order = sorted(shares.truth, key=lambda name: -shares.truth[name])
         every = {group.label: shares.groups.get(group.label, {}) for group in groups}
-        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, order))
+        drawn["shares"] = diagram(partial(plots.distribution, shares.truth, every, shares.shown))
     return drawn
 
 

@@ -25,6 +25,8 @@ Sample = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
 
 MOST = 200
 """Findings of a kind that the page lists."""
+SAMPLES = 1_400_000
+"""Bytes of the samples, beside a long list of findings."""
 
 MARK = '<meta name="generator" content="des4 data check">'
 """By this a page is known as ours, so that a later check may replace it."""
@@ -73,7 +75,7 @@ def _pictures(summary: Mapping[str, Any], samples: Sequence[Sample], palette: Pa
         with TemporaryDirectory() as folder:
             sheet = Path(folder, "overlays.png")
             grid(rows, ["image", "mask over it", "mask"], palette, names, sheet, [caption for caption, *_ in samples])
-            drawn["overlays"] = photographs({"overlays": sheet})["overlays"]
+            drawn["overlays"] = photographs({"overlays": sheet}, SAMPLES)["overlays"]
     if len(summary["sizes"]) > 1:
         drawn["histogram"] = diagram(partial(plots.sizes, summary["sizes"]))
     return drawn

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from des4.report.classes import ends
+
 BINS_A_ZONE = 4
 """Bins of the histograms in a zone."""
 FREQUENT, RARE = 4, 8
@@ -55,7 +57,7 @@ class Watched:
     def drawn(self, order: Sequence[str]) -> list[str]:
         """Classes whose histograms are drawn, in the order given, which is that of their frequency."""
         met = [name for name in order if name in self.zones]
-        return met if len(met) <= FREQUENT + RARE else met[:FREQUENT] + met[-RARE:]
+        return ends(met, FREQUENT, RARE)
 
 
 def watched(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Watched]:

@@ -5,8 +5,6 @@ It stands alone, as `report.html` does: pictures are inlined, it needs no script
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from des4.report import plots
 from des4.report.pictures import CELL, FRAME, GAP, GREY, INK, TEXT, Palette, font, overlay
-from des4.report.templates import diagram, render
+from des4.report.templates import diagram, fit, photographs, render
 
 MOST = 60
 """Picks that the page shows with pictures; the others are in its table alone, so that it stays a page to open."""
@@ -71,14 +69,25 @@ class Facts:
 
 def next_page(facts: Facts, cards: Sequence[Card], palette: Palette) -> str:
     """Write the page."""
+    plane = {"plane": diagram(partial(_plane, facts=facts))} if len(facts.places) > 2 else {}
+    fitted = fit([plane])
+    seen = [_pictures(card, palette) for card in cards[:MOST]]
+    addresses = photographs(
+        {f"{number} {title}": picture for number, each in enumerate(seen) for title, picture in each.items()},
+        fitted.room,
+    )
     return render(
         "next_page.html",
         facts=facts,
-        cards=[_shown(card, palette) for card in cards[:MOST]],
+        cards=[
+            {"card": card, "pictures": {title: addresses[f"{number} {title}"] for title in seen[number]}}
+            for number, card in enumerate(cards[:MOST])
+        ],
         others=[card.name for card in cards[MOST:]],
         longest=max((max(row[1:]) for row in facts.classes), default=1.0) or 1.0,
-        plane=diagram(partial(_plane, facts=facts), narrow=False)["wide"] if len(facts.places) > 2 else "",
-        scale=_address(entropy_picture(np.linspace(0, 1, 256, dtype=np.float32)[None])),
+        plane=fitted.figures[0].get("plane"),
+        fitted=fitted.said,
+        scale=photographs({"": Image.fromarray(entropy_picture(np.linspace(0, 1, 256, dtype=np.float32)[None]))})[""],
     )
 
 
@@ -112,21 +121,18 @@ def entropy_picture(entropy: NDArray[np.float32]) -> NDArray[np.uint8]:
     return coloured
 
 
-def _shown(card: Card, palette: Palette) -> dict[str, Any]:
-    pictures = {"image": _address(card.image), "prediction": _address(overlay(card.image, card.labels, palette, 0.6))}
+def _pictures(card: Card, palette: Palette) -> dict[str, Image.Image]:
+    """Return what is shown of a pick, no larger than the page shows it."""
+    pictures = {"image": card.image, "prediction": overlay(card.image, card.labels, palette, 0.6)}
     if card.entropy is not None:
-        pictures["entropy"] = _address(entropy_picture(card.entropy))
-    return {"card": card, "pictures": pictures}
+        pictures["entropy"] = entropy_picture(card.entropy)
+    return {title: _small(Image.fromarray(pixels)) for title, pixels in pictures.items()}
 
 
-def _address(pixels: NDArray[np.uint8]) -> str:
-    """Return a picture, no larger than it is shown, as the address of an image."""
-    picture = Image.fromarray(pixels)
-    if max(picture.size) > SIDE:
-        picture = picture.resize(_fitted(picture.size, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _small(picture: Image.Image) -> Image.Image:
+    if max(picture.size) <= SIDE:
+        return picture
+    return picture.resize(_fitted(picture.size, SIDE), Image.Resampling.LANCZOS)
 
 
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -134,11 +140,11 @@ def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _plane(file: plots.Target, narrow: bool, facts: Facts) -> None:  # one size is enough
+def _plane(file: plots.Target, narrow: bool, facts: Facts) -> None:
     """Draw the images on their plane."""
     looks = {0: ("left in the pool", plots.GREY, 9, 0.35), 1: ("labelled", plots.BLUE, 26, 0.8),
              2: ("picked", plots.ORANGE, 46, 1.0)}  # fmt: skip
-    with plots.canvas(file, plots.WIDTH, 3.6) as figure:
+    with plots.canvas(file, plots.NARROW if narrow else plots.WIDTH, 3.6) as figure:
         axes = figure.add_subplot()
         for kind, (name, colour, size, alpha) in looks.items():
             chosen = facts.places[facts.kinds == kind]

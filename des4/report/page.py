@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from des4.report import plots
+from des4.report import classes, plots
 from des4.report.inside import Watched, watched
-from des4.report.templates import Address, diagram, photographs, render
+from des4.report.templates import Drawn, diagram, fit, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
@@ -27,9 +27,6 @@ IN_THE_TABLE = ("iou", "pseudo_labels")
 """Diagrams of `plots/` that the page has no need of: its table of the classes says the same."""
 SMALL = 8
 """Classes up to which a matrix is not drawn narrow."""
-
-Drawn = dict[str, dict[str, Address]]
-"""Diagrams by name."""
 
 
 def write_report(run: RunFolder) -> Path:
@@ -45,6 +42,7 @@ def write_report(run: RunFolder) -> Path:
         (path for path in run.plots.glob("*.png") if path.stem not in (*figures, *IN_THE_TABLE)),
         key=lambda path: (path.stem not in SAMPLE_TITLES, path.stem),
     )
+    fitted = fit([figures])
     place = run.path if run.path.name else run.path.resolve()
     page = render(
         "page.html",
@@ -55,10 +53,15 @@ def write_report(run: RunFolder) -> Path:
         drift=results.get("drift") or {},
         truth=results.get("truth"),
         measured=pseudo_label_figures(results["pseudo_labels"]),
+        of_truth=pseudo_label_figures(results.get("truth")),
         feeds=feeds,
         classes=_by_share(results),
-        figures=figures,
-        grids=photographs({SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): path for path in grids}),
+        drawn=classes.told(results["pixel_share"]),
+        figures=fitted.figures[0],
+        grids=photographs(
+            {SAMPLE_TITLES.get(path.stem, path.stem.replace("_", " ")): path for path in grids}, fitted.room
+        ),
+        fitted=fitted.said,
         config=yaml.safe_dump(run.config(), sort_keys=False, allow_unicode=True),
         env=flatten(run.env()),
     )
@@ -77,7 +80,8 @@ def _draw(
     """Draw every diagram for which the run holds numbers; those of earlier code that a run has no more are left."""
     share, tail = results["pixel_share"], results["tail_classes"]
     models, quality = results["models"], results["pseudo_labels"]
-    names, order = list(share), _by_share(results)
+    names, order, shown = list(share), _by_share(results), classes.shown(share)
+    some, said = {name: share[name] for name in shown}, classes.told(share)
     drawn: Drawn = {}
 
     small = len(names) <= SMALL  # a matrix, which a phone can show as it is
@@ -86,31 +90,32 @@ def _draw(
         drawn[name] = diagram(partial(function, *values), folder / f"{name}.png", narrow)
 
     if models:
-        plots.class_bars({name: scores["iou"] for name, scores in models.items()}, share, tail, folder / "iou.png")
+        iou = {name: scores["iou"] for name, scores in models.items()}
+        plots.class_bars(iou, some, tail, folder / "iou.png", said=said)
         matrix = np.array(models[results["evaluated"]]["confusion"])
         draw("confusion", plots.confusion, matrix, names, narrow=not small)
     if quality:
         bars = {key: quality[key] for key in pseudo_label_figures(quality)}
-        plots.class_bars(bars, share, tail, folder / "pseudo_labels.png")
+        plots.class_bars(bars, some, tail, folder / "pseudo_labels.png", said=said)
     if metrics:
         draw("curves", _curves, metrics, pseudo_label_figures(quality))
     if any(row.get("drift/shares") for row in metrics):
-        draw("drift", plots.drift, metrics, share, (results.get("drift") or {}).get("factor"))
+        draw("drift", plots.drift, metrics, share, shown, (results.get("drift") or {}).get("factor"))
     if unlabelled := results.get("truth"):
         bars = {key: unlabelled[key] for key in pseudo_label_figures(unlabelled)}
-        draw("truth", plots.class_bars, bars, share, tail)
+        draw("truth", plots.class_bars, bars, some, tail)
     if plots.has_quality(metrics, "truth"):
-        draw("truth_over_time", plots.quality_over_time, metrics, "truth", order)
+        draw("truth_over_time", plots.quality_over_time, metrics, "truth", shown)
     elif plots.has_quality(metrics, "pseudo"):
-        draw("pseudo_labels_over_time", plots.quality_over_time, metrics, "pseudo", order)
+        draw("pseudo_labels_over_time", plots.quality_over_time, metrics, "pseudo", shown)
     if plots.has_stats(metrics):
-        draw("stats", plots.stats, metrics, names)
+        draw("stats", plots.stats, metrics, names, shown)
     for feed, found in feeds.items():
         if found.zones:
             draw(f"{feed}_zones", plots.zones, found.zones, found.drawn(order))
         draw(f"{feed}_prototypes", plots.cosines, found.cosine, names, narrow=not small)
         if found.has_moved:
-            draw(f"{feed}_moved", plots.moved, found.steps, found.moved, names)
+            draw(f"{feed}_moved", plots.moved, found.steps, found.moved, names, shown)
     return drawn
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -126,26 +126,29 @@ def curves(
 def drift(
     metrics: Sequence[Mapping[str, Any]],
     share: Mapping[str, float],
+    shown: Sequence[str],
     factor: float | None,
     path: Target,
     narrow: bool = False,
 ) -> None:
     """Draw how pseudo-labels moved: each class's share over its labelled share, and what is said of all of them.
 
-    metrics: lines with `drift/…`. share: of the labelled pixels, by class. factor: beyond which a share is warned of.
+    metrics: lines with `drift/…`. share: of the labelled pixels, by class. shown: the classes to draw; those without a
+    labelled pixel are not. factor: beyond which a share is warned of.
     """
     rows = [row for row in metrics if row.get("drift/shares")]
     steps = [float(row["step"]) for row in rows]
-    names = [name for name, own in share.items() if own]
-    rows_of_names = math.ceil(len(names) / (3 if narrow else 4))
+    names = [name for name in share if share[name] and name in shown]
+    columns = _name_columns(names)
+    rows_of_names = math.ceil(len(names) / columns)
     height = 3.4 + 0.16 * rows_of_names
     with canvas(path, NARROW if narrow else WIDTH, height + 3.2 * narrow) as figure:
         grid = (2, 1) if narrow else (1, 2)
         left, right = figure.add_subplot(*grid, 1), figure.add_subplot(*grid, 2)
-        for index, name in enumerate(share):
-            if not share[name]:
-                continue
-            ratios = [min(max(row["drift/shares"][index] / share[name], 1 / BEYOND), BEYOND) for row in rows]
+        places = {name: place for place, name in enumerate(share)}
+        for index, name in enumerate(names):
+            ratios = [row["drift/shares"][places[name]] / share[name] for row in rows]
+            ratios = [min(max(ratio, 1 / BEYOND), BEYOND) for ratio in ratios]
             style = ("-", "-.", ":")[index // len(CYCLE) % 3]
             values = _running_mean(ratios) if len(ratios) > 40 else ratios
             left.plot(steps, values, style, color=CYCLE[index % len(CYCLE)], label=name)
@@ -159,7 +162,7 @@ def drift(
         left.axhline(1, color=INK, linewidth=1)
         if factor is not None:
             left.axhspan(1 / factor, factor, color=PALE, linewidth=0, zorder=0)
-        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3 if narrow else 4, fontsize=7.5)
+        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=columns, fontsize=7.5)
         right.set_title("Pseudo-labels, %")
         for index, name in enumerate(("confidence", "agreement", "kept")):
             found = series_of(rows, f"drift/{name}", 100)
@@ -180,7 +183,8 @@ def quality_over_time(
     """Draw precision and coverage of pseudo-labels over the steps, a line a class; one that is 100 % throughout is left
     out.
 
-    source: `truth`, measured on unlabelled images, or `pseudo`, on the validation list. names: the order of classes.
+    source: `truth`, measured on unlabelled images, or `pseudo`, on the validation list. names: the classes to draw, in
+    order.
     """
     _line_panels(_quality_panels(metrics, source, names), path, narrow)
 
@@ -191,11 +195,12 @@ def has_quality(metrics: Sequence[Mapping[str, Any]], source: str) -> bool:
     return any(len(steps) > 1 for lines in panels.values() for steps, _ in lines.values())
 
 
-def _quality_panels(metrics: Sequence[Mapping[str, Any]], source: str, names: Sequence[str] = ()) -> Panels:
+def _quality_panels(metrics: Sequence[Mapping[str, Any]], source: str, names: Sequence[str] | None = None) -> Panels:
+    """Return precision and coverage of the classes named, or of all."""
     panels = {}
     for kind in ("precision", "coverage"):
         found = [key.removeprefix(f"{source}/{kind}/") for key in _keys(metrics, rf"{source}/{kind}/.+")]
-        ordered = sorted(found, key=lambda name: names.index(name) if name in names else len(names))
+        ordered = found if names is None else [name for name in names if name in found]
         lines = {name: series_of(metrics, f"{source}/{kind}/{name}", 100) for name in ordered}
         lines = {name: points for name, points in lines.items() if points[0]}
         if lines and any(value < 100 for _, values in lines.values() for value in values):
@@ -208,10 +213,17 @@ def has_stats(metrics: Sequence[Mapping[str, Any]]) -> bool:
     return bool(_stat_keys(metrics))
 
 
-def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
+def stats(
+    metrics: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    shown: Sequence[str],
+    path: Target,
+    narrow: bool = False,
+) -> None:
     """Draw what the method itself logged, a panel for each first part of the key (`entropy/low`, `entropy/high`).
 
-    A list of numbers becomes one line an entry, named by class where its length is the number of classes.
+    A list of numbers becomes one line an entry. Where its length is the number of classes it is named by class, and of
+    these only those that are `shown` are drawn.
     """
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for key in _stat_keys(metrics):
@@ -223,7 +235,9 @@ def stats(metrics: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Ta
         width = len(rows[0][key])
         names = classes if width == len(classes) else [str(i) for i in range(width)]
         panels[key] = {
-            n: series_of([{"step": row["step"], n: row[key][i]} for row in rows], n) for i, n in enumerate(names)
+            n: series_of([{"step": row["step"], n: row[key][i]} for row in rows], n)
+            for i, n in enumerate(names)
+            if names is not classes or n in shown
         }
     titles = {key: f"{key}/{next(iter(lines))}" if len(lines) == 1 and [*lines] != [key] else key
               for key, lines in panels.items()}  # fmt: skip
@@ -278,7 +292,7 @@ def _matrix(classes: Sequence[str], path: Target, narrow: bool) -> Iterator[tupl
         axes.tick_params(labelsize=min(9.5, max(4.0, 0.75 * cell)))
         axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
         axes.set_yticks(np.arange(1, count) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1)
+        axes.grid(which="minor", color="white", linewidth=min(1, 0.06 * cell))
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
         yield axes, size
@@ -312,11 +326,22 @@ def zones(watched: Mapping[str, Zones], classes: Sequence[str], path: Target, na
         figure.supylabel("% of the class's pixels", fontsize=8.5, color=GREY)
 
 
-def moved(steps: Sequence[int], degrees: Sequence[Sequence[float | None]], classes: Sequence[str], path: Target,
-          narrow: bool = False) -> None:  # fmt: skip
-    """Draw by how many degrees each prototype moved from one validation to the next. degrees: a row a step."""
+def moved(
+    steps: Sequence[int],
+    degrees: Sequence[Sequence[float | None]],
+    classes: Sequence[str],
+    shown: Sequence[str],
+    path: Target,
+    narrow: bool = False,
+) -> None:
+    """Draw by how many degrees prototypes moved from one validation to the next.
+
+    degrees: a row a step, a column a class. shown: the classes to draw.
+    """
     lines = {}
     for index, name in enumerate(classes):
+        if name not in shown:
+            continue
         points = [(float(s), row[index]) for s, row in zip(steps, degrees, strict=True) if row[index] is not None]
         if points:
             lines[name] = [s for s, _ in points], [float(d or 0) for _, d in points]
@@ -393,11 +418,12 @@ def class_bars(
     tail: Sequence[str],
     path: Target,
     narrow: bool = False,
+    said: str = "",
 ) -> None:
     """Draw one bar a class and series (teacher and student, or precision and coverage), side by side.
 
-    share: each class's fraction of the labelled pixels; it orders the classes, most frequent on top. Classes in
-    `tail` stand on a tinted band.
+    share: fraction of the labelled pixels of each class that is drawn; it orders them, most frequent on top. Classes in
+    `tail` stand on a tinted band. said: what stands below.
     """
     classes = sorted(share, key=lambda name: -share[name])
     thick = 0.78 / len(series)
@@ -419,6 +445,7 @@ def class_bars(
         axes.set_yticks(range(len(classes)), [f"{name}  {_share(share[name])}" for name in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         _percent_axis(axes)
+        axes.set_xlabel(said)
         _legend(figure, axes, narrow)
 
 
@@ -563,15 +590,15 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
         raise ValueError("no values to draw")
     columns = 1 if narrow else min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    many = max(len(lines) for lines in panels.values())
-    below_names = 0.16 * math.ceil(many / (3 if narrow else 4)) if many > 6 else 0.0
+    many = [lines for lines in panels.values() if len(lines) > 6]
+    below_names = max((0.16 * math.ceil(len(lines) / _name_columns(lines)) for lines in many), default=0.0)
     with canvas(path, NARROW if narrow else WIDTH, (3.1 + below_names) * rows) as figure:
         for place, (title, lines) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(rows, columns, place)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.set_xlim(0, 1.02 * max(1, *(step for steps, _ in lines.values() for step in steps)))
+            axes.set_xlim(0, 1.02 * max([1, *(step for steps, _ in lines.values() for step in steps)]))
             few = len(lines) <= 6
             for i, (name, (steps, values)) in enumerate(lines.items()):
                 base = name.removesuffix(" (tail classes)")
@@ -586,9 +613,15 @@ def _line_panels(panels: Panels, path: Target, narrow: bool = False) -> None:
             if title.endswith(("%", "°")):
                 axes.set_ylim(0, None)
             if len(lines) > 1:
-                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "ncols": 3 if narrow else 4,
-                                         "fontsize": 7.5}  # fmt: skip
+                below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "fontsize": 7.5,
+                                         "ncols": _name_columns(lines)}  # fmt: skip
                 axes.legend(**({} if few else below))
+
+
+def _name_columns(names: Iterable[str]) -> int:
+    """Return how many columns of a legend's small print fit below a panel, which is as wide on a phone as elsewhere."""
+    longest = max(map(len, names), default=0)
+    return max(1, min(4, int(4.2 / (0.4 + 0.058 * longest))))  # inches: of a panel, of a line's sample, of a letter
 
 
 def _keys(metrics: Sequence[Mapping[str, Any]], pattern: str) -> list[str]:

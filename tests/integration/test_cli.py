@@ -253,10 +253,26 @@ def test_the_demo_compares_three_runs_and_never_overwrites(run: Des4) -> None:
     assert "tail mIoU" in done.stdout
     assert "runs/demo/comparison.png" in done.stdout
     page = Path("runs/demo/compare.html").read_text(encoding="utf-8")
-    assert "Comparison of 3 runs" in page and "it ends below supervised" in page and "data:image/webp" in page
+    said = demo.verdict({n: json.loads(Path("runs/demo", n, "results.json").read_text())["miou"] for n in demo.RUNS})
+    assert said and said in done.stdout and said in page, "what the baseline came to, where one sees the scores"
+    assert "Comparison of 3 runs" in page and "data:image/webp" in page
     with Image.open("runs/demo/comparison.png") as picture:
         assert picture.width > 1800  # five columns
     assert demo.free_folder() == Path("runs/demo-2")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said", "why"),
+    [(0.3, "ends 10.00 points of mIoU below supervised", demo.BELOW),
+     (0.45, "ends 5.00 points of mIoU above supervised", demo.ABOVE),
+     (0.4, "ends level with supervised", "")],
+)  # fmt: skip
+def test_the_demo_says_of_its_baseline_what_came_out(baseline: float, said: str, why: str) -> None:
+    scores = {"supervised": 0.4, "baseline": baseline, "des4": 0.5}
+    text = demo.about(scores)["baseline"]
+    assert said in text and why in text and "decoupling" in text
+    assert [other for other in (demo.BELOW, demo.ABOVE) if other != why and other in text] == []
+    assert demo.about(scores | {"supervised": None}) == demo.WHAT, "not scored"
 
 
 def test_the_demo_names_the_package_it_needs(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:

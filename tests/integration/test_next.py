@@ -55,7 +55,10 @@ def test_a_batch_to_label_and_back_into_masks(on_files: Path, tmp_path: Path, mo
     told = json.loads((out / "next.json").read_text())
     assert told["finished"] and [one["image"] for one in told["picks"]] == names and "7" in told["skipped"]
     assert len((out / "next.csv").read_text().splitlines()) == 4
-    assert "<script" not in (out / "next.html").read_text() and (out / "contact.png").is_file()
+    page = (out / "next.html").read_text()
+    assert "<script" not in page and "<h2>" not in page and (out / "contact.png").is_file()
+    assert all(f'<a href="#{place}">' in page for place in ("classes", "places", "images", "skipped", "label"))
+    assert '<source media="(max-width: 640px)"' in page and '<img class="diagram"' in page
     assert not list(out.glob("scores.*"))
 
     command = ["data", "masks", str(out), "--out", "new", "--classes", str(out / "classes.txt")]

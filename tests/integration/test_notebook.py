@@ -37,6 +37,16 @@ def test_its_cells_run_and_show_what_it_holds(tiny: dict[str, Any], tmp_path: Pa
                 Image.open(BytesIO(base64.b64decode(png))).verify()
 
 
+def test_its_page_shows_what_it_holds() -> None:
+    text, pictures = run_notebook.page(run_notebook.read(FILE), FILE.stem)
+    mend = "the page is out of date: python tools/run_notebook.py --page docs/notebooks/first_run.ipynb"
+    assert FILE.with_suffix(".md").read_text(encoding="utf-8") == text, mend
+    assert len(pictures) == 4
+    for file, png in pictures.items():
+        assert Image.open(FILE.with_name(file)).size == Image.open(BytesIO(png)).size, mend
+        assert f"]({file})" in text
+
+
 def test_it_is_small_and_says_nothing_of_the_machine_that_ran_it() -> None:
     text = FILE.read_text(encoding="utf-8")
     assert len(text) < 500_000

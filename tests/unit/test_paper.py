@@ -207,7 +207,9 @@ def test_the_verb_looks_below_its_folders_and_writes_text_markdown_and_a_page(ma
     done = CliRunner().invoke(app, ["compare", "paper", str(tmp_path / "runs"), "--markdown", "--html", str(page)])
     assert done.exit_code == 0, done.output
     assert "| Ours, here | 80.00 (1) | – | – | – |" in done.output and "### Table 5" in done.output
-    assert "<td>80.00 (1)</td>" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "<td>80.00 (1)</td>" in text and '<a href="#table-5">' in text
+    assert "Rows called <code>here</code>" in text and "`" not in text.partition("</style>")[2]
     screen = StringIO()
     Console(width=160, file=screen).print(paper.report(paper.find_runs([tmp_path / "runs"])))
     assert "80.00 (1)" in screen.getvalue()

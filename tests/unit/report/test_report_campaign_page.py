@@ -66,7 +66,7 @@ def test_the_page_says_it_all(report: CampaignReport, tmp_path: Path) -> None:
         "cost",
         "runs",
     ]
-    assert page.count("data:image/png") == 2 * 6  # each diagram wide and narrow
+    assert page.count("data:image/webp") == 2 * 6  # each diagram wide and narrow
     assert "<b>sign</b>" not in page and 'src="http' not in page
 
 

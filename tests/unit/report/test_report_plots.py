@@ -42,7 +42,7 @@ def test_each_plot_is_written_without_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plots.curves(TRAINING + VALIDATION, tmp_path / "curves.png")
-        plots.stats(TRAINING, ["a", "b"], tmp_path / "stats.png")
+        plots.stats(TRAINING, ["a", "b"], ["b"], tmp_path / "stats.png")
         plots.class_bars({"teacher": scores, "student": scores}, share, ["<b>"], tmp_path / "bars.png")
         plots.group_bars({"g": {"mIoU": [0.5, 0.6], "tail mIoU": [math.nan]}}, tmp_path / "groups.png")
     assert all(is_picture(tmp_path / f"{name}.png") for name in ("curves", "stats", "bars", "groups"))
@@ -71,8 +71,8 @@ def test_drift_and_truth_are_drawn_without_a_warning(tmp_path: Path) -> None:
     assert not plots.has_stats(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.drift(rows, {"a": 0.4, "$x$": 0.6, "never": 0.0}, 2.0, tmp_path / "drift.png")
-        plots.drift(rows[:2], {"a": 0.4, "$x$": 0.6, "never": 0.0}, None, tmp_path / "few.png")
+        plots.drift(rows, {"a": 0.4, "$x$": 0.6, "never": 0.0}, ["a", "$x$"], 2.0, tmp_path / "drift.png")
+        plots.drift(rows[:2], {"a": 0.4, "$x$": 0.6, "never": 0.0}, ["$x$"], None, tmp_path / "few.png")
         plots.quality_over_time(rows, "truth", ["b", "a"], tmp_path / "truth.png")
     assert plots.has_quality(rows, "truth") and not plots.has_quality(rows[:1], "truth")
     full = [{"step": i, "pseudo/precision/a": 1.0, "pseudo/coverage/a": 1.0} for i in (1, 2)]
@@ -91,7 +91,7 @@ def test_what_comparisons_and_prototypes_draw_is_written_without_a_warning(tmp_p
         warnings.simplefilter("error")
         plots.zones(zones, ["a", "<b>"], tmp_path / "zones.png", narrow)
         plots.cosines(cosine, ["a", "<b>", "$x$"], tmp_path / "cosines.png", narrow)
-        plots.moved([1, 2], [[None, None], [3.0, None]], ["a", "<b>"], tmp_path / "moved.png", narrow)
+        plots.moved([1, 2], [[None, None], [3.0, None]], ["a", "<b>"], ["a"], tmp_path / "moved.png", narrow)
         plots.runs_over_time(groups, tmp_path / "runs.png", narrow)
         plots.distribution(shares, {"one": {}, "two": shares}, ["a", "<b>", "$x$"], tmp_path / "shares.png", narrow)
     assert all(is_picture(path) for path in tmp_path.iterdir())
