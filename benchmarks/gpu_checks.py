@@ -34,11 +34,11 @@ def check_views(device: torch.device) -> str:
     made = []
     for place in (torch.device("cpu"), device):
         data = training.dataset
-        ids = (*data.labelled, *data.unlabelled)
-        known = {one: (data.image(one), data.label(one) if one in data.labelled else torch.zeros(0)) for one in ids}
+        ids = (*data.labeled, *data.unlabeled)
+        known = {one: (data.image(one), data.label(one) if one in data.labeled else torch.zeros(0)) for one in ids}
         training.loader.dataset = Resident(known, place).of(data)
         batch = next(training.loader.batches(0, device))
-        made.append((batch.labelled.image.cpu(), batch.unlabelled.weak.cpu(), batch.labelled.label.cpu()))
+        made.append((batch.labeled.image.cpu(), batch.unlabeled.weak.cpu(), batch.labeled.label.cpu()))
     (image, weak, label), (image2, weak2, label2) = made
     gap = max(float((image - image2).abs().max()), float((weak - weak2).abs().max()))
     return f"largest difference {255 * gap:.2f} of 255; labels alike: {torch.equal(label, label2)}"

@@ -3,9 +3,9 @@
 python benchmarks/loader.py [--size WIDTH HEIGHT] [--format jpg|png] [--crop N] [--images N] [--repeats N]
 
 Writes images and masks of the embedded scenes, enlarged, into a temporary folder, and reads them as a user's data set:
-random scale 0.5-2.0, crop, flip. `weak` is an image, `labelled` an image with its mask; `weak + strong` is an image in
+random scale 0.5-2.0, crop, flip. `weak` is an image, `labeled` an image with its mask; `weak + strong` is an image in
 two views, the second with colour jitter, grey and blur as `unimatch` draws them. `cached` is des4 with data.cache. One
-process and one thread on all sides; where des4 makes unlabelled views, one of its images is a labelled one.
+process and one thread on all sides; where des4 makes unlabeled views, one of its images is a labeled one.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from des4.types import IGNORE, ViewSpec
 
 
 def write_folder(root: Path, count: int, size: tuple[int, int], suffix: str) -> None:
-    """Write a data folder of `count` labelled, as many unlabelled, and one val image."""
+    """Write a data folder of `count` labeled, as many unlabeled, and one val image."""
     scenes = Scenes(ScenesConfig(labeled=count, unlabeled=count, val=1))
     for name in ("images", "masks", "images/val", "masks/val"):
         (root / name).mkdir()
-    for number, sample in enumerate((*scenes.labelled, *scenes.unlabelled, *scenes.val)):
+    for number, sample in enumerate((*scenes.labeled, *scenes.unlabeled, *scenes.val)):
         name = f"{'val/' if sample in scenes.val else ''}{number:04}"
         image = Image.fromarray(scenes.image(sample).permute(1, 2, 0).numpy())
         image.resize(size, Image.Resampling.BILINEAR).save(root / f"images/{name}.{suffix}", quality=95)
-        if sample not in scenes.unlabelled:
+        if sample not in scenes.unlabeled:
             mask = Image.fromarray(scenes.label(sample).numpy())
             mask.resize(size, Image.Resampling.NEAREST).save(root / f"masks/{name}.png")
 
@@ -52,7 +52,7 @@ class Plain:
     def __init__(self, root: Path, suffix: str, crop: int) -> None:
         self.root, self.suffix, self.crop, self.rng = root, suffix, crop, random.Random(0)
 
-    def labelled(self, name: str) -> tuple[Tensor, ...]:
+    def labeled(self, name: str) -> tuple[Tensor, ...]:
         image = Image.open(self.root / f"images/{name}.{self.suffix}").convert("RGB")
         image, label = self._geometry(image, Image.open(self.root / f"masks/{name}.png"))
         return self._normalised(image), torch.from_numpy(np.array(label)).long()
@@ -112,7 +112,7 @@ class Torchvision:
             ]
         )
 
-    def labelled(self, name: str) -> tuple[Tensor, ...]:
+    def labeled(self, name: str) -> tuple[Tensor, ...]:
         image, label = self._geometry(
             self._image(name), tv_tensors.Mask(decode_image(read_file(str(self.root / f"masks/{name}.png"))))
         )
@@ -161,10 +161,10 @@ def main() -> None:
         plain = Folder(FolderConfig(root=root))
         cached = Folder(FolderConfig(root=root, cache=4, cache_dir=Path(folder) / "cache"))
 
-        def des4(dataset: Folder, spec: ViewSpec, labelled_batch: int = 1) -> Callable[[], object]:
+        def des4(dataset: Folder, spec: ViewSpec, labeled_batch: int = 1) -> Callable[[], object]:
             loader = Loader(
-                dataset, ViewsConfig(crop_size=args.crop), spec, labelled_batch=labelled_batch,
-                unlabelled_batch=max(1, args.images - labelled_batch), seed=0, workers=0, fill=(0.5, 0.5, 0.5),
+                dataset, ViewsConfig(crop_size=args.crop), spec, labeled_batch=labeled_batch,
+                unlabeled_batch=max(1, args.images - labeled_batch), seed=0, workers=0, fill=(0.5, 0.5, 0.5),
             )  # fmt: skip
             turn = iter(range(10**6))
             return lambda: loader[next(turn)]
@@ -181,13 +181,13 @@ def main() -> None:
         weak, strong = ViewSpec(strong=1), ViewSpec(strong=1, photometric="unimatch")
         print(f"{machine()}; {args.format} {args.size[0]} × {args.size[1]} → {args.crop}² crops")
         for what, variants in {
-            "weak": {"des4": des4(plain, weak), "cached": des4(cached, weak), **others("weak", plain.unlabelled)},
-            "labelled": {
+            "weak": {"des4": des4(plain, weak), "cached": des4(cached, weak), **others("weak", plain.unlabeled)},
+            "labeled": {
                 "des4": des4(plain, ViewSpec(), args.images),
                 "cached": des4(cached, ViewSpec(), args.images),
-                **others("labelled", plain.labelled),
+                **others("labeled", plain.labeled),
             },
-            "weak + strong": {"des4": des4(plain, strong), **others("weak_and_strong", plain.unlabelled)},
+            "weak + strong": {"des4": des4(plain, strong), **others("weak_and_strong", plain.unlabeled)},
         }.items():
             seconds = medians(variants, args.repeats)
             for name, value in seconds.items():

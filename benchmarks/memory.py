@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", nargs="+", default=["resnet101", "resnet50", "tf_efficientnet_lite0"])
     parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=2, help="pairs of a labelled and an unlabelled image")
+    parser.add_argument("--batch", type=int, default=2, help="pairs of a labeled and an unlabeled image")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--stride", type=int, default=16)
     parser.add_argument("--checkpointing", action="store_true")

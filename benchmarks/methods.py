@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--method", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
     parser.add_argument("--crop", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=4, help="labelled images, and as many unlabelled ones")
+    parser.add_argument("--batch", type=int, default=4, help="labeled images, and as many unlabeled ones")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--stride", type=int, default=16, help="output stride")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

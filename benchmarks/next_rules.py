@@ -1,11 +1,11 @@
-"""Does the rule of `des4 next` choose better masks than chance? Labelling is played: masks that exist are revealed.
+"""Does the rule of `des4 next` choose better masks than chance? Labeling is played: masks that exist are revealed.
 
 python benchmarks/next_rules.py CONFIG [KEY=VALUE …] --labeled FILE … --unlabeled FILE … --out FOLDER
                                 [--rules NAME …] [--seeds N …] [--rounds N] [--count N] [--threads N]
 
-A supervised network learns from the labelled list. Each rule looks at the unlabelled images through it and chooses
+A supervised network learns from the labeled list. Each rule looks at the unlabeled images through it and chooses
 `--count` of them; their masks are added, a network is trained anew, from the same weights as the first, and so on. The
-first network of a seed is shared by all rules. The images of the unlabelled list need masks, which nobody reads before
+first network of a seed is shared by all rules. The images of the unlabeled list need masks, which nobody reads before
 they are chosen. `--labeled` and `--unlabeled` take one list for all seeds, or one for each.
 
 Written into the folder: `figures/` with a small JSON for every training, `campaign.md` with tables and the differences
@@ -49,7 +49,7 @@ KEPT = ("miou", "iou", "steps", "seconds", "evaluated", "data")
 
 @dataclass(frozen=True)
 class Lists:
-    """A labelled list and an unlabelled one, as files."""
+    """A labeled list and an unlabeled one, as files."""
 
     labeled: Path
     unlabeled: Path
@@ -122,7 +122,7 @@ class Game:
             write_json(figures, {**own, "tail_miou": tail, **kept})
             shutil.rmtree(RunFolder(folder).checkpoints)  # four fifths of the run; its weights are elsewhere
         results = read_json(figures)
-        return Finished(rule, f"{results['data']['labelled']} masks", seed, results)
+        return Finished(rule, f"{results['data']['labeled']} masks", seed, results)
 
     def _folder(self, seed: int, rule: str, number: int) -> Path:
         return self.out / f"seed-{seed}" / rule / f"run-{number}"
@@ -156,7 +156,7 @@ def prepare(config: RunConfig, begin: dict[int, Lists], out: Path, count: int) -
     Raises ConfigError, DataError or RunError.
     """
     if not isinstance(config.data, FilesConfig):
-        raise ConfigError("data: labelling is played with data in files; give data=FOLDER")
+        raise ConfigError("data: labeling is played with data in files; give data=FOLDER")
     about: dict[str, Any] = {"config": dump(config), "count": count, "lists": {}}
     tails = {}
     (out / "lists").mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def prepare(config: RunConfig, begin: dict[int, Lists], out: Path, count: int) -
         write_atomically(every, "\n".join(line for lines in given for line in lines if line.strip()) + "\n")
         whole = config.data.model_copy(update={"labeled": every, "unlabeled": None})
         dataset = open_files(prepared(whole))  # raises DataError for an image without a mask
-        counts = pixel_counts(dataset, dataset.labelled)
+        counts = pixel_counts(dataset, dataset.labeled)
         tails[seed] = [dataset.classes[index] for index in tail_classes(counts)]
         about["lists"][str(seed)] = [content_hash(line for line in lines if line.strip()) for lines in given]
     plan = out / "game.json"

@@ -72,7 +72,7 @@ def make_step(variant: Variant, method: str, model: ModelConfig, batch: Batch, d
     if variant.compiled:
         for network in net.networks().values():
             compile_networks(network.module)
-    optimiser = build_optimiser(net, OptimConfig(lr=1e-4), len(batch.labelled.image))
+    optimiser = build_optimiser(net, OptimConfig(lr=1e-4), len(batch.labeled.image))
     for group in optimiser.param_groups:
         group.update(fused=variant.fused, foreach=not variant.fused)
     optimiser._step_supports_amp_scaling = variant.fused

@@ -82,9 +82,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="vit_base_patch16_224")
     parser.add_argument("--processes", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--crop", type=int, default=64)
-    parser.add_argument(
-        "--batch", type=int, default=1, help="pairs of a labelled and an unlabelled image, each process"
-    )
+    parser.add_argument("--batch", type=int, default=1, help="pairs of a labeled and an unlabeled image, each process")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--optim", choices=["sgd", "adamw"], default="adamw")
     args = parser.parse_args()

@@ -5,7 +5,7 @@ python benchmarks/step.py [--encoder NAME] [--crop N] [--batch N] [--stride N] [
 
 Steps are the trainer's own (TrainStep with the fused optimiser), and take turns. `networks alone` is the forward and
 backward pass of all that DeS4's networks compute in a step, with no losses, sampling, averages or optimiser. The mean
-teacher is CutMixSeg with the same prototype classifier: the teacher on the weak view, the student on labelled and
+teacher is CutMixSeg with the same prototype classifier: the teacher on the weak view, the student on labeled and
 mixed images. FLOPs are counted by des4.engine.cost; the floor of a step is its FLOPs at the rate of large matrix
 products, measured in the same process.
 """
@@ -31,7 +31,7 @@ from des4.methods import METHODS, Method, Setting
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.models.compilation import compile_networks
 from des4.ops.mixing import draw_mix
-from des4.types import Batch, Labelled, StrongView, Unlabelled
+from des4.types import Batch, Labeled, StrongView, Unlabeled
 
 NUM_CLASSES = 21
 WARMUP, BLOCK = 2, 3
@@ -45,12 +45,12 @@ def make_batch(batch: int, crop: int, device: torch.device = torch.device("cpu")
     cells = -(-crop // 16)
     blocks = (torch.rand(batch, cells, cells) ** 3 * NUM_CLASSES).long()
     label = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :crop, :crop].contiguous().to(device)
-    labelled, weak = torch.rand(2, batch, 3, crop, crop, device=device)
+    labeled, weak = torch.rand(2, batch, 3, crop, crop, device=device)
     boxes = draw_mix("french", batch, crop, crop, random.Random(0))
     boxes = type(boxes)(boxes.partner.to(device), boxes.box.to(device), boxes.group)
     valid = torch.ones(batch, crop, crop, dtype=torch.bool, device=device)
     keys = torch.arange(batch, device=device)
-    return Batch(Labelled(labelled, label, keys), Unlabelled(weak, (StrongView(weak, boxes),), valid, keys))
+    return Batch(Labeled(labeled, label, keys), Unlabeled(weak, (StrongView(weak, boxes),), valid, keys))
 
 
 def make_method(name: str, model: ModelConfig, counts: Tensor, **settings: object) -> Method:
@@ -69,8 +69,8 @@ def make_setting(make_segmenter: Callable[[HeadName], Segmenter], counts: Tensor
         classes=tuple(map(str, range(NUM_CLASSES))),
         pixel_counts=counts,
         total_steps=40_000,
-        num_labelled=662,
-        num_unlabelled=9920,
+        num_labeled=662,
+        num_unlabeled=9920,
         seed=0,
         make_segmenter=make_segmenter,
     )
@@ -86,13 +86,13 @@ class Networks(nn.Module):
         self.student, self.teacher = des4.student, des4.teacher
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        labelled, weak, strong = batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.strong[0].image
-        count, teacher = len(labelled), self.teacher
+        labeled, weak, strong = batch.labeled.image, batch.unlabeled.weak, batch.unlabeled.strong[0].image
+        count, teacher = len(labeled), self.teacher
         with torch.no_grad():
-            maps = teacher.encode(torch.cat([labelled, weak]))
+            maps = teacher.encode(torch.cat([labeled, weak]))
             teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
         taught = teacher.head(teacher.decoder(tuple(each[:count] for each in maps)))
-        return {"student": self.student(torch.cat([labelled, strong])).mean(), "teacher": taught.mean()}
+        return {"student": self.student(torch.cat([labeled, strong])).mean(), "teacher": taught.mean()}
 
 
 def bare_step(networks: Networks, batch: Batch, device: torch.device, precision: Precision) -> Step:
@@ -106,7 +106,7 @@ def bare_step(networks: Networks, batch: Batch, device: torch.device, precision:
 
 
 def training_step(method: Method, batch: Batch, device: torch.device, precision: Precision) -> Step:
-    optimiser = build_optimiser(method, OptimConfig(lr=1e-4), len(batch.labelled.image))
+    optimiser = build_optimiser(method, OptimConfig(lr=1e-4), len(batch.labeled.image))
     take_step = TrainStep(method, optimiser, device, precision=precision)
     return lambda: take_step(batch)
 
@@ -152,7 +152,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
     parser.add_argument("--crop", type=int, default=160)
-    parser.add_argument("--batch", type=int, default=4, help="labelled images, and as many unlabelled ones")
+    parser.add_argument("--batch", type=int, default=4, help="labeled images, and as many unlabeled ones")
     parser.add_argument("--stride", type=int, default=16, help="output stride")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
@@ -170,7 +170,7 @@ def main() -> None:
     device = torch.device(args.device)
     model = ModelConfig(encoder=args.encoder, weights="none", output_stride=args.stride, channels=args.channels)
     batch = make_batch(args.batch, args.crop, device)
-    counts = torch.bincount(batch.labelled.label.flatten().cpu(), minlength=NUM_CLASSES)
+    counts = torch.bincount(batch.labeled.label.flatten().cpu(), minlength=NUM_CLASSES)
     methods = {
         "supervised": make_method("supervised", model, counts).to(device),
         "mean teacher": make_method("cutmixseg", model, counts).to(device),

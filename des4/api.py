@@ -242,8 +242,8 @@ def _trainer(
     data = training.dataset
     run.write_env({**build.environment(training.device), "parameters": _parameters(training)})
     run.write_data(describe(data))
-    run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labelled)} labelled, "
-            f"{len(data.unlabelled)} unlabelled, {len(data.val)} val images, into {run.path}")  # fmt: skip
+    run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labeled)} labeled, "
+            f"{len(data.unlabeled)} unlabeled, {len(data.val)} val images, into {run.path}")  # fmt: skip
     if training.config.train.oracle:
         run.say(f"warning: {build.ORACLE}")
     for line in decided:

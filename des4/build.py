@@ -68,7 +68,7 @@ from des4.types import Bands, ConfigError, DataError, Dataset
 from des4.weights import Beginning, WeightsInfo, beginning, save_weights
 
 ORACLE = (
-    "ORACLE RUN: it learns from the true labels of its unlabelled images, so its figures are what perfect "
+    "ORACLE RUN: it learns from the true labels of its unlabeled images, so its figures are what perfect "
     "pseudo-labels would give, and no result"
 )
 """What stands wherever the figures of such a run do."""
@@ -78,7 +78,7 @@ ORACLE = (
 class Training:
     """What a training is made of, built and checked; no file has been written yet.
 
-    counts: (C,) pixels of each class in the labelled list. parts: that this process's share of a batch is split into.
+    counts: (C,) pixels of each class in the labeled list. parts: that this process's share of a batch is split into.
     warnings: what a look at the data found, a line a kind; for the process alone that looked.
     guards: what is watched of it.
     """
@@ -145,12 +145,12 @@ class Training:
 
     @cached_property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width of a typical labelled image: that of middle size."""
+        """Height and width of a typical labeled image: that of middle size."""
         return self._sizes[len(self._sizes) // 2] if self._sizes else None
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
-        return labelled_sizes(self.dataset)
+        return labeled_sizes(self.dataset)
 
     @property
     def eval_every(self) -> int:
@@ -184,7 +184,7 @@ class Training:
 
     def _about(self) -> dict[str, Any]:
         """Return what results.json says about method and data."""
-        protocol = recognise_lists(self.dataset.labelled, self.dataset.unlabelled)
+        protocol = recognise_lists(self.dataset.labeled, self.dataset.unlabeled)
         caution = cautions(self.config.train.oracle, len(self.dataset.val))
         return {
             "method": self.config.method.name,
@@ -202,7 +202,7 @@ class Training:
 
 def _list_facts(data: Dataset) -> dict[str, Any]:
     """Return how many images each list has, and its hash."""
-    lists = {"labelled": data.labelled, "unlabelled": data.unlabelled, "val": data.val}
+    lists = {"labeled": data.labeled, "unlabeled": data.unlabeled, "val": data.val}
     return {
         **{name: len(ids) for name, ids in lists.items()},
         **{f"{name}_hash": content_hash(ids) for name, ids in lists.items()},
@@ -210,7 +210,7 @@ def _list_facts(data: Dataset) -> dict[str, Any]:
 
 
 def lists_now(config: RunConfig) -> dict[str, Any]:
-    """Return what results.json would say of the lists of a run that began now: `labelled`, `labelled_hash`, and so on.
+    """Return what results.json would say of the lists of a run that began now: `labeled`, `labeled_hash`, and so on.
 
     No image and no mask is opened. Raises DataError where data or lists cannot be found, or have faults.
     """
@@ -231,7 +231,7 @@ def cautions(oracle: bool, num_val: int) -> str:
 
 
 def _pixel_share(data: Dataset, counts: Tensor) -> dict[str, float]:
-    """Share of the labelled pixels that each class has."""
+    """Share of the labeled pixels that each class has."""
     share = counts.double() / counts.sum()
     return dict(zip(data.classes, share.tolist(), strict=True))
 
@@ -245,18 +245,18 @@ Known = Bands | None | Literal["measured"]
 def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED, fresh: bool = True) -> Training:
     """Build everything a run needs. Raises ConfigError, DataError or WeightsError.
 
-    checked: open all labelled and val files, as `des4 data check` does; else read their headers alone. bands: of a run
+    checked: open all labeled and val files, as `des4 data check` does; else read their headers alone. bands: of a run
     that goes on, those that it began with. fresh: whether it begins; a checkpoint holds what `train.start_from` gave.
     """
     device = choose_device(config.train.device)
     if checked:
-        data, seen = _checked_dataset(config, ("labelled", "val"), bands)
+        data, seen = _checked_dataset(config, ("labeled", "val"), bands)
     else:
         data, seen = _opened_dataset(config, bands), None
-    num_unlabelled = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
-    steps = config.train.total_steps(len(data.labelled), num_unlabelled)
-    counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labelled)
-    truth = _truth_images(config, data, num_unlabelled)
+    num_unlabeled = len(data.unlabeled) if METHODS[config.method.name].VIEWS.strong else 0
+    steps = config.train.total_steps(len(data.labeled), num_unlabeled)
+    counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labeled)
+    truth = _truth_images(config, data, num_unlabeled)
     start = beginning(config.train.start_from) if config.train.start_from and fresh else None
     net = method(config, data, counts, steps, start).to(device)
     schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restarts)
@@ -289,7 +289,7 @@ def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED
 def _guards(
     config: RunConfig, data: Dataset, counts: Tensor, steps: int, truth: Sequence[str], device: torch.device
 ) -> Guards:
-    """Build what is watched of a run. truth: unlabelled images to measure pseudo-labels on."""
+    """Build what is watched of a run. truth: unlabeled images to measure pseudo-labels on."""
 
     def evaluator(ids: Sequence[str]) -> Evaluator | None:
         return Evaluator(data, ids, config.eval, device, tail_classes(counts)) if ids else None
@@ -298,30 +298,30 @@ def _guards(
     return Guards(drift, evaluator(truth), evaluator(data.held_out))
 
 
-def _truth_images(config: RunConfig, data: Dataset, num_unlabelled: int) -> tuple[str, ...]:
-    """Open the masks of unlabelled images to those who ask for them; return the images to measure pseudo-labels on.
+def _truth_images(config: RunConfig, data: Dataset, num_unlabeled: int) -> tuple[str, ...]:
+    """Open the masks of unlabeled images to those who ask for them; return the images to measure pseudo-labels on.
 
     These are evenly spaced in the list. Raises ConfigError or DataError where there are no masks, or an oracle lacks
     some.
     """
     wanted = config.guard.truth_images
-    if config.train.oracle and not num_unlabelled:
+    if config.train.oracle and not num_unlabeled:
         raise ConfigError(
-            f"train.oracle: method={config.method.name} reads no unlabelled image, so there is nothing to tell it; to "
+            f"train.oracle: method={config.method.name} reads no unlabeled image, so there is nothing to tell it; to "
             "train with all masks, name all images in data.labeled"
         )
     if not config.train.oracle and not wanted:
         return ()
     known = data.reveal()
-    if config.train.oracle and len(known) < len(data.unlabelled):
+    if config.train.oracle and len(known) < len(data.unlabeled):
         there = set(known)
-        first = next(sample_id for sample_id in data.unlabelled if sample_id not in there)
+        first = next(sample_id for sample_id in data.unlabeled if sample_id not in there)
         raise DataError(
-            f"train.oracle: {len(data.unlabelled) - len(known)} of the {len(data.unlabelled)} unlabelled images have "
+            f"train.oracle: {len(data.unlabeled) - len(known)} of the {len(data.unlabeled)} unlabeled images have "
             f"no mask, the first is '{first}'; add the masks, or name in data.unlabeled the images that have one"
         )
     if wanted and not known:
-        raise DataError(f"guard.truth_images={wanted}: no unlabelled image has a mask; leave it out")
+        raise DataError(f"guard.truth_images={wanted}: no unlabeled image has a mask; leave it out")
     count = min(wanted, len(known))
     return _readable(data, (known[number * len(known) // count] for number in range(count)))
 
@@ -337,7 +337,7 @@ def _parts(config: RunConfig, method: Method, source: Loader, device: torch.devi
     return fewest_parts(method.train(), batch, free_memory(device), precision, config.optim.num_moments, shards)
 
 
-def dataset(config: RunConfig, roles: Sequence[Role] = ("labelled", "val"), bands: Known = MEASURED) -> Dataset:
+def dataset(config: RunConfig, roles: Sequence[Role] = ("labeled", "val"), bands: Known = MEASURED) -> Dataset:
     """Build the data set and check its samples of some roles. Raises DataError at what `des4 data check` calls one.
 
     bands: what a network was trained on.
@@ -347,7 +347,7 @@ def dataset(config: RunConfig, roles: Sequence[Role] = ("labelled", "val"), band
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the check of a data set leaves behind. counts: labelled pixels of each class. warnings: a line a kind."""
+    """What the check of a data set leaves behind. counts: labeled pixels of each class. warnings: a line a kind."""
 
     counts: list[int]
     warnings: tuple[str, ...]
@@ -355,26 +355,26 @@ class _Seen:
 
 def _checked_dataset(config: RunConfig, roles: Sequence[Role], bands: Known) -> tuple[Dataset, _Seen | None]:
     """Build the data set, let the first process check it, and say what it found; None for data not in files."""
-    data = _open(config, bands, hold_out="labelled" in roles)
+    data = _open(config, bands, hold_out="labeled" in roles)
     if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
         return data, None
     done = on_first(lambda: refuse_errors(data, config.data, roles))
     _share_bands(data)
-    counts = [count.pixels["labelled"] for count in done.classes] if done else None
+    counts = [count.pixels["labeled"] for count in done.classes] if done else None
     return data, _Seen(gather_over_ranks(counts)[0] or [], warnings_by_kind(done) if done else ())
 
 
 def _opened_dataset(config: RunConfig, bands: Known) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
     data = _open(config, bands, hold_out=True)
-    data.check_labelled()
+    data.check_labeled()
     if isinstance(data, FileDataset):
         _share_bands(data)
     return data
 
 
 def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
-    """Build the data set. hold_out: keep labelled images from training, if the config says so. Raises DataError."""
+    """Build the data set. hold_out: keep labeled images from training, if the config says so. Raises DataError."""
     given: Any = prepared(config.data) if isinstance(config.data, FilesConfig) else config.data
     cls: Any = DATASETS[given.name]
     data: Dataset = cls(given)
@@ -393,26 +393,26 @@ def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
 
 
 def _hold_out(data: Dataset, wanted: float) -> None:
-    """Keep a number or a share of the labelled images from training. Raises DataError."""
+    """Keep a number or a share of the labeled images from training. Raises DataError."""
     held_out = _take_held_out(data, wanted)
-    count = len(held_out) + len(data.labelled)
+    count = len(held_out) + len(data.labeled)
     data.held_out = _readable(data, held_out)
-    data.notes += (f"held out: {len(held_out)} of the {count} labelled images, which are scored and not learnt from",)
+    data.notes += (f"held out: {len(held_out)} of the {count} labeled images, which are scored and not learnt from",)
 
 
 def _take_held_out(data: Dataset, wanted: float) -> list[str]:
-    """Take the images that are held out off the labelled list, and return them. Raises DataError.
+    """Take the images that are held out off the labeled list, and return them. Raises DataError.
 
     They are drawn without regard to the seed of the training, so that several seeds share them.
     """
-    ids = sorted(data.labelled)
+    ids = sorted(data.labeled)
     count = max(1, round(wanted * len(ids))) if wanted < 1 else int(wanted)
     if count >= len(ids):
         raise DataError(
-            f"guard.held_out={wanted:g} leaves none of the {len(ids)} labelled images to learn from; hold out fewer"
+            f"guard.held_out={wanted:g} leaves none of the {len(ids)} labeled images to learn from; hold out fewer"
         )
     held_out = set(random.Random("held out").sample(ids, count))
-    data.labelled = tuple(sample_id for sample_id in data.labelled if sample_id not in held_out)
+    data.labeled = tuple(sample_id for sample_id in data.labeled if sample_id not in held_out)
     return sorted(held_out)
 
 
@@ -450,8 +450,8 @@ def method(
         classes=dataset.classes,
         pixel_counts=counts,
         total_steps=total_steps,
-        num_labelled=len(dataset.labelled),
-        num_unlabelled=len(dataset.unlabelled),
+        num_labeled=len(dataset.labeled),
+        num_unlabeled=len(dataset.unlabeled),
         seed=config.train.seed,
         make_segmenter=make_segmenter,
         make_another=make_another,
@@ -463,16 +463,16 @@ def method(
 
 def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     """Build the source of micro-batches; padding has the mean colour of the encoder's training images."""
-    labelled, unlabelled = config.train.shares(num_ranks())
+    labeled, unlabeled = config.train.shares(num_ranks())
     parts = config.train.accumulate
     fill = next(iter(method.predictors().values())).mean.tolist()
     return Loader(
         dataset,
         config.views,
         method.VIEWS,
-        labelled_batch=labelled,
-        unlabelled_batch=unlabelled,
-        mix_group=mix_group(config.views.mix_group, unlabelled // (1 if parts == "auto" else parts)),
+        labeled_batch=labeled,
+        unlabeled_batch=unlabeled,
+        mix_group=mix_group(config.views.mix_group, unlabeled // (1 if parts == "auto" else parts)),
         seed=config.train.seed,
         workers=config.train.workers,
         fill=tuple(fill),
@@ -485,22 +485,22 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
 
 
 def mix_group(wanted: int | Literal["auto"], images: int) -> int:
-    """Return how many neighbours are mixed together. images: unlabelled ones that a process trains on at a time.
+    """Return how many neighbours are mixed together. images: unlabeled ones that a process trains on at a time.
 
     Raises ConfigError if groups of `wanted` do not fill them.
     """
     if wanted == "auto":
         return 2 if images % 2 == 0 else images
     if images % wanted:
-        raise ConfigError(f"views.mix_group={wanted} does not divide the {images} unlabelled images that a process "
+        raise ConfigError(f"views.mix_group={wanted} does not divide the {images} unlabeled images that a process "
                           "trains on at a time; change it, the batch size or train.accumulate")  # fmt: skip
     return wanted
 
 
-def labelled_sizes(dataset: Dataset, looked_at: int = 15) -> list[tuple[int, int]]:
-    """Return height and width of some labelled images, evenly spaced in their list, by pixels."""
+def labeled_sizes(dataset: Dataset, looked_at: int = 15) -> list[tuple[int, int]]:
+    """Return height and width of some labeled images, evenly spaced in their list, by pixels."""
     sizes = []
-    for sample_id in dataset.labelled[:: max(1, len(dataset.labelled) // looked_at)]:
+    for sample_id in dataset.labeled[:: max(1, len(dataset.labeled) // looked_at)]:
         with suppress(DataError):  # the training has said so
             height, width = dataset.image(sample_id).shape[1:]
             sizes.append((height, width))

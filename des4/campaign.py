@@ -43,12 +43,12 @@ POLL = 0.5
 OF_THE_LIST = ("data.labeled", "data.unlabeled", "data.val")
 """Settings that a method may not have for itself."""
 NAME_LISTS = {
-    "labelled": ("labeled", "val_fraction", "val_seed", "protocol", "lists", "seed"),
-    "unlabelled": ("unlabeled", "shards"),
+    "labeled": ("labeled", "val_fraction", "val_seed", "protocol", "lists", "seed"),
+    "unlabeled": ("unlabeled", "shards"),
     "val": ("val",),
 }
 """Kind of list → settings of `data` that decide which images are on it."""
-KINDS = {"labelled": "labelled images", "unlabelled": "unlabelled images", "val": "val images"}
+KINDS = {"labeled": "labeled images", "unlabeled": "unlabeled images", "val": "val images"}
 SHOWN = 8
 """Digits of a list's hash in a message; results.json has all of them."""
 
@@ -109,9 +109,9 @@ class Planned:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of lists that the run looks at: not the unlabelled one, if its method reads none of these."""
+        """The kinds of lists that the run looks at: not the unlabeled one, if its method reads none of these."""
         strong = METHODS[self.config.method.name].VIEWS.strong
-        return tuple(kind for kind in KINDS if kind != "unlabelled" or strong)
+        return tuple(kind for kind in KINDS if kind != "unlabeled" or strong)
 
 
 def read_campaign(path: Path) -> CampaignConfig:
@@ -176,7 +176,7 @@ def _refuse_other_settings_of_lists(runs: Sequence[Planned]) -> None:
 def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[int]) -> CampaignConfig:
     """Make the campaign of a learning curve: supervised training with ever more of the masks that there are.
 
-    config: of data in files and a method that reads no unlabelled image. masks: numbers of labelled images; none = all
+    config: of data in files and a method that reads no unlabeled image. masks: numbers of labeled images; none = all
     of them, and a half, a quarter and an eighth. The lists are drawn into `out`/lists once, stratified and each inside
     the next larger one. Raises ConfigError or DataError.
     """

@@ -52,7 +52,7 @@ Tree = dict[str, Any]
 Overrides = Mapping[str, Any] | Sequence[str]
 
 DEFAULT_BATCH = 16
-"""Labelled images of a step for `train.batch_size: auto`, where no `optim.reference_batch` says another number."""
+"""Labeled images of a step for `train.batch_size: auto`, where no `optim.reference_batch` says another number."""
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 
@@ -71,13 +71,13 @@ class RunConfig(Config):
     supervision: SupervisionConfig = SupervisionConfig()
     """What cross-entropies do about rare classes and easy pixels."""
     balance: BalanceConfig = BalanceConfig()
-    """How much more often labelled images show rare classes."""
+    """How much more often labeled images show rare classes."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
     train: TrainConfig = TrainConfig()
     """Length, batch, device."""
     guard: GuardConfig = GuardConfig()
-    """What is watched of unlabelled images."""
+    """What is watched of unlabeled images."""
     eval: EvalConfig = EvalConfig()
     """How images are segmented for evaluation and prediction."""
     out: Path | None = None

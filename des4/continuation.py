@@ -101,7 +101,7 @@ def check_state(run: RunFolder, training: Training) -> None:
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Return what a run is trained on: its class names, of each list the length and the hash, and bands, if any."""
-    lists = {"labelled": dataset.labelled, "unlabelled": dataset.unlabelled, "val": dataset.val}
+    lists = {"labeled": dataset.labeled, "unlabeled": dataset.unlabeled, "val": dataset.val}
     described = {name: {"images": len(ids), "hash": content_hash(ids)} for name, ids in lists.items()}
     bands = {"bands": dataset.bands.model_dump(mode="json")} if dataset.bands else {}
     return {"classes": list(dataset.classes), **described, **bands}

@@ -20,7 +20,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 
 WHAT = {
-    "supervised": "learns from the few labelled scenes alone (method=supervised).",
+    "supervised": "learns from the few labeled scenes alone (method=supervised).",
     "baseline": (
         "what DeS4 builds on, the paper's semi-supervised baseline: mean teacher with CutMix and the same prototypes, "
         "without decoupling (method=des4 method.decoupled=false)."
@@ -38,12 +38,12 @@ BELOW = (
     "from it at 1.5 times the weight of the labels, from the first step on. With few masks and few steps the first "
     "pseudo-labels of rare classes are mostly wrong, and nobody corrects them: each of the two hands the mistakes "
     "back to the other, until a class dies out or takes over. The shares of the pseudo-labels below show it. "
-    "A threshold (method.threshold), a ramp (method.unlabelled_ramp_steps) or more steps may help; it stands here "
+    "A threshold (method.threshold), a ramp (method.unlabeled_ramp_steps) or more steps may help; it stands here "
     "as the paper describes it."
 )
 """Why the baseline may end below supervised training."""
 ABOVE = (
-    "The unlabelled images were worth that much to it, although nothing corrects its pseudo-labels: its teacher is no "
+    "The unlabeled images were worth that much to it, although nothing corrects its pseudo-labels: its teacher is no "
     "more than an average of its student, and each of the two hands mistakes back to the other. With fewer masks or "
     "steps it may end below supervised training; the shares of the pseudo-labels below show whether classes die out."
 )

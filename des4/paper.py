@@ -186,8 +186,8 @@ def differences_to(cell: Cell, run: RunFolder, results: Mapping[str, Any]) -> li
     found = [line for line in differences(planned, own) if line.partition(":")[0] not in FREE]
     if column.settings.get("model.weights") and own.model.weights not in ("none", "timm", "package"):
         found = [line for line in found if not line.startswith("model.weights:")]
-    unlabelled = protocol.unlabelled if METHODS[planned.method.name].VIEWS.strong else 0
-    steps = planned.train.total_steps(protocol.labelled, unlabelled)
+    unlabeled = protocol.unlabeled if METHODS[planned.method.name].VIEWS.strong else 0
+    steps = planned.train.total_steps(protocol.labeled, unlabeled)
     if results["steps"] != steps:
         found.append(f"steps: {steps} -> {results['steps']}")
     if results["step"] != results["steps"]:

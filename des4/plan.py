@@ -117,14 +117,14 @@ def _decide(given: Mapping[str, Any]) -> list[Setting]:
 def _glance(config: FilesConfig) -> DataCheck:
     """Look at lists and at the sizes of some images; `build.training` looks at the rest. Raises DataError."""
     dataset = open_files(prepared(config).model_copy(update={"cache": 0.0}))  # it makes a folder
-    counts: Any = {role: len(getattr(dataset, role)) for role in ("labelled", "unlabelled", "val")}
+    counts: Any = {role: len(getattr(dataset, role)) for role in ("labeled", "unlabeled", "val")}
     return DataCheck(config, counts, 0, (), 0.0, _sizes(dataset), (), dataset=dataset)
 
 
 def _sizes(dataset: FileDataset) -> dict[tuple[int, int], int]:
     """Count (height, width) of images, evenly spaced; those that cannot be read are named elsewhere."""
     sizes: Counter[tuple[int, int]] = Counter()
-    ids: Sequence[str] = [*dataset.labelled, *dataset.unlabelled_files]
+    ids: Sequence[str] = [*dataset.labeled, *dataset.unlabeled_files]
     for sample_id in ids[:: max(1, len(ids) // PROBED)]:
         try:
             sizes[dataset.header(dataset.image_file(sample_id)).upright] += 1

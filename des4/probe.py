@@ -1,6 +1,6 @@
 """Does a network's classifier use what its features hold? Other classifiers on the frozen features of a run.
 
-The labelled images go through the network once, whole, as they do when it is scored. On their features, on its grid:
+The labeled images go through the network once, whole, as they do when it is scored. On their features, on its grid:
 - `linear`: softmax regression, by L-BFGS on standardised features; and the same with pixels weighted by
   (share of their class)^-½, so that rare classes count for more;
 - `LDA`: Fisher's discriminant: class means, one covariance within all classes, shares of the classes as prior;
@@ -37,7 +37,7 @@ OWN = "its own"
 LOWERED = (0.25, 0.5, 1.0)
 """Values of t."""
 PIXELS = 2**18
-"""Pixels of the labelled images that classifiers are fitted on, at most; drawn evenly over the images, seed 0."""
+"""Pixels of the labeled images that classifiers are fitted on, at most; drawn evenly over the images, seed 0."""
 RIDGE = 1e-3
 """Part of the mean variance that LDA adds to each, so that its covariance can be inverted."""
 DECAY = 1e-4
@@ -45,7 +45,7 @@ DECAY = 1e-4
 ITERATIONS = 100
 """Of L-BFGS."""
 NEVER = -1e4
-"""Logit of a class without a labelled pixel; minus infinity would spread over its neighbours when maps are resized."""
+"""Logit of a class without a labeled pixel; minus infinity would spread over its neighbours when maps are resized."""
 SEEDS_DO = 0.01
 """mIoU by which two seeds of one training may differ; smaller gaps say nothing."""
 
@@ -54,7 +54,7 @@ Walk = Callable[[Iterable[str]], Iterable[str]]
 
 @dataclass(frozen=True)
 class Probe:
-    """What came of it. model, step: whose features these are. labelled, pixels: that classifiers were fitted on.
+    """What came of it. model, step: whose features these are. labeled, pixels: that classifiers were fitted on.
 
     val: images that they were scored on. heads: name → figures, the network's own first. caution: what has to be known
     of these figures.
@@ -62,7 +62,7 @@ class Probe:
 
     model: str
     step: int
-    labelled: int
+    labeled: int
     pixels: int
     val: int
     heads: Mapping[str, Results]
@@ -77,7 +77,7 @@ class Probe:
         """What it says, and what was chosen on what."""
         own, best = self.heads[OWN], self.heads[self.best]
         fitted = (
-            f"Fitted on {self.labelled} labelled images ({self.pixels:,} pixels) with the {self.model}'s features as "
+            f"Fitted on {self.labeled} labeled images ({self.pixels:,} pixels) with the {self.model}'s features as "
             f"they were at step {self.step}; scored on {self.val} val images."
         )
         gap = best.miou - own.miou
@@ -101,7 +101,7 @@ class Probe:
         return {
             "model": self.model,
             "step": self.step,
-            "fitted_on": {"labelled": self.labelled, "pixels": self.pixels},
+            "fitted_on": {"labeled": self.labeled, "pixels": self.pixels},
             "scored_on": {"val": self.val},
             "best": {"head": self.best, "chosen_on": "val"},
             "caution": self.caution or None,
@@ -116,7 +116,7 @@ def probe(run_dir: str | Path, model: str | None = None, overrides: Overrides = 
     """Fit and score other classifiers on the features of a run's newest checkpoint.
 
     model: `teacher`, `student`, …; None = the headline. overrides: of `data` and `eval`, such as `data.val=LIST`.
-    progress: walks over image ids, those of the labelled images and then of the val images.
+    progress: walks over image ids, those of the labeled images and then of the val images.
     Raises ConfigError, DataError, or RunError for a run without a checkpoint.
     """
     run = RunFolder.open(run_dir)
@@ -125,17 +125,17 @@ def probe(run_dir: str | Path, model: str | None = None, overrides: Overrides = 
     if config.model_copy(update={"data": own.data, "eval": own.eval}) != own:
         raise ConfigError("a probe reads data.* and eval.* alone; leave the other settings out")
     data = build.dataset(config)
-    counts = pixel_counts(data, data.labelled)
+    counts = pixel_counts(data, data.labeled)
     said: list[str] = []
     name, step, segmenter = _load(run, config, data, counts, model, said.append)
     device = choose_device(config.train.device)
     segmenter = segmenter.to(device).eval()
-    features, labels = pixels_of(segmenter, data, data.labelled, config.eval, device, progress)
+    features, labels = pixels_of(segmenter, data, data.labeled, config.eval, device, progress)
     heads = fit_heads(segmenter.head, features, labels, counts)
     tail = tuple(data.classes[index] for index in tail_classes(counts))
     scores = score(segmenter, heads, data, data.val, config.eval, device, tail, progress)
     caution = "; ".join(filter(None, [*said, build.cautions(config.train.oracle, len(data.val))]))
-    return Probe(name, step, len(data.labelled), len(labels), len(data.val), scores, caution)
+    return Probe(name, step, len(data.labeled), len(labels), len(data.val), scores, caution)
 
 
 def _load(
@@ -148,8 +148,8 @@ def _load(
 ) -> tuple[str, int, Segmenter]:
     """Take a network out of the newest checkpoint: its name, the step, and itself. say: told of damaged ones."""
     bare = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
-    read = len(data.unlabelled) if METHODS[config.method.name].VIEWS.strong else 0
-    method = build.method(bare, data, counts, config.train.total_steps(len(data.labelled), read))
+    read = len(data.unlabeled) if METHODS[config.method.name].VIEWS.strong else 0
+    method = build.method(bare, data, counts, config.train.total_steps(len(data.labeled), read))
     networks = method.predictors()
     name = next(iter(networks)) if model is None else model
     if name not in networks:
@@ -175,7 +175,7 @@ def pixels_of(
     device: torch.device,
     progress: Walk = iter,
 ) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and labels (N,) of labelled pixels on the network's grid, at most PIXELS, evenly over the images.
+    """Features (N, D) and labels (N,) of labeled pixels on the network's grid, at most PIXELS, evenly over the images.
 
     On the device of the network. Raises DataError.
     """
@@ -193,7 +193,7 @@ def pixels_of(
 
 
 def fit_heads(own: nn.Module, features: Tensor, labels: Tensor, counts: Tensor) -> dict[str, nn.Module]:
-    """The classifiers by name, the network's own first. counts: (C,) labelled pixels of each class."""
+    """The classifiers by name, the network's own first. counts: (C,) labeled pixels of each class."""
     prior = class_prior(counts)
     heads: dict[str, nn.Module] = {OWN: own}
     for t in LOWERED:
@@ -262,7 +262,7 @@ def score(
     tail: tuple[str, ...],
     progress: Walk = iter,
 ) -> dict[str, Results]:
-    """Score every classifier on labelled images, as an evaluation does; features are computed once. Raises DataError.
+    """Score every classifier on labeled images, as an evaluation does; features are computed once. Raises DataError.
 
     tail: names of the rare classes.
     """

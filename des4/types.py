@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 IGNORE = 255
-"""The label of pixels that nobody scores: unlabelled regions of a mask, and padding."""
+"""The label of pixels that nobody scores: unlabeled regions of a mask, and padding."""
 
 STOP_SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
@@ -65,10 +65,10 @@ class CallbackError(UserError):
 class ViewSpec:
     """The views a method asks of the loader, and the presets of the protocol it was published with.
 
-    strong: how many strong views of each unlabelled image the method needs; 0 = the method reads no unlabelled image.
+    strong: how many strong views of each unlabeled image the method needs; 0 = the method reads no unlabeled image.
     cutmix, photometric: used where the user's config says `auto`.
-    recoloured: one preset for each further view of the labelled images, which shows the same crop in other colours.
-    donor_scale: range of the factor by which the donors of labelled images are resized; None = they have none.
+    recoloured: one preset for each further view of the labeled images, which shows the same crop in other colours.
+    donor_scale: range of the factor by which the donors of labeled images are resized; None = they have none.
     """
 
     strong: int = 0
@@ -104,9 +104,9 @@ class Dataset(Protocol):
     An image is bytes, of which v stands for v / 255, or float32 in [0, 1]: see `ops/pixels.py`.
 
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
-    skip_broken: whether a labelled sample that cannot be read is skipped in training, or stops it. One that is
-    unlabelled is always skipped.
-    held_out: labelled samples that are no longer in `labelled`, since nothing is to be learnt from them.
+    skip_broken: whether a labeled sample that cannot be read is skipped in training, or stops it. One that is
+    unlabeled is always skipped.
+    held_out: labeled samples that are no longer in `labeled`, since nothing is to be learnt from them.
     notes: what the data set decided beyond what its files say, one sentence each.
     bands: None where images are 8-bit pictures, read as RGB.
     """
@@ -114,8 +114,8 @@ class Dataset(Protocol):
     notes: tuple[str, ...]
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    labelled: Sequence[str]
-    unlabelled: Sequence[str]
+    labeled: Sequence[str]
+    unlabeled: Sequence[str]
     val: Sequence[str]
     held_out: Sequence[str]
     skip_broken: bool
@@ -134,13 +134,13 @@ class Dataset(Protocol):
         """Read a mask of the same size, (H, W) uint8 with classes 0..C-1 and IGNORE. Raises DataError."""
 
     def reveal(self) -> Sequence[str]:
-        """From now on let `label` read the masks of unlabelled images too, and return the ids of those that have one.
+        """From now on let `label` read the masks of unlabeled images too, and return the ids of those that have one.
 
         For measurements and for an oracle, when the user asks for it; otherwise nobody opens these masks.
         """
 
-    def check_labelled(self) -> None:
-        """Look at every labelled and val sample without decoding it. Raises DataError before training would."""
+    def check_labeled(self) -> None:
+        """Look at every labeled and val sample without decoding it. Raises DataError before training would."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,14 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Labelled samples. image: (B, bands, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too.
+class Labeled:
+    """Labeled samples. image: (B, bands, H, W) float32 in [0, 1]. label: (B, H, W) int64, IGNORE on padding too.
 
     pixels: scalar that losses divide their sums by. Of a part of a step it is the mean number of valid pixels over all
     parts and processes, so that the mean of their losses is the loss of the whole; None = of this batch alone.
     keys: (B,) int64, a hash of (seed, epoch, id): what is drawn for a sample follows from it, see `ops/noise.py`.
     recoloured: further views as the method's `VIEWS` asks for, each as `image`.
-    donor: another labelled sample for each of these, drawn from its (seed, epoch, id), of which it may be given pixels;
+    donor: another labeled sample for each of these, drawn from its (seed, epoch, id), of which it may be given pixels;
         its keys are theirs. None, unless the method's `VIEWS` asks for it.
     """
 
@@ -182,7 +182,7 @@ class Labelled:
     ids: tuple[str, ...] = ()
     pixels: Tensor | None = None
     recoloured: tuple[Tensor, ...] = ()
-    donor: Labelled | None = None
+    donor: Labeled | None = None
 
     @property
     def valid(self) -> Tensor:
@@ -192,10 +192,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class StrongView:
-    """One strong view of unlabelled samples. image: (B, bands, H, W), as `Unlabelled.weak`, not yet mixed.
+    """One strong view of unlabeled samples. image: (B, bands, H, W), as `Unlabeled.weak`, not yet mixed.
 
-    mix: mixes it, and alike whatever belongs to its pixels: pseudo-labels, confidence, `Unlabelled.valid`.
-    pixels: as of `Labelled`, of the valid pixels once they are mixed.
+    mix: mixes it, and alike whatever belongs to its pixels: pseudo-labels, confidence, `Unlabeled.valid`.
+    pixels: as of `Labeled`, of the valid pixels once they are mixed.
     """
 
     image: Tensor
@@ -209,7 +209,7 @@ class StrongView:
 
 
 class TargetWatch(Protocol):
-    """Is shown the targets of unlabelled images, each with the logits that a loss holds against it."""
+    """Is shown the targets of unlabeled images, each with the logits that a loss holds against it."""
 
     def collect(self, logits: Tensor, label: Tensor, confidence: Tensor, keep: Tensor, valid: Tensor) -> None:
         """See a target on the grid of the logits, mixed as the view is.
@@ -220,7 +220,7 @@ class TargetWatch(Protocol):
 
 
 class TargetAlignment(Protocol):
-    """Makes predictions on unlabelled images fit what is known of how frequent classes are, before targets are made."""
+    """Makes predictions on unlabeled images fit what is known of how frequent classes are, before targets are made."""
 
     def aligned(self, probs: Tensor, valid: Tensor) -> Tensor:
         """Return class distributions (B, C, h, w) aligned, of which those on `valid`, (B, h, w) bool, are predictions.
@@ -230,12 +230,12 @@ class TargetAlignment(Protocol):
 
 
 @dataclass(frozen=True)
-class Unlabelled:
-    """Views of unlabelled samples; all of one sample show the same crop, so their pixels correspond.
+class Unlabeled:
+    """Views of unlabeled samples; all of one sample show the same crop, so their pixels correspond.
 
     weak: (B, bands, H, W) float32 in [0, 1]. strong: as many as the method's `VIEWS` asks for.
-    valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabelled image has none.
-    keys: as of `Labelled`. pixels: as of `Labelled`, of `valid` as it is.
+    valid: (B, H, W) bool, False on padding. Padding is no label value: an unlabeled image has none.
+    keys: as of `Labeled`. pixels: as of `Labeled`, of `valid` as it is.
     truth: (B, H, W) int64 in [0, C), true labels that stand in for every target of these images, which then have none
         but valid pixels; any number where `valid` is False. None, but for an oracle.
     watch: is shown the targets that are made of these images, when a loss is taken of them.
@@ -257,16 +257,16 @@ class Unlabelled:
 class Batch:
     """What one training step reads, or a part of it.
 
-    unlabelled: None for methods whose ViewSpec has no strong view.
+    unlabeled: None for methods whose ViewSpec has no strong view.
     skipped: images that could not be read for it and gave their place to others, id → reason in one line.
     """
 
-    labelled: Labelled
-    unlabelled: Unlabelled | None = None
+    labeled: Labeled
+    unlabeled: Unlabeled | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def both(self) -> tuple[Labelled, Unlabelled]:
-        """Labelled and unlabelled samples, for methods whose ViewSpec asks for strong views."""
-        assert self.unlabelled is not None  # noqa: S101  # the loader follows the ViewSpec
-        return self.labelled, self.unlabelled
+    def both(self) -> tuple[Labeled, Unlabeled]:
+        """Labeled and unlabeled samples, for methods whose ViewSpec asks for strong views."""
+        assert self.unlabeled is not None  # noqa: S101  # the loader follows the ViewSpec
+        return self.labeled, self.unlabeled

@@ -32,7 +32,7 @@ class WeightsInfo(Config):
     image_size: (height, width) of the image of middle size among those it was trained on, as far as is known.
     image_pixels: of the smallest and of the largest of them.
     head: the classifier in use. tail: names of the rare classes of the list it was trained on. eval: how its images
-    were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabelled images.
+    were segmented when it was scored. method: that trained it. oracle: with the true labels of unlabeled images.
     bands: what an image is made of; None: 8-bit RGB.
     """
 

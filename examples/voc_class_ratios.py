@@ -37,7 +37,7 @@ MARK = "<!-- from here on written by examples/voc_class_ratios.py -->"
 
 @dataclass(frozen=True)
 class Counted:
-    """A list and the pixels of each class in it. kind: labelled, unlabelled, or empty for what is no such list."""
+    """A list and the pixels of each class in it. kind: labeled, unlabeled, or empty for what is no such list."""
 
     name: str
     kind: str
@@ -75,8 +75,8 @@ def published_lists(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
     for name in (name for name in PROTOCOLS if name.startswith("voc/") and len(held.get(name, ())) == 2):
         pair = [[sample_name(entry) for entry, _ in read_list(held[name][kind])] for kind in ("labeled", "unlabeled")]
         pool = {*pair[0], *pair[1]}
-        yield name, "labelled", pair[0]
-        yield name, "unlabelled", pair[1]
+        yield name, "labeled", pair[0]
+        yield name, "unlabeled", pair[1]
     if not pool:
         raise SystemExit(f"{folder}: holds no published list of Pascal VOC; see docs/protocols.md")
     yield "all training images", "", sorted(pool)
@@ -104,16 +104,16 @@ def count(masks: Mapping[str, Path], lists: Iterable[tuple[str, str, list[str]]]
 
 def tables(counted: Sequence[Counted]) -> str:
     """Write the tables of the page as Markdown."""
-    labelled = [one for one in counted if one.kind == "labelled"]
+    labeled = [one for one in counted if one.kind == "labeled"]
     blocks = [
         "## Every list",
         "*Imbalance*: pixels of the most frequent class, which is background everywhere, over those of the rarest. "
         "*R*: of background, and the median over the classes.",
         summary(counted),
-        "## Pixels and R of the labelled lists",
+        "## Pixels and R of the labeled lists",
     ]
     for family in FAMILIES:
-        if own := [one for one in labelled if one.name.startswith(f"{family}/")]:
+        if own := [one for one in labeled if one.name.startswith(f"{family}/")]:
             blocks += [f"### {family}", by_class(own)]
     return "\n\n".join(blocks) + "\n"
 
@@ -176,8 +176,8 @@ def write_csv(path: Path, counted: Sequence[Counted]) -> None:
 
 
 def draw(path: Path, counted: Sequence[Counted]) -> None:
-    """Draw R of every class and labelled list; classes by their share in all training images, lists by family."""
-    lists = [one for one in counted if one.kind == "labelled"]
+    """Draw R of every class and labeled list; classes by their share in all training images, lists by family."""
+    lists = [one for one in counted if one.kind == "labeled"]
     everything = next(one for one in counted if not one.kind)
     order = everything.by_share[::-1]
     ratios = np.array([[one.ratio[c] for one in lists] for c in order])
@@ -194,7 +194,7 @@ def draw(path: Path, counted: Sequence[Counted]) -> None:
         axes.set_xticks(range(len(lists)), [str(one.images) for one in lists])
         axes.set_yticks(range(len(order)), [f"{CLASSES[c]}  {100 * everything.share[c]:.1f} %" for c in order])
         axes.tick_params(length=0)
-        axes.set_xlabel("labelled images")
+        axes.set_xlabel("labeled images")
         families = [one.name.split("/")[1] for one in lists]
         for column, family in enumerate(families):
             if column and family != families[column - 1]:

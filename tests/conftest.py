@@ -17,7 +17,7 @@ from torch import Tensor
 from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, build_segmenter
 from des4.ops.mixing import draw_mix, join
-from des4.types import IGNORE, Batch, CutMixPreset, Labelled, StrongView, Unlabelled
+from des4.types import IGNORE, Batch, CutMixPreset, Labeled, StrongView, Unlabeled
 
 NUM_CLASSES = 4
 PIXEL_COUNTS = torch.tensor([8000, 4000, 2000, 500])
@@ -81,8 +81,8 @@ def make_setting(tiny_model: ModelConfig) -> MakeSetting:
             classes=("ground", "wall", "tree", "lamp"),
             pixel_counts=PIXEL_COUNTS,
             total_steps=20,
-            num_labelled=4,
-            num_unlabelled=16,
+            num_labeled=4,
+            num_unlabeled=16,
             seed=0,
             make_segmenter=make_segmenter,
             crop=(3, 33, 33),
@@ -157,11 +157,11 @@ def make_batch(request: pytest.FixtureRequest) -> MakeBatch:
         recoloured = tuple((image * (0.9 - 0.1 * n)).clamp(0, 1) for n in range(len(presets)))
         donor = None
         if method and method.VIEWS.donor_scale:
-            donor = Labelled(*scene(), keys[0])
+            donor = Labeled(*scene(), keys[0])
             donor.label[:, -size // 4 :, : size // 4] = IGNORE
         return Batch(
-            Labelled(image, label, keys[0], recoloured=recoloured, donor=donor),
-            Unlabelled(weak, tuple(strong), valid, keys[1]),
+            Labeled(image, label, keys[0], recoloured=recoloured, donor=donor),
+            Unlabeled(weak, tuple(strong), valid, keys[1]),
         )
 
     return make

@@ -76,7 +76,7 @@ def stale() -> dict[Path, str]:
 def method_table() -> str:
     """A row for each method, in the order of the table in the code."""
     rows = [[f"`{name}`", *_outline(name), f"[{title(name)}]({name}.md)"] for name in METHODS]
-    head = ["`method=`", "trains", "teacher", "reads unlabelled images", "CutMix and colour by default", "page"]
+    head = ["`method=`", "trains", "teacher", "reads unlabeled images", "CutMix and colour by default", "page"]
     return _block(_table(head, rows))
 
 

@@ -1,4 +1,4 @@
-"""`choose_next`: score the unlabelled images of a run, pick a batch, and write a folder in which to label it."""
+"""`choose_next`: score the unlabeled images of a run, pick a batch, and write a folder in which to label it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from des4 import api
 from des4.acquisition.folder import Batch, write_batch
 from des4.acquisition.pool import DatasetPool, FilePool, JoinedPool, Pool
-from des4.acquisition.rules import Labelled, Rule, Scores, pick
+from des4.acquisition.rules import Labeled, Rule, Scores, pick
 from des4.acquisition.scoring import Ledger, as_scores, row_width, score
 from des4.config import Overrides
 from des4.data.class_pixels import class_pixels
@@ -27,8 +27,8 @@ from des4.types import DataError, Dataset, RunError
 from des4.weights import run_of
 
 SUMMARY, LEDGER = "next.json", "scores.part"
-MOST_LABELLED = 2000
-"""Labelled images whose features are taken, at most, evenly spaced in their list."""
+MOST_LABELED = 2000
+"""Labeled images whose features are taken, at most, evenly spaced in their list."""
 Expect = Callable[[int], None]
 Progress = Callable[[float], None]
 
@@ -51,7 +51,7 @@ class Settings:
 class Chosen:
     """What came of it. out: the folder. names: of the images, best first. skipped: name → why it could not be read.
 
-    train: the command that trains again once they are labelled.
+    train: the command that trains again once they are labeled.
     """
 
     out: Path
@@ -76,7 +76,7 @@ def choose_next(
     """Pick the images to label next, with the network of a run, and write them into a folder.
 
     run: a run folder, weights file or checkpoint, or its predictor. paths: images, folders and patterns to pick from;
-    none: the unlabelled images of the run's own data, or of `data`. overrides: of `data` and `eval` settings. out: a
+    none: the unlabeled images of the run's own data, or of `data`. overrides: of `data` and `eval` settings. out: a
     new folder; None: `next/<run>`, or the next free one. resume: go on with a scoring that was stopped. expect: called
     with the number of images; progress: with the part of one that is done. Raises ConfigError, DataError, RunError or
     WeightsError.
@@ -95,17 +95,17 @@ def choose_next(
         pool: Pool = candidates.part([candidates.names[number] for number in drawn])
     else:
         pool = candidates
-    labelled = _labelled_names(dataset) if dataset and settings.rule in ("balanced", "diversity") else []
-    known = DatasetPool(dataset, labelled) if dataset else None
+    labeled = _labeled_names(dataset) if dataset and settings.rule in ("balanced", "diversity") else []
+    known = DatasetPool(dataset, labeled) if dataset else None
     place = Path(out) if out else free_folder((folder or source).resolve().stem, resume, Path("next"))
     about = {
         **predictor.about(),
         "settings": asdict(settings),
         "pool": {"images": len(candidates.names), "hash": content_hash(candidates.names)},
-        "labelled": {"images": len(labelled), "hash": content_hash(labelled)},
+        "labeled": {"images": len(labeled), "hash": content_hash(labeled)},
     }
     _prepare(place, about, resume, dataset, paths)
-    both = JoinedPool(known, pool) if known and labelled else pool
+    both = JoinedPool(known, pool) if known and labeled else pool
     expect(len(both.names))
     try:
         ledger = Ledger(place / LEDGER, row_width(len(predictor.classes)))
@@ -114,13 +114,13 @@ def choose_next(
             notes += score(predictor, both, ledger, progress)
         finally:
             ledger.close()
-        first = len(labelled)
+        first = len(labeled)
         rows = {number: row for number, row in ledger.rows.items() if number >= first}
         scores = as_scores(both.names, rows, len(predictor.classes))
         if not scores.names:
             raise DataError(f"none of the {len(pool.names)} images could be read; the first: "
                             f"{next(iter(ledger.skipped().values()), '')}")  # fmt: skip
-        have = _labelled(dataset, as_scores(both.names, {n: r for n, r in ledger.rows.items() if n < first},
+        have = _labeled(dataset, as_scores(both.names, {n: r for n, r in ledger.rows.items() if n < first},
                                             len(predictor.classes)), scores, notes)  # fmt: skip
         picks = pick(scores, have, settings.count, settings.rule, settings.seed)
         skipped = {both.names[number]: reason for number, reason in sorted(ledger.skipped().items())}
@@ -145,14 +145,14 @@ def _dataset(
     has_paths: bool,
     notes: list[str],
 ) -> Dataset | None:
-    """Open the data that say what is labelled; None for a lone weights file. Sets the predictor's `eval`."""
+    """Open the data that say what is labeled; None for a lone weights file. Sets the predictor's `eval`."""
     if data is None and run_of(predictor.path) is None:
         if not has_paths:
             raise RunError(f"{source}: lies in no run folder, so its data are not known; give data=FOLDER, or images")
         predictor.configure(overrides)
-        notes.append("No labelled images are known: rarity is against what is predicted in the pool.")
+        notes.append("No labeled images are known: rarity is against what is predicted in the pool.")
         return None
-    dataset, config = api.data_of(predictor, source, data, predictor.take_auto(overrides), ("labelled",))
+    dataset, config = api.data_of(predictor, source, data, predictor.take_auto(overrides), ("labeled",))
     predictor.eval = config.eval
     return dataset
 
@@ -165,31 +165,31 @@ def _candidates(
         notes += said
         return FilePool(jobs, predictor.info.bands)
     assert dataset is not None  # noqa: S101  # `_dataset` refuses a lone weights file without paths
-    if not len(dataset.unlabelled):
-        raise DataError("the data hold no unlabelled image; give a folder of images, or other data with data=FOLDER")
-    return DatasetPool(dataset, tuple(dataset.unlabelled))
+    if not len(dataset.unlabeled):
+        raise DataError("the data hold no unlabeled image; give a folder of images, or other data with data=FOLDER")
+    return DatasetPool(dataset, tuple(dataset.unlabeled))
 
 
-def _labelled_names(dataset: Dataset) -> list[str]:
-    ids = [*dataset.labelled, *dataset.held_out]
-    return ids[:: -(-len(ids) // MOST_LABELLED)] if ids else []
+def _labeled_names(dataset: Dataset) -> list[str]:
+    ids = [*dataset.labeled, *dataset.held_out]
+    return ids[:: -(-len(ids) // MOST_LABELED)] if ids else []
 
 
-def _labelled(dataset: Dataset | None, seen: Scores, pool: Scores, notes: list[str]) -> Labelled:
-    """Count the shares of classes in the labelled masks; without data take what is predicted in the pool for an image.
+def _labeled(dataset: Dataset | None, seen: Scores, pool: Scores, notes: list[str]) -> Labeled:
+    """Count the shares of classes in the labeled masks; without data take what is predicted in the pool for an image.
 
-    seen: of the labelled images, for their features.
+    seen: of the labeled images, for their features.
     """
     if dataset is None:
-        return Labelled(pool.shares.mean(0, dtype=np.float64), pool.features[:0])
+        return Labeled(pool.shares.mean(0, dtype=np.float64), pool.features[:0])
     images = np.zeros(pool.shares.shape[1])
-    for _, counts in class_pixels(dataset, [*dataset.labelled, *dataset.held_out]):
+    for _, counts in class_pixels(dataset, [*dataset.labeled, *dataset.held_out]):
         pixels = counts.numpy()
         images += pixels / max(int(pixels.sum()), 1)
-    count = len(dataset.labelled) + len(dataset.held_out)
-    if count > MOST_LABELLED:
-        notes.append(f"Distances are to {len(seen.names)} of the {count} labelled images, evenly spaced in their list.")
-    return Labelled(images, seen.features, seen.names)
+    count = len(dataset.labeled) + len(dataset.held_out)
+    if count > MOST_LABELED:
+        notes.append(f"Distances are to {len(seen.names)} of the {count} labeled images, evenly spaced in their list.")
+    return Labeled(images, seen.features, seen.names)
 
 
 def _prepare(

@@ -1,7 +1,7 @@
 """What `des4 next` writes.
 
 next.txt  next.csv  next.json  next.html  contact.png  classes.txt
-labeled.txt  unlabeled.txt  val.txt          how the lists read once the images are labelled
+labeled.txt  unlabeled.txt  val.txt          how the lists read once the images are labeled
 images/…                                     copies, with labelme's JSON beside them
 cvat/…  label_studio/…                       what those tools import
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from des4.acquisition.pool import Pool
-from des4.acquisition.rules import Labelled, Pick, Rule, Scores, reasons
+from des4.acquisition.rules import Labeled, Pick, Rule, Scores, reasons
 from des4.acquisition.scoring import most_entropy
 from des4.data_tools.prelabels import CvatTask, LabelStudioTasks, Shapes, mark, write_labelme
 from des4.datasets import FileDataset
@@ -30,12 +30,12 @@ from des4.runlog import write_atomically
 from des4.types import Dataset
 
 RULE_TEXTS: dict[Rule, str] = {
-    "balanced": "Picked one after the other: the largest distance to all images that are labelled or picked, times the "
+    "balanced": "Picked one after the other: the largest distance to all images that are labeled or picked, times the "
     "mean of two ranks. One is of doubt, the entropy averaged over the predicted classes; the other of gain, by how "
-    "much the labelled pixels of each class would grow.",
+    "much the labeled pixels of each class would grow.",
     "entropy": "Picked by doubt alone: the entropy of the pixels, averaged over the predicted classes.",
-    "rarity": "Picked by gain alone: by how much the labelled pixels of each class would grow.",
-    "diversity": "Picked by distance alone: one after the other, the image that is farthest from all that are labelled "
+    "rarity": "Picked by gain alone: by how much the labeled pixels of each class would grow.",
+    "diversity": "Picked by distance alone: one after the other, the image that is farthest from all that are labeled "
     "or picked.",
     "random": "Drawn by chance.",
 }
@@ -57,7 +57,7 @@ class Batch:
     pool: Pool
     dataset: Dataset | None
     scores: Scores
-    labelled: Labelled
+    labeled: Labeled
     picks: Sequence[Pick]
     rule: Rule
     seed: int
@@ -69,7 +69,7 @@ class Batch:
 
     def why(self, chosen: Pick) -> list[str]:
         """Return the reasons for an image."""
-        return reasons(self.scores, self.labelled, chosen, self.rule, self.predictor.classes)
+        return reasons(self.scores, self.labeled, chosen, self.rule, self.predictor.classes)
 
     def as_data(self) -> dict[str, Any]:
         """Return picks and reasons as JSON holds them."""
@@ -114,8 +114,8 @@ def _write_lists(batch: Batch, names: Sequence[str], out: Path) -> str:
     chosen = set(names)
     lists = out / "lists"  # not beside images/, where they would be those of the folder itself
     lists.mkdir(exist_ok=True)
-    _write_lines(lists / "labeled.txt", [*data.labelled, *data.held_out, *names])
-    _write_lines(lists / "unlabeled.txt", (name for name in data.unlabelled if name not in chosen))
+    _write_lines(lists / "labeled.txt", [*data.labeled, *data.held_out, *names])
+    _write_lines(lists / "unlabeled.txt", (name for name in data.unlabeled if name not in chosen))
     said = " ".join(f"data.{kind}={shlex.quote(str(lists / f'{kind}.txt'))}" for kind in ("labeled", "unlabeled"))
     if data.val:
         _write_lines(lists / "val.txt", data.val)
@@ -193,15 +193,15 @@ def _card(batch: Batch, one: Pick, name: str, found: Prediction) -> Card:
 
 
 def _facts(batch: Batch, train: str) -> Facts:
-    scores, labelled = batch.scores, batch.labelled
+    scores, labeled = batch.scores, batch.labeled
     picked = scores.shares[[one.index for one in batch.picks]].mean(0)
     classes = [
-        (name, float(labelled.share[c]), float(scores.shares[:, c].mean()), float(picked[c]))
+        (name, float(labeled.share[c]), float(scores.shares[:, c].mean()), float(picked[c]))
         for c, name in enumerate(batch.predictor.classes)
     ]
     places, kinds = _plane(batch)
     known = batch.dataset
-    count = len(known.labelled) + len(known.held_out) if known is not None else len(labelled.names)
+    count = len(known.labeled) + len(known.held_out) if known is not None else len(labeled.names)
     return Facts(
         batch.run,
         len(scores.names) + len(batch.skipped),
@@ -224,9 +224,9 @@ def _plane(batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     picked = [one.index for one in batch.picks]
     kinds[picked] = 2
     shown = np.union1d(np.arange(0, len(kinds), -(-len(kinds) // MOST_POINTS)), picked)
-    features = np.concatenate([batch.labelled.features, scores.features[shown]])
+    features = np.concatenate([batch.labeled.features, scores.features[shown]])
     # picked ones in their order, which their numbers show
-    order = np.concatenate([np.ones(len(batch.labelled.features), np.int8), kinds[shown]])
+    order = np.concatenate([np.ones(len(batch.labeled.features), np.int8), kinds[shown]])
     centred = features - features.mean(0)
     _, _, axes = np.linalg.svd(centred[:: -(-len(centred) // MOST_POINTS)], full_matrices=False)
     places = centred @ axes[:2].T

@@ -1,4 +1,4 @@
-"""The images that may be labelled next: the unlabelled ones of a data set, or files."""
+"""The images that may be labeled next: the unlabeled ones of a data set, or files."""
 
 from __future__ import annotations
 

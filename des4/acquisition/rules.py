@@ -5,9 +5,9 @@ Every image has
   the classes, so that a large class that is easy does not hide a small one that is not. Classes below MIN_SHARE of the
   pixels are left out;
 - its gain r: the mean over the classes of log(1 + s_c / (n_c + ε)), s_c being the predicted share of class c and n_c
-  the sum of its shares in the labelled images: by how much, relatively, the labelled pixels of each class would grow.
-  Images that were picked before count among the labelled ones, with their predictions;
-- its distance d: in features, to the nearest image that is labelled or was picked before.
+  the sum of its shares in the labeled images: by how much, relatively, the labeled pixels of each class would grow.
+  Images that were picked before count among the labeled ones, with their predictions;
+- its distance d: in features, to the nearest image that is labeled or was picked before.
 
 The rule `balanced` picks, one after the other, the largest d/max(d) · (rank(u) + rank(r)) / 2; ranks are in the pool of
 images that are left, 0 to 1. `entropy` picks by u alone, `rarity` by r, `diversity` by d (greedy k-centre: Sener &
@@ -31,10 +31,10 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 MIN_SHARE = 1e-3
 """Part of an image's pixels below which a predicted class is taken for a mistake."""
 EPSILON = 1e-3
-"""ε above: a class that nobody has labelled counts as a thousandth of an image."""
+"""ε above: a class that nobody has labeled counts as a thousandth of an image."""
 
 _BLOCK = 4096
-"""Images that are compared with the labelled ones at a time."""
+"""Images that are compared with the labeled ones at a time."""
 
 Floats = NDArray[np.float32]
 
@@ -69,8 +69,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """What is labelled already. images: (C,) sums of the shares of each class. features: (M, D); names of the M."""
+class Labeled:
+    """What is labeled already. images: (C,) sums of the shares of each class. features: (M, D); names of the M."""
 
     images: NDArray[np.float64]
     features: Floats
@@ -78,7 +78,7 @@ class Labelled:
 
     @property
     def share(self) -> NDArray[np.float64]:
-        """The part of the labelled pixels that each class has, (C,)."""
+        """The part of the labeled pixels that each class has, (C,)."""
         share: NDArray[np.float64] = self.images / max(self.images.sum(), 1e-12)
         return share
 
@@ -88,7 +88,7 @@ class Pick:
     """An image to label. index: in the scores. value: that the rule picked it by; None by chance.
 
     doubt, gain, distance: u, r and d when it was picked. ranks: of the three, the part of the pool that is below.
-    distance: None where nothing was labelled or picked before. nearest: what d is the distance to.
+    distance: None where nothing was labeled or picked before. nearest: what d is the distance to.
     """
 
     index: int
@@ -100,15 +100,15 @@ class Pick:
     nearest: str | None
 
 
-def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced", seed: int = 0) -> list[Pick]:
+def pick(scores: Scores, labeled: Labeled, count: int, rule: Rule = "balanced", seed: int = 0) -> list[Pick]:
     """Pick `count` images, or all if there are fewer, in their order. seed: of `random`."""
     total = len(scores.names)
     doubt = scores.doubt
     doubt_rank = ranks(doubt)
     seen = np.where(scores.counted, scores.shares, 0)
-    images = labelled.images.copy()
-    distance, nearest = _nearest(scores.features, labelled.features)
-    names = list(labelled.names)
+    images = labeled.images.copy()
+    distance, nearest = _nearest(scores.features, labeled.features)
+    names = list(labeled.names)
     drawn = random.Random(f"next/{seed}").sample(range(total), min(count, total)) if rule == "random" else []
     left = np.ones(total, bool)
     picks: list[Pick] = []
@@ -121,7 +121,7 @@ def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced"
             "balanced": near * (doubt_rank + gain_rank) / 2,
             "entropy": doubt,
             "rarity": gain,
-            # the first of all, where nothing is labelled: the one that is most like the others
+            # the first of all, where nothing is labeled: the one that is most like the others
             "diversity": distance if largest < math.inf else -_from_centre(scores.features),
         }
         if rule == "random":
@@ -151,7 +151,7 @@ def pick(scores: Scores, labelled: Labelled, count: int, rule: Rule = "balanced"
 
 
 def gain_of(shares: Floats, images: NDArray[np.float64]) -> Floats:
-    """R of images: shares (N, C) of their classes, images (C,) of each class that are labelled. Returns (N,)."""
+    """R of images: shares (N, C) of their classes, images (C,) of each class that are labeled. Returns (N,)."""
     weight = (1 / (images + EPSILON)).astype(np.float32)
     gain: Floats = np.log1p(shares * weight).mean(1)
     return gain
@@ -186,7 +186,7 @@ def _from_centre(features: Floats) -> Floats:
     return _distances(features, features.mean(0))
 
 
-def reasons(scores: Scores, labelled: Labelled, chosen: Pick, rule: Rule, classes: Sequence[str]) -> list[str]:
+def reasons(scores: Scores, labeled: Labeled, chosen: Pick, rule: Rule, classes: Sequence[str]) -> list[str]:
     """Say why an image was picked: a sentence for each score that the rule reads."""
     if rule == "random":
         return ["drawn by chance"]
@@ -200,15 +200,15 @@ def reasons(scores: Scores, labelled: Labelled, chosen: Pick, rule: Rule, classe
             f"{100 * chosen.ranks[0]:.0f} % of the images; most in {classes[worst]} ({100 * entropy[worst]:.0f} %)"
         )
     if rule in ("balanced", "rarity"):
-        growth = np.where(counted, shares / (labelled.images + EPSILON), -1)
+        growth = np.where(counted, shares / (labeled.images + EPSILON), -1)
         rarest = int(growth.argmax())
         said.append(
-            f"rare: {_percent(shares[rarest])} {classes[rarest]}, which has {_percent(labelled.share[rarest])} of the "
-            f"labelled pixels; more gain than {100 * chosen.ranks[1]:.0f} % of the images"
+            f"rare: {_percent(shares[rarest])} {classes[rarest]}, which has {_percent(labeled.share[rarest])} of the "
+            f"labeled pixels; more gain than {100 * chosen.ranks[1]:.0f} % of the images"
         )
     if rule in ("balanced", "diversity") and chosen.nearest is not None:
         said.append(
-            f"unlike the others: farther from what is labelled or picked than {100 * chosen.ranks[2]:.0f} % of the "
+            f"unlike the others: farther from what is labeled or picked than {100 * chosen.ranks[2]:.0f} % of the "
             f"images; the nearest is {chosen.nearest}"
         )
     return said or ["the image that is most like the others"]

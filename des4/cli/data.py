@@ -40,7 +40,7 @@ def check(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the data, e.g. labeled=list.txt.")
     ] = None,
     format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data; else recognised.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not open the unlabelled images.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not open the unlabeled images.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures.")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the suggested config.")] = None,
@@ -105,7 +105,7 @@ def splits(
     nested: Annotated[bool, typer.Option("--nested", help="Smaller draws are parts of the larger ones.")] = False,
     format: Annotated[str | None, typer.Option(metavar="NAME", help="Of the data; else recognised.")] = None,
 ) -> None:
-    """Draw which images are labelled: lists for every fraction, and a table of the classes in them."""
+    """Draw which images are labeled: lists for every fraction, and a table of the classes in them."""
     from des4.data_tools.importing import prepared
     from des4.data_tools.split_folder import Recipe, refuse_place, write_splits
     from des4.data_tools.splits import counts_of, draw, pool_of, preset_named, read_contents
@@ -120,7 +120,7 @@ def splits(
     contents = read_contents(dataset, pool, _progress("reading masks")) if stratified else None
     draws = draw(dataset, pool, counts, seed=seed, nested=nested, contents=contents)
     if contents is None:
-        drawn = sorted({sample_id for one in draws for sample_id in one.labelled})
+        drawn = sorted({sample_id for one in draws for sample_id in one.labeled})
         contents = read_contents(dataset, drawn, _progress("reading masks"))
     given = (("fraction", fraction or []), ("count", count or []), ("preset", [preset] if preset else []))
     sizes = tuple(f"--{option} {value}" for option, values in given for value in values)
@@ -142,7 +142,7 @@ def protocols(
 
     found = find_all_lists(lists) if lists else {}
     rows = [
-        [name, p.fraction, str(p.labelled), "–" if p.fine is None else str(p.fine), str(p.unlabelled)]
+        [name, p.fraction, str(p.labeled), "–" if p.fine is None else str(p.fine), str(p.unlabeled)]
         + ([_held(found.get(name, {}), lists)] if lists else [])
         for name, p in PROTOCOLS.items()
     ]

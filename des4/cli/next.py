@@ -17,7 +17,7 @@ def next_(
         list[str] | None,
         typer.Argument(
             metavar="PATHS KEY=VALUE",
-            help="Images, folders or patterns to pick from; default: the unlabelled images of the run's data, or of "
+            help="Images, folders or patterns to pick from; default: the unlabeled images of the run's data, or of "
             "data=FOLDER. And settings such as eval.mirror=true.",
         ),
     ] = None,

@@ -146,7 +146,7 @@ def train(
         return
     _print_scores({"IoU %": run.results})
     for one in (run.results.get("drift") or {}).get("warned", ()):
-        _complain(f"caution: pseudo-labels drifted: {one['name']} had {one['ratio']:.2g} times its labelled share at "
+        _complain(f"caution: pseudo-labels drifted: {one['name']} had {one['ratio']:.2g} times its labeled share at "
                   f"step {one['step']}; the report shows it", "yellow")  # fmt: skip
     print(f"run     {run.dir}\nreport  {run.dir / 'report.html'}")
     print(f"next    des4 predict {shlex.quote(str(run.dir))} IMAGES --out predictions")
@@ -284,11 +284,11 @@ def curve(
         _config_and_settings("Data and settings: as for des4 train."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where lists, runs and the curve go.")] = Path("runs/curve"),
-    masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labelled images; may be repeated.")] = None,
+    masks: Annotated[list[int] | None, typer.Option(metavar="N", help="Labeled images; may be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(metavar="S", help="Seed; may be repeated. Default: 0.")] = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs that train at a time.")] = 1,
 ) -> None:
-    """Would more masks help, or unlabelled images? Train with ever more of the masks you have, and draw the curve."""
+    """Would more masks help, or unlabeled images? Train with ever more of the masks you have, and draw the curve."""
     from des4 import campaign, comparing
     from des4.plan import plan, within_budget
 
@@ -482,4 +482,4 @@ def _docstring(cls: type) -> list[str]:
 
 def _views(cls: Any) -> str:
     strong = cls.VIEWS.strong
-    return f"weak, {strong} strong" if strong else "labelled only"
+    return f"weak, {strong} strong" if strong else "labeled only"

@@ -1,7 +1,7 @@
-"""Rare classes shown more often: which labelled images are drawn oftener, and what is pasted into others.
+"""Rare classes shown more often: which labeled images are drawn oftener, and what is pasted into others.
 
 Repeat-factor sampling (Gupta, Dollár & Girshick, LVIS, CVPR 2019, arxiv.org/abs/1908.03195, appendix A): a class that a
-share f of the labelled images shows has the factor max(1, √(t / f)), an image the largest of its classes. Ours: how
+share f of the labeled images shows has the factor max(1, √(t / f)), an image the largest of its classes. Ours: how
 often an image occurs in an epoch is drawn by systematic sampling (there: rounded at random, each on its own), so every
 epoch is equally long, each image occurs ⌊x⌋ or ⌈x⌉ times, x ≥ 1 being what it is due, and a place in the endless row
 is still found by a division.
@@ -36,14 +36,14 @@ TRIES = 10
 
 
 class BalanceConfig(Config):
-    """What makes labelled images show rare classes more often, in any method; see [imbalance](imbalance.md)."""
+    """What makes labeled images show rare classes more often, in any method; see [imbalance](imbalance.md)."""
 
     repeat_threshold: float = Field(0.0, ge=0, le=1)
-    """t: images that show a class which less than this share of the labelled images show are drawn √(t / share) times
+    """t: images that show a class which less than this share of the labeled images show are drawn √(t / share) times
     as often as others, that of their rarest class counting; 0: off."""
     paste_rare: float = Field(0.0, ge=0, le=1)
-    """Probability with which a labelled crop gets the pixels of rare classes of another labelled image; 0: off. Rare
-    are the classes with less than the median share of the labelled pixels."""
+    """Probability with which a labeled crop gets the pixels of rare classes of another labeled image; 0: off. Rare
+    are the classes with less than the median share of the labeled pixels."""
 
     @property
     def is_on(self) -> bool:
@@ -52,7 +52,7 @@ class BalanceConfig(Config):
 
 
 class Balance:
-    """What balancing needs to know of a labelled list: its masks are read for it, once.
+    """What balancing needs to know of a labeled list: its masks are read for it, once.
 
     donors: rare class → ids of the images that show it, sorted; classes that none shows are left out. Raises DataError
     where a mask cannot be read, unless the data set skips such samples.
@@ -60,7 +60,7 @@ class Balance:
 
     def __init__(self, config: BalanceConfig, dataset: Dataset) -> None:
         self.config = config
-        pixels = dict(class_pixels(dataset, dataset.labelled))
+        pixels = dict(class_pixels(dataset, dataset.labeled))
         self.shown = {sample_id: (counts > 0).nonzero().flatten().tolist() for sample_id, counts in pixels.items()}
         total = torch.stack(list(pixels.values())).sum(0) if pixels else torch.zeros(len(dataset.classes))
         ids = sorted(self.shown)
@@ -68,7 +68,7 @@ class Balance:
         self.rare = torch.tensor(list(self.donors), dtype=torch.uint8)
 
     def order(self, ids: Sequence[str], key: str) -> Order:
-        """Return the order of the labelled list."""
+        """Return the order of the labeled list."""
         if not self.config.repeat_threshold:
             return Order(ids, key)
         factors = repeat_factors(self.shown, self.config.repeat_threshold)

@@ -1,6 +1,6 @@
 """The loader: an endless stream of batches, each a pure function of (seed, step).
 
-The labelled and the unlabelled ids are each permuted anew per epoch, and batch m takes the positions [m·b, (m+1)·b) of
+The labeled and the unlabeled ids are each permuted anew per epoch, and batch m takes the positions [m·b, (m+1)·b) of
 the endless row of permutations. So nothing is remembered from batch to batch: any number of workers gives the same
 batches, and a run resumes at step m by asking for batch m. Of R processes, number r takes the batches m·R + r in step
 m: together they are the batch that one process would have taken. What is mixed together are groups of neighbours in
@@ -49,10 +49,10 @@ from des4.types import (
     ConfigError,
     DataError,
     Dataset,
-    Labelled,
+    Labeled,
     Mix,
     StrongView,
-    Unlabelled,
+    Unlabeled,
     UserError,
     ViewSpec,
 )
@@ -67,14 +67,14 @@ T = TypeVar("T")
 
 
 class Loader:
-    """Batches of labelled and unlabelled samples; `loader[m]` is batch m, `batches(m)` streams from there.
+    """Batches of labeled and unlabeled samples; `loader[m]` is batch m, `batches(m)` streams from there.
 
-    spec: the views the method asks for; with `strong == 0` no unlabelled image is read. labelled_batch,
-    unlabelled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: the
+    spec: the views the method asks for; with `strong == 0` no unlabeled image is read. labeled_batch,
+    unlabeled_batch: images of one process. workers: processes that prepare batches ahead, 0 = none. fill: the
     colour of padding in [0, 1], a number a band. colour: whether the images are RGB, of which strong views change the
-    colours. mix_group: neighbours that are mixed together, a divisor of unlabelled_batch; None = as many. rank, ranks:
-    this process among those that share a step. oracle: read the masks of unlabelled images too, which the data set has
-    revealed. balance: of the labelled list, so that rare classes are shown more often; None = as it is. Raises
+    colours. mix_group: neighbours that are mixed together, a divisor of unlabeled_batch; None = as many. rank, ranks:
+    this process among those that share a step. oracle: read the masks of unlabeled images too, which the data set has
+    revealed. balance: of the labeled list, so that rare classes are shown more often; None = as it is. Raises
     DataError if a needed list is empty, ConfigError for `augseg` without colours.
     """
 
@@ -84,8 +84,8 @@ class Loader:
         views_config: ViewsConfig,
         spec: ViewSpec,
         *,
-        labelled_batch: int,
-        unlabelled_batch: int,
+        labeled_batch: int,
+        unlabeled_batch: int,
         seed: int,
         workers: int,
         fill: tuple[float, ...],
@@ -96,24 +96,24 @@ class Loader:
         oracle: bool = False,
         balance: Balance | None = None,
     ) -> None:
-        if not dataset.labelled:
-            raise DataError("The data set has no labelled images; training needs some masks")
-        if spec.strong and not dataset.unlabelled:
+        if not dataset.labeled:
+            raise DataError("The data set has no labeled images; training needs some masks")
+        if spec.strong and not dataset.unlabeled:
             raise DataError(
-                "The data set has no unlabelled images, which this method needs; add some or use method=supervised"
+                "The data set has no unlabeled images, which this method needs; add some or use method=supervised"
             )
         self.dataset, self.config, self.spec = dataset, views_config, spec
-        self.labelled_batch, self.unlabelled_batch = labelled_batch, unlabelled_batch
+        self.labeled_batch, self.unlabeled_batch = labeled_batch, unlabeled_batch
         self.seed, self.workers, self.fill, self.colour = seed, workers, fill, colour
-        self.mix_group = unlabelled_batch if mix_group is None else mix_group
+        self.mix_group = unlabeled_batch if mix_group is None else mix_group
         self.rank, self.ranks, self.oracle = rank, ranks, oracle
         self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
-        if not colour and "augseg" in (self.photometric, views_config.labelled_photometric, *spec.recoloured):
+        if not colour and "augseg" in (self.photometric, views_config.labeled_photometric, *spec.recoloured):
             raise ConfigError("views.photometric: augseg changes the colours of 8-bit RGB; set it to french or none")
         self.balance = balance
-        self._labelled_order = (balance.order if balance else Order)(dataset.labelled, f"{seed}/labelled")
-        self._unlabelled_order = Order(dataset.unlabelled, f"{seed}/unlabelled")
+        self._labeled_order = (balance.order if balance else Order)(dataset.labeled, f"{seed}/labelled")
+        self._unlabeled_order = Order(dataset.unlabeled, f"{seed}/unlabelled")
 
     def batches(self, start: int = 0, device: torch.device = CPU) -> Iterator[Batch]:
         """Yield this process's batches of the steps start, start + 1, … on `device`, endlessly.
@@ -141,33 +141,33 @@ class Loader:
     def cut(self, number: int) -> _Cut:
         """Do a worker's part of batch `number`."""
         skipped: dict[str, str] = {}
-        labelled = self._cut_labelled(number, skipped)
+        labeled = self._cut_labeled(number, skipped)
         donors = self._cut_donors(number, skipped) if self.spec.donor_scale else None
-        return _Cut(labelled, self._cut_unlabelled(number, skipped) if self.spec.strong else None, donors, skipped)
+        return _Cut(labeled, self._cut_unlabeled(number, skipped) if self.spec.strong else None, donors, skipped)
 
-    def _cut_labelled(self, number: int, skipped: dict[str, str]) -> _Crops:
-        drawn = self._labelled_order.batch(number, self.labelled_batch)
+    def _cut_labeled(self, number: int, skipped: dict[str, str]) -> _Crops:
+        drawn = self._labeled_order.batch(number, self.labeled_batch)
         further = (
             tuple(draw_photometric(preset, self._rng(*sample, "colour", n)) for sample in drawn)
             for n, preset in enumerate(self.spec.recoloured)
         )
-        colours = (self._labelled_colours(drawn, "colour"), *further)
+        colours = (self._labeled_colours(drawn, "colour"), *further)
         rngs = [self._rng(*sample) for sample in drawn]
         return self._cut_pairs(drawn, rngs, self.config, colours, skipped, paste=True)
 
     def _cut_donors(self, number: int, skipped: dict[str, str]) -> _Crops:
-        """Cut the donors of batch `number`, each drawn for the labelled sample that it belongs to."""
-        order = self._labelled_order
-        drawn = order.batch(number, self.labelled_batch)
+        """Cut the donors of batch `number`, each drawn for the labeled sample that it belongs to."""
+        order = self._labeled_order
+        drawn = order.batch(number, self.labeled_batch)
         rngs = [self._rng(*sample, "donor") for sample in drawn]
         donors = [(epoch, rng.choice(order.ids)) for (epoch, _), rng in zip(drawn, rngs, strict=True)]
         config = self.config.model_copy(update={"scale": self.spec.donor_scale})
-        colours = (self._labelled_colours(drawn, "donor colour"),)
+        colours = (self._labeled_colours(drawn, "donor colour"),)
         return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
 
-    def _labelled_colours(self, samples: list[tuple[int, str]], purpose: str) -> tuple[Strong, ...]:
-        """Draw the colours of labelled samples, (epoch, place) each. purpose: part of the keys of their draws."""
-        preset, probability = self.config.labelled_photometric, self.config.labelled_photometric_probability
+    def _labeled_colours(self, samples: list[tuple[int, str]], purpose: str) -> tuple[Strong, ...]:
+        """Draw the colours of labeled samples, (epoch, place) each. purpose: part of the keys of their draws."""
+        preset, probability = self.config.labeled_photometric, self.config.labeled_photometric_probability
         return tuple(draw_photometric(preset, self._rng(*sample, purpose), probability) for sample in samples)
 
     def _cut_pairs(
@@ -179,10 +179,10 @@ class Loader:
         skipped: dict[str, str],
         paste: bool = False,
     ) -> _Crops:
-        """Cut labelled samples, (epoch, id) each. rngs: draw their crops. paste: rare classes, if the user wants it."""
+        """Cut labeled samples, (epoch, id) each. rngs: draw their crops. paste: rare classes, if the user wants it."""
         allowed, crops = skipped if self.dataset.skip_broken else None, []
         for (epoch, place), rng in zip(samples, rngs, strict=True):
-            sample_id, (image, label) = self._read(self._pair, self._labelled_order, epoch, place, allowed)
+            sample_id, (image, label) = self._read(self._pair, self._labeled_order, epoch, place, allowed)
             box = draw_crop(config, image.shape[1], image.shape[2], rng)
             crop, cut = crop_image(image, box, config), crop_label(label, box, config)
             if paste:
@@ -194,7 +194,7 @@ class Loader:
     def _pasted(
         self, crop: Tensor, label: Tensor, box: CropBox, drawn: tuple[int, str, str], skipped: dict[str, str] | None
     ) -> tuple[Tensor, Tensor]:
-        """Lay the rare classes of another labelled image over a crop, if that is drawn; padding stays as it is.
+        """Lay the rare classes of another labeled image over a crop, if that is drawn; padding stays as it is.
 
         drawn: epoch, place in the list, and id of the crop's image. skipped: as of `_read`.
         """
@@ -223,11 +223,11 @@ class Loader:
         new = torch.where(where[..., None], crop_image(their_image, theirs, self.config), crop)
         return new, torch.where(where, pasted, label)
 
-    def _cut_unlabelled(self, number: int, skipped: dict[str, str]) -> _Crops:
-        order, crops, truths = self._unlabelled_order, [], []
-        drawn = order.batch(number, self.unlabelled_batch)
+    def _cut_unlabeled(self, number: int, skipped: dict[str, str]) -> _Crops:
+        order, crops, truths = self._unlabeled_order, [], []
+        drawn = order.batch(number, self.unlabeled_batch)
         for epoch, place in drawn:
-            sample_id, (image, label) = self._read(self._unlabelled, order, epoch, place, skipped)
+            sample_id, (image, label) = self._read(self._unlabeled, order, epoch, place, skipped)
             box = draw_crop(self.config, image.shape[1], image.shape[2], self._rng(epoch, place))
             crops.append((crop_image(image, box, self.config), box, sample_id))
             if label is not None:
@@ -249,12 +249,12 @@ class Loader:
 
     def _draw_mix(self, number: int, view: int) -> Mix:
         """Draw the boxes of batch `number`; group g of the endless row of samples has a generator of its own."""
-        group, count = self.mix_group, self.unlabelled_batch // self.mix_group
+        group, count = self.mix_group, self.unlabeled_batch // self.mix_group
         numbers = range(number * count, (number + 1) * count)
         return join([draw_mix(self.cutmix, group, *self.config.crop, self._rng("mix", g, view)) for g in numbers])
 
-    def _unlabelled(self, sample_id: str) -> tuple[Tensor, Tensor | None]:
-        """Read an unlabelled image, and what is true of it if an oracle is to say so."""
+    def _unlabeled(self, sample_id: str) -> tuple[Tensor, Tensor | None]:
+        """Read an unlabeled image, and what is true of it if an oracle is to say so."""
         return self._pair(sample_id) if self.oracle else (self.dataset.image(sample_id), None)
 
     def _pair(self, sample_id: str) -> tuple[Tensor, Tensor]:
@@ -293,11 +293,11 @@ class Loader:
 
     def _finish(self, cut: _Cut) -> Batch:
         """Make the views, on the device where the crops are."""
-        labelled, un = self._labelled_views(cut.labelled), cut.unlabelled
+        labeled, un = self._labeled_views(cut.labeled), cut.unlabeled
         if cut.donors is not None:
-            labelled = replace(labelled, donor=self._labelled_views(cut.donors))
+            labeled = replace(labeled, donor=self._labeled_views(cut.donors))
         if un is None:
-            return Batch(labelled, None, cut.skipped)
+            return Batch(labeled, None, cut.skipped)
         weak, valid = padded_views(un.image, un.boxes, self.fill)
         truth = None
         if un.label is not None:
@@ -305,20 +305,20 @@ class Loader:
             truth = un.label.long().masked_fill(~valid, 0)
         views = zip(un.colours, un.mix, strict=True)
         strong = tuple(StrongView(strong_view(weak, colours, self.colour), boxes) for colours, boxes in views)
-        return Batch(labelled, Unlabelled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
+        return Batch(labeled, Unlabeled(weak, strong, valid, un.keys, un.ids, truth=truth), cut.skipped)
 
-    def _labelled_views(self, crops: _Crops) -> Labelled:
+    def _labeled_views(self, crops: _Crops) -> Labeled:
         assert crops.label is not None  # noqa: S101  # as `_cut_pairs` made it
         plain = padded_views(crops.image, crops.boxes, self.fill)[0]
         image, *recoloured = (strong_view(plain, colours, self.colour) for colours in crops.colours)
-        return Labelled(image, crops.label.long(), crops.keys, crops.ids, recoloured=tuple(recoloured))
+        return Labeled(image, crops.label.long(), crops.keys, crops.ids, recoloured=tuple(recoloured))
 
 
 @dataclass(frozen=True)
 class _Crops:
     """One list's share of a batch, as a worker sends it.
 
-    image: (B, H, W, bands) uint8 or float32. keys: (B,) int64. label: (B, H, W) uint8, of labelled samples, and for an
+    image: (B, H, W, bands) uint8 or float32. keys: (B,) int64. label: (B, H, W) uint8, of labeled samples, and for an
     oracle of the others. colours: one entry a view that is recoloured. mix: one entry a strong view.
     """
 
@@ -335,8 +335,8 @@ class _Crops:
 class _Cut:
     """A batch as a worker sends it. skipped: what could not be read for it, id → reason."""
 
-    labelled: _Crops
-    unlabelled: _Crops | None
+    labeled: _Crops
+    unlabeled: _Crops | None
     donors: _Crops | None = None
     skipped: dict[str, str] = field(default_factory=dict)
 

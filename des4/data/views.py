@@ -45,10 +45,10 @@ class ViewsConfig(Config):
     photometric: StrongPreset | Literal["auto"] = "auto"
     """Colour and blur of strong views, as in the published training of that name; `auto`: the method's own. Images that
     are not 8-bit RGB get brightness, contrast and blur only, and not `augseg`."""
-    labelled_photometric: StrongPreset = "none"
-    """Colour and blur of labelled images. With few masks it keeps a network from learning them by heart."""
-    labelled_photometric_probability: float = Field(default=1.0, gt=0, le=1)
-    """Probability that a labelled image gets them; the others stay as they are."""
+    labeled_photometric: StrongPreset = "none"
+    """Colour and blur of labeled images. With few masks it keeps a network from learning them by heart."""
+    labeled_photometric_probability: float = Field(default=1.0, gt=0, le=1)
+    """Probability that a labeled image gets them; the others stay as they are."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Self:

@@ -79,7 +79,7 @@ class Imported:
     """What an import read and lost.
 
     source, format, reader: what was read, and by which library. images: counts by subset, '' without one. masks: images
-    with a mask. unlabelled: those without. lost: counts by kind of what is not in the masks. missing: images that the
+    with a mask. unlabeled: those without. lost: counts by kind of what is not in the masks. missing: images that the
     annotations name and that are not there, or are no files that can be read. copied: images that could not be linked.
     turned: images whose EXIF data ask for a rotation that leaves the size as it is, so that `data.exif=upright` has to
     be said. said: what the library complained of.
@@ -91,7 +91,7 @@ class Imported:
     classes: tuple[str, ...] = ()
     images: Counter[str] = field(default_factory=Counter)
     masks: int = 0
-    unlabelled: int = 0
+    unlabeled: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     copied: int = 0
@@ -103,7 +103,7 @@ class Imported:
         yield f"read     {self.source}: {self.format}, by {self.reader}"
         subsets = ", ".join(f"{count} in {name}/" for name, count in sorted(self.images.items()) if name)
         yield f"images   {self.images.total()}{f' ({subsets})' if subsets else ''}"
-        yield f"masks    {self.masks}; unlabelled: {self.unlabelled}"
+        yield f"masks    {self.masks}; unlabeled: {self.unlabeled}"
         yield f"classes  {', '.join(self.classes)}"
         for what, count in sorted(self.lost.items()):
             yield f"lost     {count} {what}"
@@ -298,7 +298,7 @@ def _write(foreign: Foreign, source: Path, out: Path, uncovered: Uncovered, walk
         done.copied += not _link(item.image, image)
         done.images[place.parts[0] if len(place.parts) > 1 else ""] += 1
         if not item.annotated:
-            done.unlabelled += 1
+            done.unlabeled += 1
             continue
         label = _label_map(item, labels, foreign, done)
         free = label == _UNCOVERED

@@ -15,7 +15,7 @@ Walk = Callable[[Sequence[str]], Iterable[str]]
 
 
 def write_masks(dataset: FileDataset, out: Path, classes: Sequence[str] | None = None, walk: Walk = iter) -> int:
-    """Write the mask of each labelled and val image as `out/ID.png`, and return how many there are.
+    """Write the mask of each labeled and val image as `out/ID.png`, and return how many there are.
 
     classes: names in the order in which they are numbered; None: as the data set has them. Raises DataError if one of
     its classes is not among them, or a mask cannot be read, and RunError if a file is there already: none is replaced.
@@ -28,7 +28,7 @@ def write_masks(dataset: FileDataset, out: Path, classes: Sequence[str] | None =
         )
     table = np.full(256, IGNORE, np.uint8)
     table[: len(dataset.classes)] = [wanted.index(name) for name in dataset.classes]
-    ids = sorted({*dataset.labelled, *dataset.val})
+    ids = sorted({*dataset.labeled, *dataset.val})
     if taken := next((path for name in ids if (path := out / f"{name}.png").exists()), None):
         raise RunError(f"{taken}: is there already, and no mask is replaced; give another folder with --out")
     for name in walk(ids):

@@ -64,8 +64,8 @@ def write_splits(
         _write_lines(partial / "val.txt", dataset.val)
         for draw in draws:
             (partial / draw.name).mkdir()
-            _write_lines(partial / draw.name / "labeled.txt", draw.labelled)
-            _write_lines(partial / draw.name / "unlabeled.txt", draw.unlabelled)
+            _write_lines(partial / draw.name / "labeled.txt", draw.labeled)
+            _write_lines(partial / draw.name / "unlabeled.txt", draw.unlabeled)
         (partial / "splits.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(_readme(dataset, draws, contents, recipe), encoding="utf-8")
         partial.chmod(0o755)  # mkdtemp makes it its owner's alone
@@ -87,10 +87,10 @@ def _facts(dataset: FileDataset, draws: Sequence[Draw], contents: Contents, reci
 
     def fine(draw: Draw) -> dict[str, int]:
         known = dataset.catalogue.fine
-        return {} if known is None else {"fine": len(set(draw.labelled) & set(known))}
+        return {} if known is None else {"fine": len(set(draw.labeled) & set(known))}
 
     def classes(draw: Draw) -> dict[str, Any]:
-        return {name: asdict(part) for name, part in contents.parts(draw.labelled).items()}
+        return {name: asdict(part) for name, part in contents.parts(draw.labeled).items()}
 
     return {
         "des4": version("des4"),
@@ -99,8 +99,8 @@ def _facts(dataset: FileDataset, draws: Sequence[Draw], contents: Contents, reci
         "val": about(dataset.val),
         "draws": {
             draw.name: {
-                "labelled": about(draw.labelled) | fine(draw),
-                "unlabelled": about(draw.unlabelled),
+                "labeled": about(draw.labeled) | fine(draw),
+                "unlabeled": about(draw.unlabeled),
                 "classes": classes(draw),
             }
             for draw in draws
@@ -114,9 +114,9 @@ def _never_shown(contents: Contents) -> list[str]:
 
 def _readme(dataset: FileDataset, draws: Sequence[Draw], contents: Contents, recipe: Recipe) -> str:
     nested = "each inside the next larger one" if recipe.nested else "independent of each other"
-    parts = [contents.parts(draw.labelled) for draw in draws]
+    parts = [contents.parts(draw.labeled) for draw in draws]
     lists = [
-        [f"`{draw.name}`", *(text for ids in (draw.labelled, draw.unlabelled) for text in (f"{len(ids)}", _hash(ids)))]
+        [f"`{draw.name}`", *(text for ids in (draw.labeled, draw.unlabeled) for text in (f"{len(ids)}", _hash(ids)))]
         for draw in draws
     ]
     classes = [
@@ -125,7 +125,7 @@ def _readme(dataset: FileDataset, draws: Sequence[Draw], contents: Contents, rec
     ]
     return "\n".join(
         [
-            f"# Labelled images drawn from {dataset.root.resolve().name}",
+            f"# Labeled images drawn from {dataset.root.resolve().name}",
             "",
             f"Rule: {recipe.rule}, {nested}; seed {recipe.seed}; from {recipe.pool} images with masks.",
             f"Validation: `val.txt`, {len(dataset.val)} images, hash {_hash(dataset.val)}.",
@@ -134,9 +134,9 @@ def _readme(dataset: FileDataset, draws: Sequence[Draw], contents: Contents, rec
             "",
             "A hash is the SHA-256 of a list's sorted ids, as in a run's `results.json`.",
             "",
-            *_markdown(["draw", "labelled", "hash", "unlabelled", "hash"], lists),
+            *_markdown(["draw", "labeled", "hash", "unlabeled", "hash"], lists),
             "",
-            "How many labelled images show a class, and its share of their pixels:",
+            "How many labeled images show a class, and its share of their pixels:",
             "",
             *_markdown(["class", *(f"`{draw.name}`" for draw in draws)], classes),
             "",

@@ -1,6 +1,6 @@
-"""Draws which of the images with masks count as labelled.
+"""Draws which of the images with masks count as labeled.
 
-A draw takes `count` of the images with masks; the rest, with the images without masks, is unlabelled. A fraction is
+A draw takes `count` of the images with masks; the rest, with the images without masks, is unlabeled. A fraction is
 rounded up, as in the published lists (1/8 of 10,582 is 1,323). Nested draws are taken from one another, the largest
 first, so that each contains the smaller ones; others are independent of each other. Everything is a function of the
 ids, the seed, the rule and the counts.
@@ -37,16 +37,16 @@ Rule = Literal["random", "stratified"]
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn. name: of its folder, `1_8` or a number of images. labelled, unlabelled: ids, sorted."""
+    """What was drawn. name: of its folder, `1_8` or a number of images. labeled, unlabeled: ids, sorted."""
 
     name: str
-    labelled: tuple[str, ...]
-    unlabelled: tuple[str, ...]
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a class has in some images. images: that show it. pixels: it fills. share: of all labelled pixels."""
+    """What a class has in some images. images: that show it. pixels: it fills. share: of all labeled pixels."""
 
     images: int
     pixels: int
@@ -107,9 +107,9 @@ def pool_of(dataset: FileDataset, preset: Preset | None = None) -> tuple[str, ..
     Raises DataError if the data set does not hold the preset's pool.
     """
     if preset is None:
-        return tuple(sorted(dataset.labelled))
+        return tuple(sorted(dataset.labeled))
     fine = set(dataset.catalogue.fine or ())
-    pool = tuple(sorted(i for i in dataset.labelled if i in fine or not preset.fine))
+    pool = tuple(sorted(i for i in dataset.labeled if i in fine or not preset.fine))
     if len(pool) != preset.pool:
         kind = "finely annotated training images" if preset.fine else "training images with masks"
         raise DataError(
@@ -138,7 +138,7 @@ def counts_of(pool: int, fractions: Iterable[str] = (), numbers: Iterable[int] =
             raise ConfigError(f"--count {number}: there are {pool} images with masks to draw from; give 1 to {pool}")
         counts[str(number)] = number
     if not counts:
-        raise ConfigError("say how many images are labelled: --fraction 1/8, --count 100, or --preset NAME")
+        raise ConfigError("say how many images are labeled: --fraction 1/8, --count 100, or --preset NAME")
     return counts
 
 
@@ -160,21 +160,21 @@ def draw(
     nested: bool = False,
     contents: Contents | None = None,
 ) -> tuple[Draw, ...]:
-    """Draw labelled images from the pool: one Draw a name, in the order of `counts`.
+    """Draw labeled images from the pool: one Draw a name, in the order of `counts`.
 
     counts: name → number of images, of `counts_of`. contents: of the pool's masks; given, the draws are stratified.
     """
-    everything = {*dataset.labelled, *dataset.unlabelled_files}
+    everything = {*dataset.labeled, *dataset.unlabeled_files}
     source = sorted(pool)
     drawn: dict[str, Draw] = {}
     for name, count in sorted(counts.items(), key=lambda item: -item[1]):
         rng = random.Random(f"splits/{seed}/{count}")
         if contents is None:
-            labelled = rng.sample(source, count)
+            labeled = rng.sample(source, count)
         else:
-            labelled = [source[i] for i in stratified(contents.of(source) > 0, count, rng)]
-        drawn[name] = Draw(name, tuple(sorted(labelled)), tuple(sorted(everything - set(labelled))))
-        source = sorted(labelled) if nested else source
+            labeled = [source[i] for i in stratified(contents.of(source) > 0, count, rng)]
+        drawn[name] = Draw(name, tuple(sorted(labeled)), tuple(sorted(everything - set(labeled))))
+        source = sorted(labeled) if nested else source
     return tuple(drawn[name] for name in counts)
 
 

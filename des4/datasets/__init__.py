@@ -1,4 +1,4 @@
-"""Data sets: who is labelled, and what an image's pixels are. A new format is one file here and one line in FORMATS."""
+"""Data sets: who is labeled, and what an image's pixels are. A new format is one file here and one line in FORMATS."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ class Camvid(FileDataset):
             masks={sample_id: ColourMask(path, table) for sample_id, path in masks.items()},
             classes=tuple(_CLASSES),
             palette=tuple(next(iter(group.values())) for group in _CLASSES.values()),
-            labelled=[sample_id for sample_id in masks if splits.get(sample_id) == "train"],
-            unlabelled=[sample_id for sample_id, split in splits.items() if split == "train"],
+            labeled=[sample_id for sample_id in masks if splits.get(sample_id) == "train"],
+            unlabeled=[sample_id for sample_id, split in splits.items() if split == "train"],
             val=[sample_id for sample_id in masks if splits.get(sample_id) == config.val_split],
             identify=_identify,
         )

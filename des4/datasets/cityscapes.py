@@ -10,7 +10,7 @@ An id is `train/<city>/<city>_<sequence>_<frame>`, and the mask is found by it, 
 `labelTrainIds` where it is there, else `labelIds`, whose numbers become the 19 classes here. Both give the same labels.
 Licence plates (number −1) are drawn in neither: those pixels have the class of the vehicle.
 
-Without lists labelled is `train`, val is `val`, and unlabelled whatever of `train` has no mask, with `train_extra` if
+Without lists labeled is `train`, val is `val`, and unlabeled whatever of `train` has no mask, with `train_extra` if
 asked. `test` has no public labels; its images are read only if a list names them.
 """
 
@@ -55,7 +55,7 @@ class CityscapesConfig(FilesConfig):
 
     name: Literal["cityscapes"] = "cityscapes"
     train_extra: bool = False
-    """Whether the images of `train_extra` (19,998) are unlabelled images, where no list says which are."""
+    """Whether the images of `train_extra` (19,998) are unlabeled images, where no list says which are."""
 
 
 class Cityscapes(FileDataset):
@@ -75,8 +75,8 @@ class Cityscapes(FileDataset):
             masks=masks["train"] | masks["val"],
             classes=tuple(name for _, name, _ in _CLASSES),
             palette=tuple(colour for _, _, colour in _CLASSES),
-            labelled=sorted(masks["train"]),
-            unlabelled=[sample_id for sample_id in images if sample_id.split("/")[0] in pools],
+            labeled=sorted(masks["train"]),
+            unlabeled=[sample_id for sample_id in images if sample_id.split("/")[0] in pools],
             val=sorted(masks["val"]),
             identify=_identify,
         )

@@ -8,9 +8,9 @@ annotations/*.json, or *.json in the root                           images/…, 
 
 Lin et al., ECCV 2014; https://cocodataset.org/#format-data. An id is the image's path without suffix, under `images/`
 if that is there, else under the root. A file (or the folder of an `_annotations.coco.json`) with val or valid in its
-name is for validation; one with test is not read, and neither val nor test images are unlabelled ones. An image that
-has no annotation is unlabelled; a list may still call it labelled, and then all of it is background. Without images/,
-unlabelled images are sought only in folders where annotated ones are, and in `unlabeled…`.
+name is for validation; one with test is not read, and neither val nor test images are unlabeled ones. An image that
+has no annotation is unlabeled; a list may still call it labeled, and then all of it is background. Without images/,
+unlabeled images are sought only in folders where annotated ones are, and in `unlabeled…`.
 
 Classes are the categories in the order of their ids. Where regions overlap, crowds (`iscrowd`) are painted first, then
 instances from the largest to the smallest, and equals in the order of the file, so that small things stay visible. A
@@ -86,8 +86,8 @@ class Coco(FileDataset):
             images=images.files,
             masks=masks,
             classes=table.classes,
-            labelled=annotated[False],
-            unlabelled=_training_images(root, images.files, masks, sources),
+            labeled=annotated[False],
+            unlabeled=_training_images(root, images.files, masks, sources),
             val=annotated[True],
             identify=images.identify,
         )

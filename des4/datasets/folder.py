@@ -2,7 +2,7 @@
 
 `images/…` and `masks/…` hold the same stems, in sub-folders if wanted (`images/train/a.jpg`, `masks/train/a.png`); an
 id is the stem (`train/a`). Masks are PNGs of class indices, 255 = ignore, with one channel, a palette or equal
-channels; or of colours, if the file of the classes names them. An image without a mask is unlabelled.
+channels; or of colours, if the file of the classes names them. An image without a mask is unlabeled.
 
 Other names for the two folders are understood, VOC's among them (`JPEGImages`, `SegmentationClass`), and so is an
 ending that all masks add to the names of their images (`a_mask.png`).
@@ -65,7 +65,7 @@ class FolderConfig(FilesConfig):
     """File of class names, one a line, with their colours if masks are in colours; `null`: `classes.txt` in the root if
     there, else another usual name."""
     num_classes: int | None = Field(default=None, ge=2, le=IGNORE)
-    """Needed only without class names; `null`: the largest label of the labelled and val masks + 1."""
+    """Needed only without class names; `null`: the largest label of the labeled and val masks + 1."""
     values: tuple[int, ...] | None = None
     """The numbers in the masks that stand for the classes, in their order: `0,255` or `1-150`; `null`: 0, 1, 2, …"""
     ignore: tuple[int | str, ...] = ()
@@ -191,8 +191,8 @@ def _subsets(root: Path, images: Collection[str], masks: Collection[str]) -> dic
     kept_out = subsets.get("val", set()) | subsets.get("test", set())
     return {
         "val": sorted(subsets.get("val", set()) & set(masks)),
-        "labelled": sorted(subsets.get("train", set(masks)) & set(masks) - kept_out),
-        "unlabelled": sorted(set(images) - kept_out),
+        "labeled": sorted(subsets.get("train", set(masks)) & set(masks) - kept_out),
+        "unlabeled": sorted(set(images) - kept_out),
     }
 
 

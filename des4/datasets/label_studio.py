@@ -11,7 +11,7 @@ under the root. A task names its picture by a path of Label Studio's (`/data/upl
 eight characters that Label Studio puts before uploads.
 
 Of several annotations of a task the one marked as ground truth counts, else the one that was last updated; cancelled
-ones, drafts and predictions do not. A task without an annotation is unlabelled, one with an empty annotation is all
+ones, drafts and predictions do not. A task without an annotation is unlabeled, one with an empty annotation is all
 background. Later regions are painted over earlier ones; a brush covers the pixels whose alpha is above 0. What marks no
 region (choices, text, relations) is passed over, a region without area (key points) is refused.
 

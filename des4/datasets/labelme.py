@@ -13,7 +13,7 @@ An annotation without a shape says that all of the image is background.
 
 Later shapes are painted over earlier ones. Polygons and rectangles are filled as COCO's polygons are, circles where a
 pixel's centre lies inside; labelme's own export widens both by their outline. Points and lines cover no area: refused.
-Without a list of classes they are the names in the labelled and val annotations by the alphabet, background first.
+Without a list of classes they are the names in the labeled and val annotations by the alphabet, background first.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Labelme(FileDataset):
         return not (root / "masks").is_dir() and any(_HEAD.match(head(path)) for path in probed)
 
     def _find_classes(self) -> tuple[str, ...]:
-        """Take the names in the labelled and val annotations for the classes."""
+        """Take the names in the labeled and val annotations for the classes."""
         names: set[str] = set()
         for mask in self._masks.values():
             with stepping_over("bad-mask"):

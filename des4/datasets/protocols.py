@@ -9,7 +9,7 @@ from other pools, they give other scores, and one table must not mix them:
 - `voc/usrn`: drawn at random from the 10,582 too, but other draws (USRN's), down to 1/64;
 - `cityscapes/u2pl`, `cityscapes/cps`, `cityscapes/unimatch`: other draws from the 2,975 training images.
 
-Labelled and unlabelled are together the whole pool, and share no image. The lists themselves are not part of this
+Labeled and unlabeled are together the whole pool, and share no image. The lists themselves are not part of this
 package: a list is known by the SHA-256 of its sample names, whether it holds stems, pairs or paths. The hashes were
 taken from the repositories that FAMILIES names.
 """
@@ -81,16 +81,16 @@ VAL_LISTS = {
 class Protocol:
     """A published pair of lists.
 
-    name: data set, family and number of labelled images. fraction: what papers call it.
-    fine: how many labelled images have one of VOC's own, finer masks; None off VOC.
-    labelled_hash, unlabelled_hash: `list_hash` of the two lists.
+    name: data set, family and number of labeled images. fraction: what papers call it.
+    fine: how many labeled images have one of VOC's own, finer masks; None off VOC.
+    labeled_hash, unlabeled_hash: `list_hash` of the two lists.
     """
 
     name: str
     fraction: str
     fine: int | None
-    labelled_hash: str
-    unlabelled_hash: str
+    labeled_hash: str
+    unlabeled_hash: str
 
     @property
     def family(self) -> str:
@@ -98,14 +98,14 @@ class Protocol:
         return self.name.rpartition("/")[0]
 
     @property
-    def labelled(self) -> int:
-        """Number of labelled images."""
+    def labeled(self) -> int:
+        """Number of labeled images."""
         return int(self.name.rpartition("/")[2])
 
     @property
-    def unlabelled(self) -> int:
-        """Number of unlabelled images."""
-        return FAMILIES[self.family].pool - self.labelled
+    def unlabeled(self) -> int:
+        """Number of unlabeled images."""
+        return FAMILIES[self.family].pool - self.labeled
 
 
 # fmt: off
@@ -255,26 +255,26 @@ def known_protocol(name: str) -> str:
     return name
 
 
-def recognise_lists(labelled: Collection[str], unlabelled: Collection[str] | None = None) -> Protocol | None:
-    """Name the protocol of a pair of lists, or of a labelled list alone; None if they are nobody's."""
-    candidates = [p for p in _PUBLISHED if p.labelled == len(labelled)]
-    if unlabelled is not None:
-        candidates = [p for p in candidates if p.unlabelled == len(unlabelled)]
+def recognise_lists(labeled: Collection[str], unlabeled: Collection[str] | None = None) -> Protocol | None:
+    """Name the protocol of a pair of lists, or of a labeled list alone; None if they are nobody's."""
+    candidates = [p for p in _PUBLISHED if p.labeled == len(labeled)]
+    if unlabeled is not None:
+        candidates = [p for p in candidates if p.unlabeled == len(unlabeled)]
     if not candidates:
         return None  # large data sets are not hashed in vain
-    given = list_hash(labelled)
-    candidates = [p for p in candidates if p.labelled_hash == given]
-    if candidates and unlabelled is not None and candidates[0].unlabelled_hash != list_hash(unlabelled):
+    given = list_hash(labeled)
+    candidates = [p for p in candidates if p.labeled_hash == given]
+    if candidates and unlabeled is not None and candidates[0].unlabeled_hash != list_hash(unlabeled):
         return None
     return candidates[0] if candidates else None
 
 
-def require_protocol(name: str, labelled: Collection[str], unlabelled: Collection[str], where: Path) -> None:
+def require_protocol(name: str, labeled: Collection[str], unlabeled: Collection[str], where: Path) -> None:
     """Raise DataError unless the lists are those of the protocol. where: the data or list folder, for the message."""
     wanted = PROTOCOLS[name]
     for kind, given, count, wanted_hash in (
-        ("labelled", labelled, wanted.labelled, wanted.labelled_hash),
-        ("unlabelled", unlabelled, wanted.unlabelled, wanted.unlabelled_hash),
+        ("labeled", labeled, wanted.labeled, wanted.labeled_hash),
+        ("unlabeled", unlabeled, wanted.unlabeled, wanted.unlabeled_hash),
     ):
         if len(given) != count or list_hash(given) != wanted_hash:
             raise DataError(
@@ -288,8 +288,8 @@ def find_lists(protocol: Protocol, folder: Path) -> dict[str, Path]:
 
     Raises DataError if one of them is not there.
     """
-    wanted = {"labeled": protocol.labelled_hash, "unlabeled": protocol.unlabelled_hash}
-    counts = {"labeled": protocol.labelled, "unlabeled": protocol.unlabelled}
+    wanted = {"labeled": protocol.labeled_hash, "unlabeled": protocol.unlabeled_hash}
+    counts = {"labeled": protocol.labeled, "unlabeled": protocol.unlabeled}
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
     for path, names in read_lists(folder, counts.values()):
@@ -309,9 +309,9 @@ def find_all_lists(folder: Path) -> dict[str, dict[str, Path]]:
 
     Raises DataError if there is no such folder.
     """
-    kinds = {p.labelled_hash: (p.name, "labeled") for p in _PUBLISHED}
-    kinds |= {p.unlabelled_hash: (p.name, "unlabeled") for p in _PUBLISHED}
-    sizes = {size for p in _PUBLISHED for size in (p.labelled, p.unlabelled)}
+    kinds = {p.labeled_hash: (p.name, "labeled") for p in _PUBLISHED}
+    kinds |= {p.unlabeled_hash: (p.name, "unlabeled") for p in _PUBLISHED}
+    sizes = {size for p in _PUBLISHED for size in (p.labeled, p.unlabeled)}
     found: dict[str, dict[str, Path]] = {}
     for path, names in read_lists(folder, sizes):
         if match := kinds.get(list_hash(names)):
@@ -346,24 +346,24 @@ def _count_lines(path: Path) -> int | None:
 
 
 def describe_lists(
-    labelled: Collection[str], unlabelled: Collection[str], val: Collection[str], fine: Collection[str] | None = None
+    labeled: Collection[str], unlabeled: Collection[str], val: Collection[str], fine: Collection[str] | None = None
 ) -> Iterator[str]:
-    """Say in sentences which protocol the lists are, and how many labelled images are finely annotated.
+    """Say in sentences which protocol the lists are, and how many labeled images are finely annotated.
 
     fine: ids of the finely annotated images, if the data set tells them apart.
     """
-    protocol = recognise_lists(labelled, unlabelled)
-    near = protocol or recognise_lists(labelled)
+    protocol = recognise_lists(labeled, unlabeled)
+    near = protocol or recognise_lists(labeled)
     if protocol:
         yield f"lists: {protocol.name}, {protocol.fraction} ({FAMILIES[protocol.family].title})"
     elif near:
         yield (
-            f"lists: the labelled images are those of {near.name}, the {len(unlabelled)} unlabelled ones are not its "
-            f"{near.unlabelled}, so the scores compare with no published ones"
+            f"lists: the labeled images are those of {near.name}, the {len(unlabeled)} unlabeled ones are not its "
+            f"{near.unlabeled}, so the scores compare with no published ones"
         )
-    num_fine = len(set(labelled) & set(fine)) if fine is not None else near.fine if near else None
+    num_fine = len(set(labeled) & set(fine)) if fine is not None else near.fine if near else None
     if num_fine is not None:
-        yield f"labelled: {num_fine} of {len(labelled)} images are finely annotated (they are in VOC's own train list)"
+        yield f"labeled: {num_fine} of {len(labeled)} images are finely annotated (they are in VOC's own train list)"
     if near:
         dataset = near.name.partition("/")[0]
         count, wanted_hash = VAL_LISTS[dataset]

@@ -4,7 +4,7 @@ Every scene is a function of (seed, split, index): simple shapes drawn at three 
 It is built to be a small honest case of the problem. Pixels are long-tailed (meadow to boats: about 70 to 1). Colour
 does not name the class: water mirrors the sky and the mountains; snow, rocks, clouds and foam are as white as sheep and
 sails; hay and paths look like house walls; trees and meadows share their greens; season and time of day change every
-colour. So a network needs texture, shape and place, which a few labelled scenes do not show in full.
+colour. So a network needs texture, shape and place, which a few labeled scenes do not show in full.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class ScenesConfig(Config):
 
     name: Literal["scenes"] = "scenes"
     labeled: PositiveInt = 4
-    """Labelled scenes."""
+    """Labeled scenes."""
     unlabeled: NonNegativeInt = 396
-    """Unlabelled scenes."""
+    """Unlabeled scenes."""
     val: PositiveInt = 64
     """Validation scenes."""
     size: int = Field(default=160, ge=32, le=1024)
@@ -59,8 +59,8 @@ class Scenes:
 
     def __init__(self, config: ScenesConfig) -> None:
         train = [f"train/{i:05}" for i in range(config.labeled + config.unlabeled)]
-        self.labelled: Sequence[str] = tuple(train[: config.labeled])
-        self.unlabelled: Sequence[str] = tuple(train[config.labeled :])
+        self.labeled: Sequence[str] = tuple(train[: config.labeled])
+        self.unlabeled: Sequence[str] = tuple(train[config.labeled :])
         self.held_out: Sequence[str] = ()
         self.val: Sequence[str] = tuple(f"val/{i:05}" for i in range(config.val))
         self._known = frozenset((*train, *self.val))
@@ -77,15 +77,15 @@ class Scenes:
         return self._scene(sample_id)[1].clone()
 
     def reveal(self) -> Sequence[str]:
-        """Return the ids of all unlabelled scenes: each is drawn with its mask."""
-        return self.unlabelled
+        """Return the ids of all unlabeled scenes: each is drawn with its mask."""
+        return self.unlabeled
 
-    def check_labelled(self) -> None:
+    def check_labeled(self) -> None:
         """Do nothing: drawn masks fit their images."""
 
     def _scene(self, sample_id: str) -> tuple[Tensor, Tensor]:
         if sample_id not in self._known:
-            raise DataError(f"The scenes have no '{sample_id}'; ids run from {self.labelled[0]} and {self.val[0]}")
+            raise DataError(f"The scenes have no '{sample_id}'; ids run from {self.labeled[0]} and {self.val[0]}")
         split, index = sample_id.split("/")
         return draw_scene(self._config.seed, split, int(index), self._config.size)
 

@@ -1,4 +1,4 @@
-"""Unlabelled images in tar files, so that millions of them need no file each.
+"""Unlabeled images in tar files, so that millions of them need no file each.
 
 An id is `shard/key`: the tar's name without `.tar`, and the image's key in it. Ids are never held as strings, images
 are read where the index says they lie (`des4.datasets.tar_index`), and nothing is kept open, so that any number of

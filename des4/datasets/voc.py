@@ -13,8 +13,8 @@ Everingham et al., IJCV 2010; Hariharan et al., ICCV 2011 (SBD). The root is tha
 read: SBD outlined some images of train and val anew, and the field trains and scores on VOC's own (its distribution of
 SBD's masks holds them already).
 
-Without lists val is VOC's, labelled is every other image with a mask (1,464; with SegmentationClassAug 10,582), and
-unlabelled is what is left of train and SBD. VOC's val images are in training only if a list puts them there.
+Without lists val is VOC's, labeled is every other image with a mask (1,464; with SegmentationClassAug 10,582), and
+unlabeled is what is left of train and SBD. VOC's val images are in training only if a list puts them there.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class VocConfig(FilesConfig):
     """Which masks there are: VOC's own (`SegmentationClass`), or SBD's as well (`SegmentationClassAug`); `auto`: the
     latter if that folder is there."""
     detection_images: bool = False
-    """Whether images that neither VOC nor SBD segmented are unlabelled images, where no list says which are."""
+    """Whether images that neither VOC nor SBD segmented are unlabeled images, where no list says which are."""
 
 
 class Voc(FileDataset):
@@ -102,14 +102,14 @@ class Voc(FileDataset):
             masks={sample_id: IndexMask(path) for sample_id, path in masks.items()},
             classes=CLASSES,
             palette=voc_palette(len(CLASSES)),
-            labelled=sorted(masks.keys() - set(val)),
-            unlabelled=sorted(training),
+            labeled=sorted(masks.keys() - set(val)),
+            unlabeled=sorted(training),
             val=val,
             identify=_identify,
             fine=train.get("train"),
         )
         super().__init__(config, catalogue)
-        self.notes += (*_notes(config, tree, set(val) & {*self.labelled, *self.unlabelled_files}),)
+        self.notes += (*_notes(config, tree, set(val) & {*self.labeled, *self.unlabeled_files}),)
 
     @staticmethod
     def recognises(root: Path) -> bool:

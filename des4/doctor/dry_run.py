@@ -87,7 +87,7 @@ class Measured:
 class DryRun:
     """What a training would cost. steps, validations: of the whole training. parts: that each batch is split into.
 
-    images: labelled and unlabelled ones of a step. flops: of a step, in the mean over the run. memory: of the part of
+    images: labeled and unlabeled ones of a step. flops: of a step, in the mean over the run. memory: of the part of
     the run that needs most. measured: None if the steps were not risked.
     """
 
@@ -164,16 +164,16 @@ class _DryRun:
                 measured = self._measure(batches, _num_images(batch), flops.total, num_steps)
         held = memory(method, self.training.optimiser, kept)
         self._look_at_disk(held.weights + held.optimiser)
-        data, labelled, unlabelled = self.training.dataset, *_images(batch)
+        data, labeled, unlabeled = self.training.dataset, *_images(batch)
         done = DryRun(
             method=self.config.method.name,
             encoder=self.config.model.encoder,
             device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             precision=self.precision,
             crop=self.config.views.crop,
-            images=(labelled, unlabelled),
+            images=(labeled, unlabeled),
             parts=self.take_step.parts,
-            lists={"labelled": len(data.labelled), "unlabelled": len(data.unlabelled), "val": len(data.val)},
+            lists={"labeled": len(data.labeled), "unlabeled": len(data.unlabeled), "val": len(data.val)},
             steps=self.training.schedule.steps,
             validations=self._validations(),
             flops=flops,
@@ -239,7 +239,7 @@ class _DryRun:
 
         seconds: that a step on the whole is expected to take. Half of the time that is left is for steps.
         """
-        fitting = [cuts for cuts in range(1, len(batch.labelled.image) + 1) if can_split(batch, cuts)]
+        fitting = [cuts for cuts in range(1, len(batch.labeled.image) + 1) if can_split(batch, cuts)]
         return next((cuts for cuts in fitting if seconds / cuts < self._left() / 2), fitting[-1])
 
     def _times_of(
@@ -353,7 +353,7 @@ class _DryRun:
 
 
 def _images(batch: Batch) -> tuple[int, int]:
-    return len(batch.labelled.image), len(batch.unlabelled.weak) if batch.unlabelled else 0
+    return len(batch.labeled.image), len(batch.unlabeled.weak) if batch.unlabeled else 0
 
 
 def _num_images(batch: Batch) -> int:

@@ -99,7 +99,7 @@ def step_cost(method: Method, batch: Batch, precision: Precision = "fp32") -> St
     values, so any machine counts any network in seconds; those of a method that asks for values (`WAITS`) have some,
     and it is counted by computing.
     """
-    device = batch.labelled.image.device
+    device = batch.labeled.image.device
     shapes = FakeTensorMode(allow_non_fake_inputs=True) if not method.WAITS else nullcontext()
     copies: dict[int, Any] = {}
     if isinstance(shapes, FakeTensorMode):
@@ -221,7 +221,7 @@ def fewest_parts(
         moments = CRITIC_MOMENTS if network.role == "critic" else num_moments
         held += (1 + moments) * sum(p.nbytes for p in network.module.parameters() if p.requires_grad) // shards
     parts = 1
-    for number in range(1, len(batch.labelled.image) + 1):
+    for number in range(1, len(batch.labeled.image) + 1):
         if not can_split(batch, number):
             continue
         parts = number

@@ -1,11 +1,11 @@
 """Says when pseudo-labels go wrong: a class takes over, or dies out, among the labels that a method makes for itself.
 
-No labels tell whether a pseudo-label is right, but how many of each class there are can be held against the labelled
+No labels tell whether a pseudo-label is right, but how many of each class there are can be held against the labeled
 images. A network that learns from its own mistakes makes more of them, so the share of a class then leaves that among
 the labels and keeps moving away.
 
 The rule. At each log line a class has a ratio: its share of the pseudo-labels since the last line, over its share of
-the labelled pixels. The last quarter of the lines (six at least) is held against as many lines before it. A warning is
+the labeled pixels. The last quarter of the lines (six at least) is held against as many lines before it. A warning is
 due when the mean of the log ratio is beyond ±log `factor`, a tenth further away than before on the same side, and the
 way that it went is four times what the spread of the lines explains. Lines of the first tenth of the training do not
 count, for an untrained network says nothing; a ratio below 1/50 counts as 1/50, for what has gone moves nowhere.
@@ -31,7 +31,7 @@ SURE = 4.0
 
 
 class Drifted(NamedTuple):
-    """A class that a warning was given of. ratio: its share of the pseudo-labels over its labelled share."""
+    """A class that a warning was given of. ratio: its share of the pseudo-labels over its labeled share."""
 
     name: str
     step: int
@@ -41,7 +41,7 @@ class Drifted(NamedTuple):
 class DriftGuard:
     """Follows the shares of classes among pseudo-labels, from log line to log line; it is a function of these alone.
 
-    pixel_share: name → share of the labelled pixels; classes without a labelled pixel are not followed.
+    pixel_share: name → share of the labeled pixels; classes without a labeled pixel are not followed.
     factor: > 1, beyond which a share is worth a warning; None = there are no warnings. steps: of the whole training.
     """
 
@@ -58,8 +58,8 @@ class DriftGuard:
         self._last = list(shares)
         if step <= WARM_UP * self.steps:
             return []
-        labelled = list(self.pixel_share.values())
-        ratios = [share / own if own else 1.0 for share, own in zip(shares, labelled, strict=True)]
+        labeled = list(self.pixel_share.values())
+        ratios = [share / own if own else 1.0 for share, own in zip(shares, labeled, strict=True)]
         self._lines.append([math.log(max(ratio, FLOOR)) for ratio in ratios])
         found = [] if self.factor is None else self._drifting(math.log(self.factor))
         new = {name: ratio for name, ratio in found if name not in {one.name for one in self.drifted}}
@@ -101,9 +101,9 @@ class DriftGuard:
         moves = "grows" if ratio > 1 else "shrinks"
         return (
             f"warning: pseudo-labels drift: {name} has {ratio:.2g} times its share of the labels "
-            f"({_percent(ratio * own)} % of the pseudo-labels, {_percent(own)} % of the labelled pixels), and that "
-            f"still {moves}. Unless the unlabelled images do hold {'more' if ratio > 1 else 'less'} of it, stop, and "
-            "try a higher threshold, a smaller weight of the unlabelled images, or fewer steps: docs/unlabelled.md"
+            f"({_percent(ratio * own)} % of the pseudo-labels, {_percent(own)} % of the labeled pixels), and that "
+            f"still {moves}. Unless the unlabeled images do hold {'more' if ratio > 1 else 'less'} of it, stop, and "
+            "try a higher threshold, a smaller weight of the unlabeled images, or fewer steps: docs/unlabeled.md"
         )
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a method's models on a list of labelled images, all models on one decoded image."""
+"""Evaluation of a method's models on a list of labeled images, all models on one decoded image."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from des4.metrics import Results
 class Guards:
     """Looks at log lines and evaluates at each validation; it changes nothing that is trained.
 
-    drift: follows the shares of classes among pseudo-labels. truth: measures the headline's pseudo-labels on unlabelled
-    images whose masks may be opened. held_out: scores the models on labelled images that nothing is learnt from. Each
+    drift: follows the shares of classes among pseudo-labels. truth: measures the headline's pseudo-labels on unlabeled
+    images whose masks may be opened. held_out: scores the models on labeled images that nothing is learnt from. Each
     may be None.
     """
 

@@ -60,7 +60,7 @@ class OptimConfig(Config):
 def scaled_lr(config: OptimConfig, batch_size: int) -> float:
     """Scale the learning rate to the batch size: linearly for SGD, by the square root for AdamW.
 
-    The factor is batch_size / reference_batch, both counted in labelled images of one step, over all micro-batches.
+    The factor is batch_size / reference_batch, both counted in labeled images of one step, over all micro-batches.
     Linear: Goyal et al., 2017, https://arxiv.org/abs/1706.02677. Square root: Malladi et al., NeurIPS 2022,
     https://arxiv.org/abs/2205.10287.
     """

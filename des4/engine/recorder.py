@@ -144,7 +144,7 @@ class Recorder:
         """
         self.seconds += seconds
         self._watched.append(_Watched(step, _ids(batch), outcome))
-        images = len(batch.labelled.image) + (len(batch.unlabelled.weak) if batch.unlabelled else 0)
+        images = len(batch.labeled.image) + (len(batch.unlabeled.weak) if batch.unlabeled else 0)
         self._window.add(outcome, images, seconds)
         if step - 1 in (self._start, *self.schedule.restarts):
             self._paced = step, self.seconds  # the first of its kind sets things up, and is no measure
@@ -288,7 +288,7 @@ class Recorder:
 
 
 def _ids(batch: Batch) -> list[str]:
-    return [*batch.labelled.ids, *(batch.unlabelled.ids if batch.unlabelled else ())]
+    return [*batch.labeled.ids, *(batch.unlabeled.ids if batch.unlabeled else ())]
 
 
 def _terms(outcome: Outcome) -> str:

@@ -36,7 +36,7 @@ class TrainConfig(Config):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Exactly one of `steps`, `epochs` and `minutes` is given."""
     epochs: float | None = Field(None, gt=0)
-    """Passes over the unlabelled list, or over the labelled one for methods that read no unlabelled image."""
+    """Passes over the unlabeled list, or over the labeled one for methods that read no unlabeled image."""
     minutes: float | None = Field(None, gt=0, le=1_000_000)
     """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
@@ -45,10 +45,10 @@ class TrainConfig(Config):
     the same kind and for the same classes. Networks that are to differ from the first one, such as the peer of CPS,
     take the encoder alone."""
     batch_size: int = Field(16, ge=1)
-    """Labelled images in a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
+    """Labeled images in a step, over all processes. `auto`: `optim.reference_batch`, or 16, in as few micro-batches as
     fit (`accumulate=auto`). So one recipe serves any number of GPUs of any size."""
-    unlabelled_batch_size: int | None = Field(None, ge=1)
-    """Unlabelled images in a step, over all processes; `null`: as many as labelled ones."""
+    unlabeled_batch_size: int | None = Field(None, ge=1)
+    """Unlabeled images in a step, over all processes; `null`: as many as labeled ones."""
     accumulate: PositiveInt | Literal["auto"] = 1
     """Micro-batches into which each process splits its share of a step, to save memory. The number must divide that
     share. `auto`: as few as fit into the free memory. The loss is that of the whole step; BatchNorm sees the
@@ -89,8 +89,8 @@ class TrainConfig(Config):
     log_to: tuple[LoggerName, ...] = ()
     """Programs that also get losses, scores, settings and pictures. Each is served by a process of its own."""
     oracle: bool = False
-    """Use the true labels of the unlabelled images instead of pseudo-labels; the dataset must hold their masks. It
-    shows what perfect pseudo-labels would be worth, and is [no result](unlabelled.md#the-oracle)."""
+    """Use the true labels of the unlabeled images instead of pseudo-labels; the dataset must hold their masks. It
+    shows what perfect pseudo-labels would be worth, and is [no result](unlabeled.md#the-oracle)."""
 
     @field_serializer("start_from", when_used="json-unless-none")
     @staticmethod
@@ -118,8 +118,8 @@ class TrainConfig(Config):
             raise ValueError("counts validations, and with eval_every=0 there is one alone, at the end; leave one out")
         return value
 
-    def total_steps(self, num_labelled: int, num_unlabelled: int) -> int:
-        """Return all steps of the training. num_unlabelled: 0 for methods that read none. Raises ConfigError."""
+    def total_steps(self, num_labeled: int, num_unlabeled: int) -> int:
+        """Return all steps of the training. num_unlabeled: 0 for methods that read none. Raises ConfigError."""
         if self.minutes is not None:
             raise ConfigError("train.minutes: is a budget of `des4 train`, which turns it into steps; give steps here")
         if (self.steps is None) == (self.epochs is None):
@@ -128,17 +128,17 @@ class TrainConfig(Config):
         if self.epochs is None:
             assert self.steps is not None  # noqa: S101  # as checked above
             return self.steps
-        if num_unlabelled:
-            return math.ceil(self.epochs * num_unlabelled / (self.unlabelled_batch_size or self.batch_size))
-        return math.ceil(self.epochs * num_labelled / self.batch_size)
+        if num_unlabeled:
+            return math.ceil(self.epochs * num_unlabeled / (self.unlabeled_batch_size or self.batch_size))
+        return math.ceil(self.epochs * num_labeled / self.batch_size)
 
     def shares(self, processes: int = 1) -> tuple[int, int]:
-        """Return the labelled and unlabelled images of one process in a step.
+        """Return the labeled and unlabeled images of one process in a step.
 
         Raises ConfigError if a batch does not split into that many shares of `accumulate` parts each.
         """
         parts = 1 if self.accumulate == "auto" else self.accumulate
-        sizes = self.batch_size, self.unlabelled_batch_size or self.batch_size
+        sizes = self.batch_size, self.unlabeled_batch_size or self.batch_size
         for size in sizes:
             if size % (processes * parts):
                 among = f" on {processes} processes" if processes > 1 else ""
@@ -148,16 +148,16 @@ class TrainConfig(Config):
 
 
 class GuardConfig(Config):
-    """What is watched of a run, so that it says whether [unlabelled images help or harm](unlabelled.md)."""
+    """What is watched of a run, so that it says whether [unlabeled images help or harm](unlabeled.md)."""
 
     drift_factor: float | None = Field(2.0, gt=1)
-    """Warn of a class whose share of the pseudo-labels is more than this many times its labelled share, or less than
+    """Warn of a class whose share of the pseudo-labels is more than this many times its labeled share, or less than
     one over it, and keeps moving away; `null`: no warnings."""
     truth_images: int = Field(0, ge=0)
-    """Number of unlabelled images with masks on which pseudo-labels are measured at each validation; 0: masks of
-    unlabelled images stay unopened."""
+    """Number of unlabeled images with masks on which pseudo-labels are measured at each validation; 0: masks of
+    unlabeled images stay unopened."""
     held_out: float = Field(0.0, ge=0)
-    """Labelled images that are kept out of training and scored at each validation: a whole number, or below 1 a share
+    """Labeled images that are kept out of training and scored at each validation: a whole number, or below 1 a share
     of the list; 0: none."""
 
     @field_validator("held_out")

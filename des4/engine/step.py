@@ -139,10 +139,10 @@ class TrainStep:
 
     def _make_parts_smaller(self, batch: Batch, reason: str) -> None:
         """Undo what the failed attempt did, and split further. Raises RunError if that cannot be, or not here."""
-        images = len(batch.labelled.image)
+        images = len(batch.labeled.image)
         parts = next((n for n in range(self.parts + 1, images + 1) if can_split(batch, n)), None)
         if parts is None:
-            raise RunError(f"out of memory with parts of {images // self.parts} labelled images, which cannot be split "
+            raise RunError(f"out of memory with parts of {images // self.parts} labeled images, which cannot be split "
                            f"further ({reason}); lower views.crop_size, or train a smaller model.encoder")  # fmt: skip
         self.parts = parts
         self.on_smaller(parts, reason)

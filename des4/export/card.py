@@ -34,7 +34,7 @@ def model_card(
     lines += [f"# {info.method} on {info.model.encoder}", ""]
     lines += [f"A network for semantic segmentation with {len(info.classes)} classes, trained with des4.", ""]
     if info.oracle:
-        lines += ["**ORACLE.** It learnt from the true labels of its unlabelled images: its figures are no result.", ""]
+        lines += ["**ORACLE.** It learnt from the true labels of its unlabeled images: its figures are no result.", ""]
     picture = "photo.jpg" if info.bands is None else "scene.tif"
     source = address or "model.safetensors"
     if address:
@@ -55,7 +55,7 @@ def model_card(
     for index, (name, colour) in enumerate(zip(info.classes, info.palette, strict=True)):
         shown = "#{:02x}{:02x}{:02x}".format(*colour)
         lines.append(f"| {index} | {_cell(name)} | {shown} | {'yes' if name in info.tail else ''} |")
-    lines += ["", "Rare: fewer of the labelled pixels than the median class.", ""]
+    lines += ["", "Rare: fewer of the labeled pixels than the median class.", ""]
     lines += (
         _figures(results) if results else ["## Figures", "", "Not known: the run of this file had no results.json.", ""]
     )
@@ -88,8 +88,8 @@ def _pictures(bands: Bands | None) -> str:
 def _figures(results: dict[str, Any]) -> list[str]:
     data = results.get("data", {})
     lines = ["## Figures", "", f"On {data.get('val', '?')} validation images of `{data.get('name', '?')}`, after "
-             f"training with {data.get('labelled', '?')} labelled and {data.get('unlabelled', '?')} unlabelled ones "
-             f"(lists by hash: {_short(data.get('labelled_hash'))}, {_short(data.get('unlabelled_hash'))}, "
+             f"training with {data.get('labeled', '?')} labeled and {data.get('unlabeled', '?')} unlabeled ones "
+             f"(lists by hash: {_short(data.get('labeled_hash'))}, {_short(data.get('unlabeled_hash'))}, "
              f"{_short(data.get('val_hash'))}). One seed.", ""]  # fmt: skip
     lines += ["| figure | % |", "| --- | --- |"]
     for key, name in (

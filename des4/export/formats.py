@@ -40,7 +40,7 @@ CHECKED_SIZES = ((1, 97, 160), (3, 144, 75))
 LARGEST_DIFFERENCE = 0.01
 """Of probabilities; a file that differs by more is not kept. Other sums in another order make about 1e-5."""
 CALIBRATION_IMAGES = 16
-"""Labelled images that say in which range the values of each layer lie, for int8."""
+"""Labeled images that say in which range the values of each layer lie, for int8."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ WARM_UP = 2
 class Measured:
     """One row of the table. name: `torch`, or the format. megabytes: of its files, in 10⁶ bytes. miou: in [0, 1].
 
-    images_per_second: one image at a time, on the CPU. equal: the share of pixels labelled as torch labels them.
+    images_per_second: one image at a time, on the CPU. equal: the share of pixels labeled as torch labels them.
     """
 
     name: str
@@ -124,12 +124,12 @@ def _measure(
 
 
 def training_images(dataset: Dataset, most: int, factor: float = 1.0) -> Iterator[Images]:
-    """Yield (H, W, bands) of labelled images, as an exported network takes them, at most so many, resized by a factor.
+    """Yield (H, W, bands) of labeled images, as an exported network takes them, at most so many, resized by a factor.
 
     They are evenly spaced in their list.
     """
-    spacing = max(1, -(-len(dataset.labelled) // most))
-    for sample_id in dataset.labelled[::spacing]:
+    spacing = max(1, -(-len(dataset.labeled) // most))
+    for sample_id in dataset.labeled[::spacing]:
         yield _picture(dataset, sample_id, factor)[0]
 
 

@@ -1,6 +1,6 @@
 """Images of bands: which of a file's bands are read, and what their values mean, measured on the data.
 
-What a data set's images are is seen from a few labelled ones (`choose`); of what values 0 and 1 stand for is measured
+What a data set's images are is seen from a few labeled ones (`choose`); of what values 0 and 1 stand for is measured
 on many (`measure`). Everything else goes by the `Bands` that come of it: see docs/adr/0013.
 """
 
@@ -25,9 +25,9 @@ from des4.types import Bands, DataError
 MAX_VALUES = 3 * MAX_PIXELS
 """Larger images are refused before decoding: as many values as the largest RGB picture has."""
 LOOKED_AT = 9
-"""Labelled images that say whether a data set is of bands."""
+"""Labeled images that say whether a data set is of bands."""
 MEASURED = 100
-"""Images of a list, labelled or unlabelled, on which ranges are measured."""
+"""Images of a list, labeled or unlabeled, on which ranges are measured."""
 SAMPLED = 4096
 """Pixels of each of them, about, from a grid."""
 PERCENTILES = (0.1, 99.9)

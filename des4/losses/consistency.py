@@ -14,7 +14,7 @@ def squared_gap(probs: Tensor, target: Tensor, valid: Tensor, pixels: Tensor | N
 
     Codes that average over classes too state weights C times larger for the same loss.
     probs, target: (B, C, H, W); no gradient reaches `target`. valid: (B, H, W) bool. pixels: what the mean
-    divides by, see `Labelled`; None = the valid pixels of this batch. Returns a scalar in [0, 2].
+    divides by, see `Labeled`; None = the valid pixels of this batch. Returns a scalar in [0, 2].
     """
     gap = (probs.float() - target.detach().float()).square().sum(1)
     return mean_over(gap * valid, valid, pixels)

@@ -1,9 +1,9 @@
 """Cross-entropy against labels and pseudo-labels, plain, on kept pixels, and re-weighted towards uncertain pixels.
 
-Logits of any resolution are first resized to the label's size. Pixels labelled IGNORE take part in nothing; a batch
+Logits of any resolution are first resized to the label's size. Pixels labeled IGNORE take part in nothing; a batch
 without any valid pixel gives 0, with a gradient of 0.
 
-pixels: what a mean divides by, see `Labelled`; None = the valid pixels of this batch. class_weights: (C,), a pixel's
+pixels: what a mean divides by, see `Labeled`; None = the valid pixels of this batch. class_weights: (C,), a pixel's
 loss is multiplied by that of its class; the mean still divides by pixels.
 """
 
@@ -105,7 +105,7 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def pixel_weights(class_weights: Tensor, label: Tensor) -> Tensor:
-    """Weight of each pixel's class, (B, H, W); of pixels labelled IGNORE some class's. class_weights: (C,)."""
+    """Weight of each pixel's class, (B, H, W); of pixels labeled IGNORE some class's. class_weights: (C,)."""
     return class_weights[label.clamp_max(len(class_weights) - 1)]
 
 

@@ -23,7 +23,7 @@ def hard_cross_entropy(
 
     At least the share `min_share` of the valid pixels counts, the hardest of them. Which these are is decided for the
     images given together, as published codes do on each GPU; a part of a step weighs by its valid pixels.
-    logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE. pixels: see `Labelled`. class_weights: (C,), of
+    logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE. pixels: see `Labeled`. class_weights: (C,), of
     the loss of kept pixels. Returns a scalar ≥ 0. The host waits for nothing.
     """
     valid = label != IGNORE

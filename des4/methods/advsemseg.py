@@ -4,7 +4,7 @@ Hung et al., BMVC 2018, "Adversarial learning for semi-supervised semantic segme
 github.com/hfslyc/AdvSemiSeg (no licence; not copied). With p the predictions, D the discriminator and Y masks:
 L_S = CE(x_l) + λ_l BCE(D(p_l), 1) + λ_u BCE(D(p_u), 1) + λ_semi CE(z_u, ŷ_u where σ(D(p_u)) ≥ T), with D as it is;
 L_D = ½ BCE(D(p_l, p_u), 0) + ½ BCE(D(Y), 1), on detached p. Ours: maps are 0 where there is no label or padding, as
-masks are there; masks are those of the same labelled images; λ_semi begins at a share of the training.
+masks are there; masks are those of the same labeled images; λ_semi begins at a share of the training.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class AdvSemSegConfig(MethodConfig):
 
     name: Literal["advsemseg"] = "advsemseg"
     adversarial_weight: float = Field(0.01, ge=0)
-    """λ_l, of deceiving the discriminator on labelled images."""
-    unlabelled_adversarial_weight: float = Field(0.001, ge=0)
-    """λ_u, the same on unlabelled images."""
+    """λ_l, of deceiving the discriminator on labeled images."""
+    unlabeled_adversarial_weight: float = Field(0.001, ge=0)
+    """λ_u, the same on unlabeled images."""
     semi_weight: float = Field(0.1, ge=0)
     """λ_semi, of the labels that the discriminator believes."""
     semi_start: float = Field(0.25, ge=0, le=1)
@@ -67,32 +67,32 @@ class AdvSemSeg(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_S, and L_D."""
-        labelled, unlabelled = batch.both
-        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
-        known, unknown = self.labelled_logits(features[:count], labelled), self.student.head(features[count:])
-        valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
+        labeled, unlabeled = batch.both
+        (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
+        known, unknown = self.labeled_logits(features[:count], labeled), self.student.head(features[count:])
+        valid = torch.cat([labeled.valid, view.mix(unlabeled.valid)])
         probs = upsample(torch.cat([known, unknown]).float(), (valid.shape[-2], valid.shape[-1])).softmax(1)
         maps = probs * valid[:, None]
 
         found = self.discriminator(maps, frozen=True)
-        fooled = config.adversarial_weight * judged(found[:count], True, valid[:count], labelled.pixels)
-        fooled += config.unlabelled_adversarial_weight * judged(found[count:], True, valid[count:], view.pixels)
+        fooled = config.adversarial_weight * judged(found[:count], True, valid[:count], labeled.pixels)
+        fooled += config.unlabeled_adversarial_weight * judged(found[count:], True, valid[count:], view.pixels)
         belief = found[count:].detach().sigmoid()
-        target = target_of(probs[count:].detach(), unlabelled, view).hardened(0.0, self.supervision)
+        target = target_of(probs[count:].detach(), unlabeled, view).hardened(0.0, self.supervision)
         target = target.only(belief >= config.threshold)
         begun = self.step >= config.semi_start * self.setting.total_steps
         semi = config.semi_weight * target.mean_over_kept(unknown) if begun else unknown.new_zeros(())
 
-        where = labelled.valid[:, None]
-        masks = torch.zeros_like(maps[:count]).scatter_(1, labelled.label[:, None] * where, where.to(maps.dtype))
+        where = labeled.valid[:, None]
+        masks = torch.zeros_like(maps[:count]).scatter_(1, labeled.label[:, None] * where, where.to(maps.dtype))
         real = self.discriminator(masks)
         fake = self.discriminator(maps.detach())
-        pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
-        told = judged(real, True, labelled.valid, labelled.pixels) + judged(fake, False, valid, pixels)
+        pixels = None if labeled.pixels is None or view.pixels is None else labeled.pixels + view.pixels
+        told = judged(real, True, labeled.valid, labeled.pixels) + judged(fake, False, valid, pixels)
         self.note(believed=target.share_kept())
         return {
-            "labelled": self.supervise(known, labelled, side),
+            "labeled": self.supervise(known, labeled, side),
             "adversarial": fooled,
             "semi": semi,
             "discriminator": 0.5 * told,

@@ -1,9 +1,9 @@
 """AEL: classes that a network is bad at are pasted more often, and their pixels count more often.
 
 Hu et al., NeurIPS 2021, "Semi-supervised semantic segmentation via adaptive equalization learning", hzhupku/SemiSeg-AEL
-on GitHub (MIT, not copied). v_c: average of p_c on labelled pixels of c. L = CE(x_l) + λ [L_c(x_l) + L_c(x_u)], L_c =
+on GitHub (MIT, not copied). v_c: average of p_c on labeled pixels of c. L = CE(x_l) + λ [L_c(x_l) + L_c(x_u)], L_c =
 Σ w CE(z, ŷ) / Σ w with the teacher's ŷ where q ≥ t, w = q² of pixels that are drawn with probability (1 - v_ĉ) / max (1
-- v), ĉ the student's class. Labelled pixels of drawn classes are pasted onto x_l, an object's box onto x_u. Ours: Σ
+- v), ĉ the student's class. Labeled pixels of drawn classes are pasted onto x_l, an object's box onto x_u. Ours: Σ
 over an image; v_c stays where c does not occur; one crop of each class is remembered; docs/methods/ael.md says why.
 """
 
@@ -30,7 +30,7 @@ from des4.methods.ingredients.targets import Target, soft_target
 from des4.models.memory import ClassConfidence, ClassCrops
 from des4.ops.noise import bernoulli, uniform
 from des4.ops.resize import on_grid, upsample
-from des4.types import Batch, Labelled, ViewSpec
+from des4.types import Batch, Labeled, ViewSpec
 
 
 class AELConfig(TeacherStudentConfig, PastingConfig):
@@ -38,7 +38,7 @@ class AELConfig(TeacherStudentConfig, PastingConfig):
 
     name: Literal["ael"] = "ael"
     consistency_weight: float = Field(1.0, ge=0)
-    """λ, of the equalised cross-entropies on labelled and on mixed images."""
+    """λ, of the equalised cross-entropies on labeled and on mixed images."""
     threshold: float = Field(0.7, ge=0, le=1)
     """t, confidence a pseudo-label needs; 0 on Cityscapes."""
     image_area: float = Field(0.03, ge=0, le=1)
@@ -56,7 +56,7 @@ class AEL(TeacherStudent):
     OUTLINE = Outline(
         "student",
         "moving average of all",
-        "boxes about objects of badly predicted classes; labelled images get such pixels too",
+        "boxes about objects of badly predicted classes; labeled images get such pixels too",
     )
     never_pasted: Tensor
 
@@ -69,39 +69,39 @@ class AEL(TeacherStudent):
         self.crops = ClassCrops(classes, setting.crop)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy on labels and, equalised, on what the teacher says of labelled and of mixed images."""
-        (plain, unlabelled), config = batch.both, self.config
-        labelled, (view,), count = self.pasted(plain), unlabelled.strong, len(plain.image)
+        """Cross-entropy on labels and, equalised, on what the teacher says of labeled and of mixed images."""
+        (plain, unlabeled), config = batch.both, self.config
+        labeled, (view,), count = self.pasted(plain), unlabeled.strong, len(plain.image)
         with torch.no_grad():
-            wanted = draw_classes((1 - self.confidence.values).softmax(0), unlabelled.keys, 1, "found class").squeeze(1)
-            donors = self.crops.draw(wanted, unlabelled)
-            everything = with_donors(unlabelled, donors)
-            logits = self.teacher(torch.cat([labelled.image, everything.weak]))
-            known = soft_target(logits[:count], labelled).hardened(self.threshold, self.supervision)
-            target, number = self.pseudo_labels(logits[count:], everything), len(unlabelled.weak)
+            wanted = draw_classes((1 - self.confidence.values).softmax(0), unlabeled.keys, 1, "found class").squeeze(1)
+            donors = self.crops.draw(wanted, unlabeled)
+            everything = with_donors(unlabeled, donors)
+            logits = self.teacher(torch.cat([labeled.image, everything.weak]))
+            known = soft_target(logits[:count], labeled).hardened(self.threshold, self.supervision)
+            target, number = self.pseudo_labels(logits[count:], everything), len(unlabeled.weak)
             said, seen = on_grid((logits.shape[-2], logits.shape[-1]), target.label[number:], donors.valid)
-            view = pasted_view(view, donors.weak, object_boxes(said, seen, wanted, config.object_area, unlabelled.keys))
-            self.crops.collect(unlabelled, target.label[:number], config.image_area)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
-        on_labels, on_mixed = self.labelled_logits(features[:count], labelled), self.student.head(features[count:])
-        self.confidence.collect(on_labels, labelled.label)
-        known = self.equalised(known, on_labels, plain.keys, "labelled pixels")
-        target = self.equalised(target.mixed(view), on_mixed, unlabelled.keys, "unlabelled pixels")
+            view = pasted_view(view, donors.weak, object_boxes(said, seen, wanted, config.object_area, unlabeled.keys))
+            self.crops.collect(unlabeled, target.label[:number], config.image_area)
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
+        on_labels, on_mixed = self.labeled_logits(features[:count], labeled), self.student.head(features[count:])
+        self.confidence.collect(on_labels, labeled.label)
+        known = self.equalised(known, on_labels, plain.keys, "labeled pixels")
+        target = self.equalised(target.mixed(view), on_mixed, unlabeled.keys, "unlabeled pixels")
         self.note(kept=target.share_kept(), confidence=self.confidence.values.mean())
         return {
-            "labelled": self.supervise(on_labels, labelled, side),
-            "labelled_consistency": config.consistency_weight * known.cross_entropy(on_labels),
-            "unlabelled_consistency": config.consistency_weight * target.cross_entropy(on_mixed),
+            "labeled": self.supervise(on_labels, labeled, side),
+            "labeled_consistency": config.consistency_weight * known.cross_entropy(on_labels),
+            "unlabeled_consistency": config.consistency_weight * target.cross_entropy(on_mixed),
         }
 
     @torch.no_grad()
-    def pasted(self, labelled: Labelled) -> Labelled:
-        """Labelled images with pixels of drawn classes of their donors: c with probability softmax(√(1 - v))_c."""
+    def pasted(self, labeled: Labeled) -> Labeled:
+        """Labeled images with pixels of drawn classes of their donors: c with probability softmax(√(1 - v))_c."""
         probs = (1 - self.confidence.values).sqrt().masked_fill(self.never_pasted, -torch.inf).softmax(0)
-        drawn = draw_classes(probs, labelled.keys, self.config.pasted_classes, "pasted classes")
-        whether = bernoulli(labelled.keys, (1, 1), "pasted", self.config.paste)
+        drawn = draw_classes(probs, labeled.keys, self.config.pasted_classes, "pasted classes")
+        whether = bernoulli(labeled.keys, (1, 1), "pasted", self.config.paste)
         chosen = drawn[..., None] == torch.arange(len(probs), device=drawn.device)
-        return paste_classes(labelled, (chosen & whether).any(1))
+        return paste_classes(labeled, (chosen & whether).any(1))
 
     @torch.no_grad()
     def equalised(self, target: Target, logits: Tensor, keys: Tensor, name: str) -> Target:

@@ -1,9 +1,9 @@
-"""AugSeg: strong augmentations of random number and kind, and labelled boxes for images that the teacher is unsure of.
+"""AugSeg: strong augmentations of random number and kind, and labeled boxes for images that the teacher is unsure of.
 
 Zhao et al., CVPR 2023, "Augmentation matters: a simple-yet-effective approach to semi-supervised semantic
 segmentation", github.com/ZhenZHAO/AugSeg (no licence seen; not copied). L = CE(x_l) + λ · Σ 1[q ≥ t] CE(z_s, ŷ) /
-pixels; a labelled box comes into an image with probability 1 - r, r = mean of q (1 - H/log C), before images are mixed.
-Ours: pixels are the valid ones; the partner of a labelled box is the labelled image at the same place in the batch.
+pixels; a labeled box comes into an image with probability 1 - r, r = mean of q (1 - H/log C), before images are mixed.
+Ours: pixels are the valid ones; the partner of a labeled box is the labeled image at the same place in the batch.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class AugSegConfig(TeacherStudentConfig):
     1/(t + 1), `momentum`)."""
     threshold: float = Field(0.95, ge=0, le=1)
     """t, confidence a pseudo-label needs; 0 on Cityscapes in effect."""
-    unlabelled_weight: float = Field(1.0, ge=0)
-    """λ, of the cross-entropy on unlabelled images."""
+    unlabeled_weight: float = Field(1.0, ge=0)
+    """λ, of the cross-entropy on unlabeled images."""
     injection: bool = True
-    """Whether labelled boxes are pasted into unlabelled images."""
+    """Whether labeled boxes are pasted into unlabeled images."""
 
 
 class AugSeg(TeacherStudent):
@@ -45,27 +45,27 @@ class AugSeg(TeacherStudent):
     Config = AugSegConfig
     config: AugSegConfig
     VIEWS = ViewSpec(strong=1, cutmix="augseg", photometric="augseg")
-    OUTLINE = Outline("student", "moving average of all", "mixed view with labelled boxes")
+    OUTLINE = Outline("student", "moving average of all", "mixed view with labeled boxes")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and on confident labels of the teacher and those that come with a box."""
-        labelled, unlabelled = batch.both
-        (view,), count = unlabelled.strong, len(labelled.image)
+        labeled, unlabeled = batch.both
+        (view,), count = unlabeled.strong, len(labeled.image)
         # labels take the place of padding, and a mean over pixels would grow by that
-        pixels = view.mix(unlabelled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
+        pixels = view.mix(unlabeled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
         with torch.no_grad():
-            soft = soft_target(self.teacher(unlabelled.weak), unlabelled)
+            soft = soft_target(self.teacher(unlabeled.weak), unlabeled)
             target, image, sureness = soft.hardened(self.threshold, self.supervision), view.image, self.sureness(soft)
             if self.config.injection:
-                box = injection_boxes(unlabelled.keys, 1 - sureness, *unlabelled.valid.shape[-2:])
-                image, target = injected(image, target, labelled, box)
+                box = injection_boxes(unlabeled.keys, 1 - sureness, *unlabeled.valid.shape[-2:])
+                image, target = injected(image, target, labeled, box)
             target = replace(target.mixed(view), pixels=pixels)
         self.note(kept=target.share_kept(), sureness=sureness.mean())
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mix(image)]))
-        unlabelled_loss = target.cross_entropy(self.student.head(features[count:]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mix(image)]))
+        unlabeled_loss = target.cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
-            "unlabelled": self.config.unlabelled_weight * unlabelled_loss,
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
+            "unlabeled": self.config.unlabeled_weight * unlabeled_loss,
         }
 
     def sureness(self, target: SoftTarget) -> Tensor:

@@ -26,7 +26,7 @@ from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Memory, PrototypeFeed, Sampling, ShareAlignment, TargetTally
 from des4.models.segmenter import HeadName, Segmenter
 from des4.ops.prior import class_prior
-from des4.types import Batch, Config, ConfigError, Labelled, Unlabelled, ViewSpec
+from des4.types import Batch, Config, ConfigError, Labeled, Unlabeled, ViewSpec
 
 MakeSegmenter = Callable[[HeadName], Segmenter]
 """Builds a fresh segmenter with the classifier a method prefers; the user's config may choose the other one."""
@@ -57,7 +57,7 @@ class Network(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """A method in the table of them: what it trains, who teaches that, and what of unlabelled images it reads."""
+    """A method in the table of them: what it trains, who teaches that, and what of unlabeled images it reads."""
 
     trains: str
     teacher: str
@@ -68,8 +68,8 @@ class Outline(NamedTuple):
 class Setting:
     """What a method is told of the training that it is built for.
 
-    classes: names of the C classes. pixel_counts: (C,) labelled pixels of each class over the labelled list.
-    total_steps: of the whole training. num_labelled, num_unlabelled: images in the lists. seed: of what the method
+    classes: names of the C classes. pixel_counts: (C,) labeled pixels of each class over the labeled list.
+    total_steps: of the whole training. num_labeled, num_unlabeled: images in the lists. seed: of what the method
     draws after a step. make_segmenter: builds its networks. make_another: builds one that is to differ from those also
     where they begin as a trained one; None: `make_segmenter`. supervision: what cross-entropies do about imbalance.
     crop: bands, height and width of the images in a batch.
@@ -78,8 +78,8 @@ class Setting:
     classes: tuple[str, ...]
     pixel_counts: Tensor
     total_steps: int
-    num_labelled: int
-    num_unlabelled: int
+    num_labeled: int
+    num_unlabeled: int
     seed: int
     make_segmenter: MakeSegmenter
     make_another: MakeSegmenter | None = None
@@ -108,7 +108,7 @@ class MethodConfig(Config):
     """Settings of every method. See [imbalance](imbalance.md#in-the-prototypes-sampling)."""
 
     sampling: Sampling = "all"
-    """Which labelled pixels move the prototypes of `model.head=prototype` (DeS4, table 4); `all` does not balance. Of a
+    """Which labeled pixels move the prototypes of `model.head=prototype` (DeS4, table 4); `all` does not balance. Of a
     linear classifier, which has none, anything else is refused. `des4` has another default."""
     zones: int = Field(5, ge=1)
     """k, entropy zones of each class [paper]."""
@@ -124,7 +124,7 @@ class Method(nn.Module, ABC):
 
     Config: ClassVar[type[MethodConfig]]
     VIEWS: ClassVar[ViewSpec] = ViewSpec()
-    """Views of unlabelled images that `losses` reads, with the presets of the method's own protocol."""
+    """Views of unlabeled images that `losses` reads, with the presets of the method's own protocol."""
     OUTLINE: ClassVar[Outline]
     """The method's line in docs/methods/index.md, which is made of these."""
     RECONSTRUCTION: ClassVar[bool] = False
@@ -190,30 +190,30 @@ class Method(nn.Module, ABC):
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch with which a step begins: its targets will be counted in the tally, and aligned if a user asks."""
-        if batch.unlabelled is None:
+        if batch.unlabeled is None:
             return batch
-        return replace(batch, unlabelled=replace(batch.unlabelled, watch=self.tally, alignment=self.alignment))
+        return replace(batch, unlabeled=replace(batch.unlabeled, watch=self.tally, alignment=self.alignment))
 
     def supervise(
-        self, logits: Tensor, labelled: Labelled, side: Tensor | None = None, learner: str = "student"
+        self, logits: Tensor, labeled: Labeled, side: Tensor | None = None, learner: str = "student"
     ) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against the labels, as the user's `supervision` has it; a scalar.
 
-        side: of the pass that the logits come from, the map of the encoder's stage before last: of the labelled images
+        side: of the pass that the logits come from, the map of the encoder's stage before last: of the labeled images
         first, and of any others behind them. Where there is one, the learner's auxiliary head learns the labels as
         well, and its weighted cross-entropy is added.
         """
-        loss = self.supervision.on_labels(logits, labelled)
+        loss = self.supervision.on_labels(logits, labeled)
         if side is None:
             return loss
-        said = self.auxiliary_heads[learner](side[: len(labelled.image)], labelled.keys)
-        auxiliary = self.supervision.on_labels(said, labelled)
+        said = self.auxiliary_heads[learner](side[: len(labeled.image)], labeled.keys)
+        auxiliary = self.supervision.on_labels(said, labeled)
         self.note(**{f"{learner}_auxiliary": auxiliary})
         return loss + self.supervision.config.auxiliary_weight * auxiliary
 
-    def pseudo_labels(self, logits: Tensor, unlabelled: Unlabelled) -> Target:
+    def pseudo_labels(self, logits: Tensor, unlabeled: Unlabeled) -> Target:
         """Hard labels of the weak view from a network's logits there, (B, C, h, w); no gradient reaches these."""
-        return hard_target(logits, unlabelled, self.threshold, self.supervision)
+        return hard_target(logits, unlabeled, self.threshold, self.supervision)
 
     def after_step(self) -> None:
         """Move what follows the optimiser: averages, prototypes, queues. It counts the step; overriders end with it."""

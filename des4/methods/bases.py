@@ -16,19 +16,19 @@ from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
 from des4.models.training.ema import follow, warm_momentum
-from des4.types import Batch, ConfigError, Labelled
+from des4.types import Batch, ConfigError, Labeled
 
 
-def labelled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, labelled: Labelled) -> Tensor:
-    """Classify a network's labelled features (B, D, h, w), and feed them to its head's prototypes, if it has some."""
+def labeled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, labeled: Labeled) -> Tensor:
+    """Classify a network's labeled features (B, D, h, w), and feed them to its head's prototypes, if it has some."""
     logits: Tensor = head(features)
     if isinstance(head, PrototypeClassifier):
-        feed.collect(features, logits, labelled.label)
+        feed.collect(features, logits, labeled.label)
     return logits
 
 
 class SingleNetwork(Method):
-    """A method around one trained network, `student`; its prototypes, if any, follow its own labelled features."""
+    """A method around one trained network, `student`; its prototypes, if any, follow its own labeled features."""
 
     def build(self, setting: Setting) -> None:
         """Make the student."""
@@ -40,9 +40,9 @@ class SingleNetwork(Method):
         """The student."""
         return {"student": self.student}
 
-    def labelled_logits(self, features: Tensor, labelled: Labelled) -> Tensor:
-        """Classify the student's labelled features, and feed its prototypes, if any."""
-        return labelled_logits(self.student.head, self.feed, features, labelled)
+    def labeled_logits(self, features: Tensor, labeled: Labeled) -> Tensor:
+        """Classify the student's labeled features, and feed its prototypes, if any."""
+        return labeled_logits(self.student.head, self.feed, features, labeled)
 
     def after_step(self) -> None:
         """Move the prototypes, if any."""
@@ -136,12 +136,12 @@ class TeacherStudent(SingleNetwork):
         """The method's terms, whatever they are, and the teacher's decoder's; none of its reaches the encoder."""
         terms = self.losses(batch)
         with torch.no_grad():
-            maps = self.teacher.encode(batch.labelled.image)
+            maps = self.teacher.encode(batch.labeled.image)
         features, logits = decoded_alone(self.teacher, maps, self.training)
         self.teacher.decoder.eval()  # as which it labels
         if isinstance(self.teacher.head, PrototypeClassifier):
-            self.teacher_feed.collect(features, logits, batch.labelled.label)
-        return terms | {"teacher/labelled": self.supervision.on_labels_reweighted(logits, batch.labelled)}
+            self.teacher_feed.collect(features, logits, batch.labeled.label)
+        return terms | {"teacher/labeled": self.supervision.on_labels_reweighted(logits, batch.labeled)}
 
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher, or its encoder and its own prototypes."""

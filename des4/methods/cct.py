@@ -64,18 +64,18 @@ class CCT(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and the mean gap of the auxiliary classifiers."""
-        labelled, unlabelled = batch.both
-        (view,), count = unlabelled.strong, len(labelled.image)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
-        clean, logits = features[count:], self.labelled_logits(features[:count], labelled)
+        labeled, unlabeled = batch.both
+        (view,), count = unlabeled.strong, len(labeled.image)
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
+        clean, logits = features[count:], self.labeled_logits(features[:count], labeled)
         with torch.no_grad():
-            target = target_of(self.student.head(clean).float().softmax(1), unlabelled, view)
+            target = target_of(self.student.head(clean).float().softmax(1), unlabeled, view)
         gaps = []
         for number, (kind, classify) in enumerate(zip(self.kinds, self.auxiliary, strict=True)):
-            said = classify(self.perturbed(kind, clean, target, unlabelled.keys, f"{kind}{number}", classify))
+            said = classify(self.perturbed(kind, clean, target, unlabeled.keys, f"{kind}{number}", classify))
             gaps.append(target.squared_gap(said) / said.shape[1])
         weight = self.config.consistency_weight * sigmoid_ramp(self.step, self.config.ramp * self.setting.total_steps)
-        return {"labelled": self.supervise(logits, labelled, side), "consistency": weight * torch.stack(gaps).mean()}
+        return {"labeled": self.supervise(logits, labeled, side), "consistency": weight * torch.stack(gaps).mean()}
 
     def perturbed(
         self, kind: Kind, features: Tensor, target: SoftTarget, keys: Tensor, name: str, classify: nn.Module

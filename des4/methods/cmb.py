@@ -64,7 +64,7 @@ class CMB(ProjectedTeacherStudent):
         setting.check_class("background_class", config.background_class)
         self.prediction = Projection(config.dim, config.dim)
         self.pixel_selector, self.memory_selector = (ClassSelectors(classes, config.dim) for _ in range(2))
-        self.bank = ClassBank(classes, setting.num_labelled, config.dim, config)
+        self.bank = ClassBank(classes, setting.num_labeled, config.dim, config)
 
     @property
     def momentum(self) -> float:
@@ -73,36 +73,36 @@ class CMB(ProjectedTeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels and on weighted pseudo-labels, entropy, and the distances to the memory."""
-        labelled, unlabelled = batch.both
-        config, count, warm_steps = self.config, len(labelled.image), self.config.warm_up * self.setting.total_steps
+        labeled, unlabeled = batch.both
+        config, count, warm_steps = self.config, len(labeled.image), self.config.warm_up * self.setting.total_steps
         p, weight = (each * (self.step >= warm_steps) for each in (config.classmix, config.contrast_weight))
         with torch.no_grad():
-            seen = self.teacher.features(torch.cat([labelled.image, unlabelled.weak]))
+            seen = self.teacher.features(torch.cat([labeled.image, unlabeled.weak]))
             logits = self.teacher.head(seen)
             if self.step >= warm_steps / 2:
-                self.bank.collect(self.teacher_projection, self.memory_selector, seen[:count], logits[:count], labelled)
-            target = self.pseudo_labels(logits[count:], unlabelled)
+                self.bank.collect(self.teacher_projection, self.memory_selector, seen[:count], logits[:count], labeled)
+            target = self.pseudo_labels(logits[count:], unlabeled)
             target = target.weighted(target.confidence**6)
             classes, ground = logits.shape[1], config.background_class
             mixed = [
-                class_mixed(view, target.mixed(view), classes, unlabelled.keys, f"mix{n}", p, ground)
-                for n, view in enumerate(unlabelled.strong)
+                class_mixed(view, target.mixed(view), classes, unlabeled.keys, f"mix{n}", p, ground)
+                for n, view in enumerate(unlabeled.strong)
             ]
-        features, side = self.student.features_with_side(torch.cat([labelled.image, *(image for image, _ in mixed)]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, *(image for image, _ in mixed)]))
         known, found = features[:count], []
         for n, (each, (_, target)) in enumerate(zip(features[count:].chunk(len(mixed)), mixed, strict=True)):
             said, labels = self.student.head(each), target.label.masked_fill(~target.keep, IGNORE)
             entropy = mean_entropy(said, target.valid, target.pixels)
-            distance = self.distance(each, labels, unlabelled.keys, f"anchors{n}")
+            distance = self.distance(each, labels, unlabeled.keys, f"anchors{n}")
             found.append(torch.stack([target.cross_entropy(said), entropy, distance]))
         cross, entropy, distance = torch.stack(found).mean(0)
         self.note(remembered=self.bank.queue.filled.float().mean())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
-            "unlabelled": sigmoid_ramp(self.step, warm_steps) * cross,
+            "labeled": self.supervise(self.labeled_logits(known, labeled), labeled, side),
+            "unlabeled": sigmoid_ramp(self.step, warm_steps) * cross,
             "entropy": config.entropy_weight * entropy,
-            "labelled_contrast": weight * self.distance(known, labelled.label, labelled.keys, "anchors"),
-            "unlabelled_contrast": weight * distance,
+            "labeled_contrast": weight * self.distance(known, labeled.label, labeled.keys, "anchors"),
+            "unlabeled_contrast": weight * distance,
         }
 
     def distance(self, features: Tensor, labels: Tensor, keys: Tensor, name: str) -> Tensor:

@@ -74,22 +74,20 @@ class CorrMatch(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Half of six terms: of labels, of the strong view, of perturbed features, and of what places carry over."""
-        (labelled, unlabelled), config, student, level = batch.both, self.config, self.student, self.level.value
-        (view,), count, keys = unlabelled.strong, len(labelled.image), unlabelled.keys
-        maps, side = student.encode_with_side(torch.cat([labelled.image, unlabelled.weak]))
+        (labeled, unlabeled), config, student, level = batch.both, self.config, self.student, self.level.value
+        (view,), count, keys = unlabeled.strong, len(labeled.image), unlabeled.keys
+        maps, side = student.encode_with_side(torch.cat([labeled.image, unlabeled.weak]))
         dropped = drop_channels(tuple(each[count:] for each in maps), keys, "feature", config.drop)
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
         known, weak, perturbed = features.split([count, len(keys), len(keys)])
-        on_labels, on_weak = self.labelled_logits(known, labelled), student.head(weak)
+        on_labels, on_weak = self.labeled_logits(known, labeled), student.head(weak)
         strong, grid = student.encode(view.mixed), (maps[-1].shape[-2], maps[-1].shape[-1])
         on_strong = student.head(student.decoder(strong))
-        clean = self.correlation(
-            maps[-1], torch.cat([labelled.valid, unlabelled.valid]), torch.cat([labelled.keys, keys])
-        )
+        clean = self.correlation(maps[-1], torch.cat([labeled.valid, unlabeled.valid]), torch.cat([labeled.keys, keys]))
         by_clean = carried(torch.cat([on_labels, on_weak]), clean, grid)
-        by_strong = carried(on_strong, self.correlation(strong[-1], view.mix(unlabelled.valid), keys), grid)
+        by_strong = carried(on_strong, self.correlation(strong[-1], view.mix(unlabeled.valid), keys), grid)
 
-        soft = soft_target(on_weak, unlabelled)
+        soft = soft_target(on_weak, unlabeled)
         target = soft.hardened(level, self.supervision)
         self.level.collect(target.confidence, target.label, target.valid)
         places = (uniform(keys, (config.regions,), "regions") * clean.shape[1]).long()
@@ -99,12 +97,12 @@ class CorrMatch(SingleNetwork):
         correlation = spread.cross_entropy(by_strong) + target.cross_entropy(by_clean[count:])
         divergence = soft.only(target.keep).mixed(view).divergence(on_strong)
         return {
-            "labelled": 0.25 * self.supervise(on_labels, labelled, side),
-            "labelled_correlation": 0.25 * self.supervise(by_clean[:count], labelled),
+            "labeled": 0.25 * self.supervise(on_labels, labeled, side),
+            "labeled_correlation": 0.25 * self.supervise(by_clean[:count], labeled),
             "strong": 0.5 * config.strong_weight * spread.cross_entropy(on_strong),
             "divergence": 0.5 * config.divergence_weight * divergence,
             "feature": 0.5 * config.feature_weight * target.cross_entropy(student.head(perturbed)),
-            "unlabelled_correlation": 0.25 * config.correlation_weight * correlation,
+            "unlabeled_correlation": 0.25 * config.correlation_weight * correlation,
         }
 
     def after_step(self) -> None:

@@ -46,16 +46,16 @@ class CutMixSeg(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, weighted squared gap to the mixed teacher."""
-        labelled, unlabelled = batch.both
-        (view,), count = unlabelled.strong, len(labelled.image)
+        labeled, unlabeled = batch.both
+        (view,), count = unlabeled.strong, len(labeled.image)
         with torch.no_grad():
-            target = soft_target(self.teacher(unlabelled.weak), unlabelled).mixed(view)
+            target = soft_target(self.teacher(unlabeled.weak), unlabeled).mixed(view)
             sure = target.share_sure(self.config.threshold)
 
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         consistency = target.squared_gap(self.student.head(features[count:]))
         self.note(sure=sure)
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
             "consistency": self.config.consistency_weight * sure * consistency,
         }

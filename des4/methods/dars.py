@@ -1,4 +1,4 @@
-"""DARS: self-training in rounds, whose pseudo-labels have the classes' shares of the labelled pixels.
+"""DARS: self-training in rounds, whose pseudo-labels have the classes' shares of the labeled pixels.
 
 He et al., ICCV 2021, "Re-distributing biased pseudo labels for semi-supervised semantic segmentation: a baseline
 investigation", github.com/CVMI-Lab/DARS (Apache-2.0, not copied). L = CE(x_l) + λ CE(x_u, ŷ), ŷ of the network as it
@@ -23,7 +23,7 @@ from des4.models.memory import Histogram
 from des4.models.training.ema import follow
 from des4.ops.noise import uniform
 from des4.ops.prior import class_prior
-from des4.types import Batch, Unlabelled, ViewSpec
+from des4.types import Batch, Unlabeled, ViewSpec
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
@@ -36,8 +36,8 @@ class DARSConfig(MethodConfig):
     """Share of the training, at its start, that learns from labels alone [ours: there 50 of 150 passes on VOC, which
     are shorter than those that follow: 0.04 of the steps]."""
     ratios: tuple[Ratio, ...] = Field((0.4, 0.5), min_length=1)
-    """Of each round that follows, all equally long, the share of the unlabelled pixels that is kept."""
-    unlabelled_weight: float = Field(1.0, ge=0)
+    """Of each round that follows, all equally long, the share of the unlabeled pixels that is kept."""
+    unlabeled_weight: float = Field(1.0, ge=0)
     """λ, of the cross-entropy with pseudo-labels."""
     pseudo_label_mirror: bool = True
     """Whether pseudo-labels are of the mean over an image and its mirror image."""
@@ -53,11 +53,11 @@ class DARS(SingleNetwork):
     prior: Tensor
 
     def build(self, setting: Setting) -> None:
-        """Make the student, the labeller as its copy, and the memory of confidences."""
+        """Make the student, the labeler as its copy, and the memory of confidences."""
         super().build(setting)
-        self.labeller = setting.make_segmenter("linear")
-        self.labeller.load_state_dict(self.student.state_dict())
-        self.FROZEN = ("labeller",)
+        self.labeler = setting.make_segmenter("linear")
+        self.labeler.load_state_dict(self.student.state_dict())
+        self.FROZEN = ("labeler",)
         self.confidences = Histogram(bins=4096, momentum=0.999, groups=len(setting.classes))
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
 
@@ -77,36 +77,34 @@ class DARS(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels, and after the first part of the training on pseudo-labels."""
-        labelled, unlabelled = batch.both
-        (view,), count, round_now = unlabelled.strong, len(labelled.image), self.round(self.step)
-        images = torch.cat([labelled.image, view.mixed]) if round_now else labelled.image
+        labeled, unlabeled = batch.both
+        (view,), count, round_now = unlabeled.strong, len(labeled.image), self.round(self.step)
+        images = torch.cat([labeled.image, view.mixed]) if round_now else labeled.image
         features, side = self.student.features_with_side(images)
-        logits = self.labelled_logits(features[:count], labelled)
+        logits = self.labeled_logits(features[:count], labeled)
         cross = logits.new_zeros(())
         if round_now:
             ratio = self.config.ratios[round_now - 1]
-            target = self.aligned(unlabelled, ratio).mixed(view)
+            target = self.aligned(unlabeled, ratio).mixed(view)
             cross = target.cross_entropy(self.student.head(features[count:])) / ratio  # the share that is kept
             self.note(kept=target.share_kept())
-        return {"labelled": self.supervise(logits, labelled, side), "unlabelled": self.config.unlabelled_weight * cross}
+        return {"labeled": self.supervise(logits, labeled, side), "unlabeled": self.config.unlabeled_weight * cross}
 
     @torch.no_grad()
-    def aligned(self, unlabelled: Unlabelled, ratio: float) -> Target:
-        """Labels of the labeller, of which as many of each class are kept as its share of the labelled pixels says."""
-        soft = averaged_target(
-            lambda image: [self.labeller(image)], unlabelled, (1.0,), self.config.pseudo_label_mirror
-        )
+    def aligned(self, unlabeled: Unlabeled, ratio: float) -> Target:
+        """Labels of the labeler, of which as many of each class are kept as its share of the labeled pixels says."""
+        soft = averaged_target(lambda image: [self.labeler(image)], unlabeled, (1.0,), self.config.pseudo_label_mirror)
         target = soft.hardened(0.0, self.supervision)
         edge, rate = self.confidences.top(ratio * self.prior)
-        noise = uniform(unlabelled.keys, target.label.shape[1:], "kept pixels")
+        noise = uniform(unlabeled.keys, target.label.shape[1:], "kept pixels")
         kept = (target.confidence >= edge[target.label]) & (noise < rate[target.label]) & (self.confidences.steps > 0)
         self.confidences.collect(target.confidence, target.valid, target.label)
         return target.only(kept)
 
     def after_step(self) -> None:
-        """Move the memory; where a round ends, the labeller becomes what the student is."""
+        """Move the memory; where a round ends, the labeler becomes what the student is."""
         self.confidences.commit()
         super().after_step()
         if self.round(self.step) != self.round(self.step - 1):
-            follow(self.labeller, self.student, 0.0)
+            follow(self.labeler, self.student, 0.0)
             self.confidences.reset()

@@ -20,7 +20,7 @@ from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Sampling
 from des4.models.segmenter import Segmenter
 from des4.models.training.ema import follow, warm_momentum
-from des4.types import Batch, ConfigError, Labelled, Unlabelled, ViewSpec
+from des4.types import Batch, ConfigError, Labeled, Unlabeled, ViewSpec
 
 Mode = Literal["train", "eval"]
 
@@ -38,12 +38,12 @@ class DeS4Config(MethodConfig):
     pixel_reweighting: bool = True
     """Weights of eq. 7 in L_ub (table 3, P.R.). `false`: plain cross-entropy."""
     sampling: Sampling = "multi_entropy"
-    """Which labelled pixels move the prototypes (table 4); `all` does not balance."""
-    labelled_weight: float = Field(1.0, ge=0)
+    """Which labeled pixels move the prototypes (table 4); `all` does not balance."""
+    labeled_weight: float = Field(1.0, ge=0)
     """λ1 of eq. 4 [paper]."""
-    unlabelled_weight: float = Field(1.5, ge=0)
+    unlabeled_weight: float = Field(1.5, ge=0)
     """λ2 of eq. 4 [paper]."""
-    unlabelled_ramp_steps: int = Field(0, ge=0)
+    unlabeled_ramp_steps: int = Field(0, ge=0)
     """λ2 rises linearly from 0 over these first steps, while a teacher that has learnt nothing would teach noise;
     the paper names no ramp [ours]."""
     encoder_momentum: float = Field(0.99, ge=0, lt=1)
@@ -107,51 +107,51 @@ class DeS4(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of eq. 4."""
-        labelled, unlabelled = batch.both
+        labeled, unlabeled = batch.both
         config = self.config
-        pseudo, teacher_logits = self._teach(labelled, unlabelled)
-        student_logits, mixed_logits, side = self._study(labelled, unlabelled)
-        ramp = min(1.0, self.step / config.unlabelled_ramp_steps) if config.unlabelled_ramp_steps else 1.0
+        pseudo, teacher_logits = self._teach(labeled, unlabeled)
+        student_logits, mixed_logits, side = self._study(labeled, unlabeled)
+        ramp = min(1.0, self.step / config.unlabeled_ramp_steps) if config.unlabeled_ramp_steps else 1.0
         terms = {
-            "student/labelled": config.labelled_weight * self.supervise(student_logits, labelled, side),  # eq. 1
-            "student/unlabelled": ramp * config.unlabelled_weight * pseudo.cross_entropy(mixed_logits),  # eq. 3
+            "student/labeled": config.labeled_weight * self.supervise(student_logits, labeled, side),  # eq. 1
+            "student/unlabeled": ramp * config.unlabeled_weight * pseudo.cross_entropy(mixed_logits),  # eq. 3
         }
         if config.decoupled:
-            terms["teacher/labelled"] = (
-                self.supervision.on_labels_reweighted(teacher_logits, labelled)  # eqs. 7-8
+            terms["teacher/labeled"] = (
+                self.supervision.on_labels_reweighted(teacher_logits, labeled)  # eqs. 7-8
                 if config.pixel_reweighting
-                else self.supervise(teacher_logits, labelled)  # eq. 2
+                else self.supervise(teacher_logits, labeled)  # eq. 2
             )
         self.note(confidence=pseudo.mean_confidence())
         return terms
 
-    def _teach(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Target, Tensor]:
-        """Run the teacher: its mixed pseudo-labels, and its logits on labelled images, for L_ub and the prototypes.
+    def _teach(self, labeled: Labeled, unlabeled: Unlabeled) -> tuple[Target, Tensor]:
+        """Run the teacher: its mixed pseudo-labels, and its logits on labeled images, for L_ub and the prototypes.
 
         The encoder sees both batches in one pass, without gradient: this is where L_ub is cut off from it.
         """
-        config, teacher, count = self.config, self.teacher, len(labelled.image)
+        config, teacher, count = self.config, self.teacher, len(labeled.image)
         teacher.encoder.train(self.training and config.teacher_encoder_mode == "train")
         with torch.no_grad():
-            maps = teacher.encode(torch.cat([labelled.image, unlabelled.weak]))
+            maps = teacher.encode(torch.cat([labeled.image, unlabeled.weak]))
             teacher.decoder.train(self.training and config.pseudo_label_mode == "train")
             logits = teacher.head(teacher.decoder(tuple(each[count:] for each in maps)))
-            pseudo = self.pseudo_labels(logits, unlabelled).mixed(unlabelled.strong[0])
+            pseudo = self.pseudo_labels(logits, unlabeled).mixed(unlabeled.strong[0])
         train = self.training and config.decoupled and config.teacher_decoder_mode == "train"
         with torch.set_grad_enabled(config.decoupled and torch.is_grad_enabled()):
             features, logits = decoded_alone(teacher, tuple(each[:count] for each in maps), train)
-        self.feed.collect(features, logits, labelled.label)
+        self.feed.collect(features, logits, labeled.label)
         return pseudo, logits
 
-    def _study(self, labelled: Labelled, unlabelled: Unlabelled) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Run the student once on labelled and mixed images; return the logits of each, and what an auxiliary head
+    def _study(self, labeled: Labeled, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Run the student once on labeled and mixed images; return the logits of each, and what an auxiliary head
         reads.
         """
-        features, side = self.student.features_with_side(torch.cat([labelled.image, unlabelled.strong[0].mixed]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, unlabeled.strong[0].mixed]))
         logits = self.student.head(features)
-        count = len(labelled.image)
+        count = len(labeled.image)
         if not self.config.shared_head:
-            self.student_feed.collect(features[:count], logits[:count], labelled.label)
+            self.student_feed.collect(features[:count], logits[:count], labeled.label)
         return logits[:count], logits[count:], side
 
     @torch.no_grad()

@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.methods.base import Outline, Setting
-from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labelled_logits
+from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labeled_logits
 from des4.methods.ingredients.targets import averaged_target
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
-from des4.types import Batch, Factor, Labelled, ViewSpec
+from des4.types import Batch, Factor, Labeled, ViewSpec
 
 
 class DeS4CommitteeConfig(TeacherStudentConfig):
@@ -33,12 +33,12 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     name: Literal["des4_committee"] = "des4_committee"
     networks: int = Field(3, ge=1)
     """Of the committee: the student's average and others, each with a decoder from a random start of its own. The first
-    of the others sees labelled images in the colours of `french`, the next in those of `unimatch`, the third as the
+    of the others sees labeled images in the colours of `french`, the next in those of `unimatch`, the third as the
     student does, and so round."""
     labels_alone: float = Field(0.6, gt=0, lt=1)
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
-    unlabelled_weight: float = Field(1.5, ge=0)
-    """λ, of what the committee says of unlabelled images."""
+    unlabeled_weight: float = Field(1.5, ge=0)
+    """λ, of what the committee says of unlabeled images."""
     pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
     """The committee sees the weak view resized by each of these factors, and the mean counts."""
     pseudo_label_mirror: bool = False
@@ -87,22 +87,22 @@ class DeS4Committee(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the part that this step is of."""
-        labelled, unlabelled = batch.both
-        (view,), count, alone = unlabelled.strong, len(labelled.image), self.on_labels_alone
+        labeled, unlabeled = batch.both
+        (view,), count, alone = unlabeled.strong, len(labeled.image), self.on_labels_alone
         self.others.train(self.training and alone)
-        images = labelled.image if alone else torch.cat([labelled.image, view.mixed])
+        images = labeled.image if alone else torch.cat([labeled.image, view.mixed])
         features, side = self.student.features_with_side(images)
-        logits = self.labelled_logits(features[:count], labelled)
-        terms = {"student/labelled": self.supervise(logits, labelled, side)}
+        logits = self.labeled_logits(features[:count], labeled)
+        terms = {"student/labeled": self.supervise(logits, labeled, side)}
         if not alone:
             target = averaged_target(
-                self._committee, unlabelled, self.config.pseudo_label_scales, self.config.pseudo_label_mirror
+                self._committee, unlabeled, self.config.pseudo_label_scales, self.config.pseudo_label_mirror
             ).mixed(view)
             loss = target.cross_entropy(self.student.head(features[count:]))
-            terms["student/unlabelled"] = self.config.unlabelled_weight * loss
+            terms["student/unlabeled"] = self.config.unlabeled_weight * loss
             self.note(confidence=target.mean_confidence())
         elif len(self.others):
-            terms["others/labelled"] = torch.stack(self._others_losses(labelled)).sum()
+            terms["others/labeled"] = torch.stack(self._others_losses(labeled)).sum()
         return terms
 
     @property
@@ -110,13 +110,13 @@ class DeS4Committee(TeacherStudent):
         """The others, each with what feeds its prototypes, if it has some."""
         return list(zip(self.others, self.other_feeds, strict=True))  # type: ignore[arg-type]
 
-    def _others_losses(self, labelled: Labelled) -> list[Tensor]:
+    def _others_losses(self, labeled: Labeled) -> list[Tensor]:
         """Cross-entropy of each of the others on the labels, under colours of its own."""
-        views, losses = itertools.cycle([*labelled.recoloured, labelled.image]), []
+        views, losses = itertools.cycle([*labeled.recoloured, labeled.image]), []
         for number, (other, feed) in enumerate(self._fed):
             features, side = other.features_with_side(next(views))
-            logits = labelled_logits(other.head, feed, features, labelled)
-            losses.append(self.supervise(logits, labelled, side, f"other{number}"))
+            logits = labeled_logits(other.head, feed, features, labeled)
+            losses.append(self.supervise(logits, labeled, side, f"other{number}"))
         return losses
 
     def _committee(self, image: Tensor) -> Sequence[Tensor]:

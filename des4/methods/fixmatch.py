@@ -35,16 +35,16 @@ class FixMatch(SingleNetwork):
     OUTLINE = Outline("one network", "itself on the weak view", "mixed view")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Half the labelled, half the thresholded unlabelled cross-entropy."""
-        labelled, unlabelled = batch.both
-        (view,), count = unlabelled.strong, len(labelled.image)
+        """Half the labeled, half the thresholded unlabeled cross-entropy."""
+        labeled, unlabeled = batch.both
+        (view,), count = unlabeled.strong, len(labeled.image)
         self.student.eval()
         with torch.no_grad():
-            target = self.pseudo_labels(self.student(unlabelled.weak), unlabelled).mixed(view)
+            target = self.pseudo_labels(self.student(unlabeled.weak), unlabeled).mixed(view)
         self.student.train(self.training)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         self.note(kept=target.share_kept())
         return {
-            "labelled": 0.5 * self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
-            "unlabelled": 0.5 * target.cross_entropy(self.student.head(features[count:])),
+            "labeled": 0.5 * self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
+            "unlabeled": 0.5 * target.cross_entropy(self.student.head(features[count:])),
         }

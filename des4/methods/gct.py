@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from des4.methods.base import MethodConfig, Network, Outline, Setting
-from des4.methods.bases import TwoNetworks, labelled_logits
+from des4.methods.bases import TwoNetworks, labeled_logits
 from des4.methods.ingredients.flaws import exchanged_flaws, true_flaws
 from des4.methods.ingredients.schedule import sigmoid_ramp
 from des4.methods.ingredients.targets import target_of
@@ -61,16 +61,16 @@ class GCT(TwoNetworks):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each network its three terms, and that of the detector."""
-        labelled, unlabelled = batch.both
-        (view,), config, count, terms = unlabelled.strong, self.config, len(labelled.image), {}
-        images = torch.cat([labelled.image, view.mixed])
-        valid = torch.cat([labelled.valid, view.mix(unlabelled.valid)])
-        pixels = None if labelled.pixels is None or view.pixels is None else labelled.pixels + view.pixels
+        labeled, unlabeled = batch.both
+        (view,), config, count, terms = unlabeled.strong, self.config, len(labeled.image), {}
+        images = torch.cat([labeled.image, view.mixed])
+        valid = torch.cat([labeled.valid, view.mix(unlabeled.valid)])
+        pixels = None if labeled.pixels is None or view.pixels is None else labeled.pixels + view.pixels
         where, logits, probs = valid[:, None], [], []
         for name, network, feed in (("student", self.student, self.feed), ("peer", self.peer, self.peer_feed)):
             features, side = network.features_with_side(images)
-            known = labelled_logits(network.head, feed, features[:count], labelled)
-            terms[f"{name}/labelled"] = self.supervise(known, labelled, side, name)
+            known = labeled_logits(network.head, feed, features[:count], labeled)
+            terms[f"{name}/labeled"] = self.supervise(known, labeled, side, name)
             logits.append(torch.cat([known, network.head(features[count:])]).float())
             probs.append(upsample(logits[-1], (valid.shape[-2], valid.shape[-1])).softmax(1) * where)
 
@@ -85,13 +85,13 @@ class GCT(TwoNetworks):
         weight = config.consistency_weight * sigmoid_ramp(self.step, config.ramp * self.setting.total_steps)
         for (name, each), own, flaw in zip(targets.items(), logits, flaws, strict=True):
             terms[f"{name}/correction"] = config.correction_weight * mean_over(flaw.square() * bad, valid, pixels)
-            parts = target_of(each[:count].detach(), labelled), target_of(each[count:].detach(), unlabelled, view)
+            parts = target_of(each[:count].detach(), labeled), target_of(each[count:].detach(), unlabeled, view)
             terms[f"{name}/consistency"] = weight * parts[0].and_also(parts[1]).squared_gap(own) / own.shape[1]
 
-        known, has_label = torch.cat([each[:count] for each in probs]).detach(), labelled.valid.repeat(2, 1, 1)
+        known, has_label = torch.cat([each[:count] for each in probs]).detach(), labeled.valid.repeat(2, 1, 1)
         found = self.detector(seen[:count].repeat(2, 1, 1, 1), known)
-        truth = true_flaws(known, labelled.label.repeat(2, 1, 1), has_label)
-        both = None if labelled.pixels is None else 2 * labelled.pixels
+        truth = true_flaws(known, labeled.label.repeat(2, 1, 1), has_label)
+        both = None if labeled.pixels is None else 2 * labeled.pixels
         terms["detector"] = 10 * mean_over((found - truth).square() * has_label, has_label, both)
         self.note(bad=mean_over(bad, valid))
         return terms

@@ -2,7 +2,7 @@
 
 Tarvainen & Valpola, NeurIPS 2017, arxiv.org/abs/1703.01780; as re-run for segmentation by CPS (Chen et al., CVPR 2021,
 github.com/charlesCXK/TorchSemiSeg, MIT, not copied): L = CE(x_l) + λ · mean over pixels and classes of (p_S - p_T)²,
-over labelled and unlabelled images, λ = 100, no ramp-up. Differs: the average follows the step (there: one step
+over labeled and unlabeled images, λ = 100, no ramp-up. Differs: the average follows the step (there: one step
 late) with a warm start, its BatchNorm statistics follow too, and the teacher predicts in eval mode.
 """
 
@@ -38,16 +38,16 @@ class MeanTeacher(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, squared gap to the teacher everywhere."""
-        labelled, unlabelled = batch.both
-        (view,), count = unlabelled.strong, len(labelled.image)
+        labeled, unlabeled = batch.both
+        (view,), count = unlabeled.strong, len(labeled.image)
         with torch.no_grad():
-            known, weak = self.teacher(torch.cat([labelled.image, unlabelled.weak])).tensor_split([count])
-        target = soft_target(known, labelled).and_also(soft_target(weak, unlabelled).mixed(view))
+            known, weak = self.teacher(torch.cat([labeled.image, unlabeled.weak])).tensor_split([count])
+        target = soft_target(known, labeled).and_also(soft_target(weak, unlabeled).mixed(view))
 
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
-        logits = self.labelled_logits(features[:count], labelled)
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
+        logits = self.labeled_logits(features[:count], labeled)
         everywhere = torch.cat([logits, self.student.head(features[count:])])
         return {
-            "labelled": self.supervise(logits, labelled, side),
+            "labeled": self.supervise(logits, labeled, side),
             "consistency": self.config.consistency_weight / logits.shape[1] * target.squared_gap(everywhere),
         }

@@ -50,20 +50,20 @@ class PC2Seg(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, consistency of the classes, contrast of the embeddings."""
-        labelled, unlabelled = batch.both
-        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
+        labeled, unlabeled = batch.both
+        (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
         if view.mix.group < 2:
             raise ConfigError("method=pc2seg holds pixels against those of other images, and a process trains on 1 at "
-                              "a time; raise train.unlabelled_batch_size or views.mix_group")  # fmt: skip
-        features, side = self.student.features_with_side(torch.cat([labelled.image, unlabelled.weak, view.mixed]))
-        known, weak, strong = features.tensor_split([count, count + len(unlabelled.weak)])
+                              "a time; raise train.unlabeled_batch_size or views.mix_group")  # fmt: skip
+        features, side = self.student.features_with_side(torch.cat([labeled.image, unlabeled.weak, view.mixed]))
+        known, weak, strong = features.tensor_split([count, count + len(unlabeled.weak)])
         with torch.no_grad():
             logits = self.student.head(weak).float()
-            target, probs = soft_target(logits, unlabelled).mixed(view), logits.softmax(1)
+            target, probs = soft_target(logits, unlabeled).mixed(view), logits.softmax(1)
         first, second = self.projection(torch.cat([weak, strong])).chunk(2)
         self.note(confidence=target.mean_confidence())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
+            "labeled": self.supervise(self.labeled_logits(known, labeled), labeled, side),
             "consistency": config.consistency_weight * target.cosine_gap(self.student.head(strong)),
-            "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabelled, view, config),
+            "contrast": config.contrast_weight * pixel_pairs(first, second, probs, unlabeled, view, config),
         }

@@ -23,7 +23,7 @@ from des4.methods.base import Outline, Setting
 from des4.methods.ingredients.targets import Target, hard_target
 from des4.methods.unimatch import UniMatch, UniMatchConfig
 from des4.models.training.ema import follow
-from des4.types import Batch, Unlabelled
+from des4.types import Batch, Unlabeled
 
 
 class PrevMatchConfig(UniMatchConfig):
@@ -71,22 +71,22 @@ class PrevMatch(UniMatch):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """UniMatch's terms, and their like against the labels of earlier states."""
-        labelled, unlabelled = batch.both
+        labeled, unlabeled = batch.both
         seen = self.predicted(batch)
-        target, previous = self.pseudo_labels(seen.weak, unlabelled), self.previous_labels(unlabelled)
+        target, previous = self.pseudo_labels(seen.weak, unlabeled), self.previous_labels(unlabeled)
         v = self.previous_weight if previous else 0.0
-        terms = self.consistencies(target, seen, unlabelled)
-        terms["labelled"] = self.supervise(seen.labelled, labelled, seen.side)
+        terms = self.consistencies(target, seen, unlabeled)
+        terms["labeled"] = self.supervise(seen.labeled, labeled, seen.side)
         terms["previous"] = seen.weak.new_zeros((), dtype=torch.float32)
         self.note(kept=target.share_kept())
         if previous:
-            of_states = self.consistencies(previous, seen, unlabelled, self.config.previous_by_image)
+            of_states = self.consistencies(previous, seen, unlabeled, self.config.previous_by_image)
             terms["previous"] = v * torch.stack(list(of_states.values())).sum()
             self.note(previous_kept=previous.share_kept())
         return {name: term / (2 + v) for name, term in terms.items()}
 
     @torch.no_grad()
-    def previous_labels(self, unlabelled: Unlabelled) -> Target | None:
+    def previous_labels(self, unlabeled: Unlabeled) -> Target | None:
         """Labels that some earlier states give the weak view together; None while there are none.
 
         Which they are, and with what weights, is drawn for the step: alike for all parts of it.
@@ -98,8 +98,8 @@ class PrevMatch(UniMatch):
         count = rng.randint(1, min(self.config.asked_states, there))
         asked = rng.sample(range(there), count)
         weights = [rng.expovariate(1) for _ in asked]  # over their sum: Dirichlet(1)
-        each = [w / sum(weights) * self.states[n](unlabelled.weak).float() for n, w in zip(asked, weights, strict=True)]
-        return hard_target(torch.stack(each).sum(0), unlabelled, self.config.previous_threshold, self.supervision)
+        each = [w / sum(weights) * self.states[n](unlabeled.weak).float() for n, w in zip(asked, weights, strict=True)]
+        return hard_target(torch.stack(each).sum(0), unlabeled, self.config.previous_threshold, self.supervision)
 
     def after_step(self) -> None:
         """Move the prototypes, if any; keep what the student is now in the place of the oldest state, if it is time."""

@@ -22,14 +22,14 @@ from des4.methods.ingredients.perturb import cut_out
 from des4.methods.ingredients.targets import SoftTarget, target_of
 from des4.models.heads.class_activation import ClassActivation
 from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch, Labelled, Unlabelled, ViewSpec
+from des4.types import IGNORE, Batch, Labeled, Unlabeled, ViewSpec
 
 
 class PseudoSegConfig(MethodConfig):
     """Settings of PseudoSeg."""
 
     name: Literal["pseudoseg"] = "pseudoseg"
-    unlabelled_weight: float = Field(1.0, ge=0)
+    unlabeled_weight: float = Field(1.0, ge=0)
     """λ, of the cross-entropy with soft pseudo-labels."""
     sharpening: float = Field(0.5, gt=0, le=1)
     """T: pseudo-labels are raised to the power of 1/T."""
@@ -67,45 +67,45 @@ class PseudoSeg(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropies on labels, of the classifier, and on what both say of the weak view."""
-        (labelled, unlabelled), config = batch.both, self.config
-        (view,), count = unlabelled.strong, len(labelled.image)
-        target = self.fused(unlabelled)
+        (labeled, unlabeled), config = batch.both, self.config
+        (view,), count = unlabeled.strong, len(labeled.image)
+        target = self.fused(unlabeled)
         target = target.only(target.probs.amax(1) >= config.threshold).mixed(view)
-        image, hole = cut_out(view.mixed, unlabelled.keys, config.cutout, "cutout")
-        maps, side = self.student.encode_with_side(torch.cat([labelled.image, image]))
+        image, hole = cut_out(view.mixed, unlabeled.keys, config.cutout, "cutout")
+        maps, side = self.student.encode_with_side(torch.cat([labeled.image, image]))
         features = self.student.decoder(maps)
-        present = self.present(labelled)
-        said, seen = self.activation(tuple(each[:count] for each in maps), labelled.valid, present)
+        present = self.present(labeled)
+        said, seen = self.activation(tuple(each[:count] for each in maps), labeled.valid, present)
         self.note(confidence=target.mean_confidence())
         cross = target.only(~hole).cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
-            "labelled_activation": self.supervise(seen, labelled),
-            "image_classes": self.image_loss(said, present, labelled),
-            "unlabelled": config.unlabelled_weight * cross,
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
+            "labeled_activation": self.supervise(seen, labeled),
+            "image_classes": self.image_loss(said, present, labeled),
+            "unlabeled": config.unlabeled_weight * cross,
         }
 
     @torch.no_grad()
-    def fused(self, unlabelled: Unlabelled) -> SoftTarget:
+    def fused(self, unlabeled: Unlabeled) -> SoftTarget:
         """p̂ of the weak view."""
         for network in (self.student, self.activation):
             network.eval()
-        maps, size = self.student.encode(unlabelled.weak), (unlabelled.valid.shape[-2], unlabelled.valid.shape[-1])
-        logits = (self.student.head(self.student.decoder(maps)), self.activation(maps, unlabelled.valid, None)[1])
+        maps, size = self.student.encode(unlabeled.weak), (unlabeled.valid.shape[-2], unlabeled.valid.shape[-1])
+        logits = (self.student.head(self.student.decoder(maps)), self.activation(maps, unlabeled.valid, None)[1])
         for network in (self.student, self.activation):
             network.train(self.training)
         both = torch.stack([upsample(each.float(), size) for each in logits])  # (2, B, C, H, W)
-        where = unlabelled.valid[:, None]
+        where = unlabeled.valid[:, None]
         pixels = 2 * both.shape[2] * where.sum((1, 2, 3), keepdim=True).clamp_min(1)
         square = torch.where(where, both.square(), 0).sum((0, 2, 3, 4))[:, None, None, None] / pixels
         probs = (both * (square + 1e-8).rsqrt()).softmax(2).mean(0) ** (1 / self.config.sharpening)
-        return target_of(probs / probs.sum(1, keepdim=True), unlabelled)
+        return target_of(probs / probs.sum(1, keepdim=True), unlabeled)
 
-    def present(self, labelled: Labelled) -> Tensor:
+    def present(self, labeled: Labeled) -> Tensor:
         """Which classes but the background the labels have, (B, K) bool."""
-        return torch.stack([(labelled.label == number).any(2).any(1) for number in self.objects], 1)
+        return torch.stack([(labeled.label == number).any(2).any(1) for number in self.objects], 1)
 
-    def image_loss(self, said: Tensor, present: Tensor, labelled: Labelled) -> Tensor:
+    def image_loss(self, said: Tensor, present: Tensor, labeled: Labeled) -> Tensor:
         """Binary cross-entropy of an image's classes, a mean over classes and images; one without labels counts 0."""
         loss = F.binary_cross_entropy_with_logits(said.float(), present.float(), reduction="none").mean(1)
-        return (loss * (labelled.label != IGNORE).any(2).any(1)).mean()
+        return (loss * (labeled.label != IGNORE).any(2).any(1)).mean()

@@ -56,14 +56,14 @@ class RC2L(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and four terms of regions."""
-        labelled, unlabelled = batch.both
-        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
+        labeled, unlabeled = batch.both
+        (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
         with torch.no_grad():
-            seen = self.teacher.features(unlabelled.weak)
-            target = self.pseudo_labels(self.teacher.head(seen), unlabelled).mixed(view)
+            seen = self.teacher.features(unlabeled.weak)
+            target = self.pseudo_labels(self.teacher.head(seen), unlabeled).mixed(view)
             size = seen.shape[-2], seen.shape[-1]
             seen = on_features(view.mix, size)(seen)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         strong = features[count:]
         logits = self.student.head(strong)
         label, valid = on_grid(size, target.label, target.valid)
@@ -74,7 +74,7 @@ class RC2L(TeacherStudent):
         looks = self.feature_contrast(pooled(strong, probs), pooled(seen, masks), there, view.mix.group)
         self.note(regions=there.sum(1).float().mean())
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
             "mask_contrast": config.mask_contrast_weight * mask_contrast(overlaps, there, config.contrast_temperature),
             "feature_contrast": config.feature_contrast_weight * looks,
             "presence": config.presence_weight * presence_loss(probs, there, there | absent),

@@ -1,4 +1,4 @@
-"""Supervised training on the labelled images alone; the row every other method is compared with.
+"""Supervised training on the labeled images alone; the row every other method is compared with.
 
 Eq. 1 of DeS4 with the classifier of choice. Protocol: the same number of steps as the semi-supervised runs, weak
 views only (U2PL, Wang et al., CVPR 2022, and the codes that follow it).
@@ -22,7 +22,7 @@ class SupervisedConfig(MethodConfig):
 
 
 class Supervised(SingleNetwork):
-    """One network, labelled images."""
+    """One network, labeled images."""
 
     Config = SupervisedConfig
     config: SupervisedConfig
@@ -30,5 +30,5 @@ class Supervised(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
-        features, side = self.student.features_with_side(batch.labelled.image)
-        return {"labelled": self.supervise(self.labelled_logits(features, batch.labelled), batch.labelled, side)}
+        features, side = self.student.features_with_side(batch.labeled.image)
+        return {"labeled": self.supervise(self.labeled_logits(features, batch.labeled), batch.labeled, side)}

@@ -28,7 +28,7 @@ class U2PLConfig(ProjectedConfig, PixelContrastConfig):
     """Settings of U2PL."""
 
     name: Literal["u2pl"] = "u2pl"
-    unlabelled_weight: float = Field(1.0, ge=0)
+    unlabeled_weight: float = Field(1.0, ge=0)
     """λ_u, of the cross-entropy with reliable pseudo-labels."""
     contrast_weight: float = Field(0.25, ge=0)
     """λ_c: nominally 1, of which the published code divides by its 4 processes on VOC and 8 on Cityscapes."""
@@ -46,7 +46,7 @@ class U2PL(ProjectedTeacherStudent):
     VIEWS = ViewSpec(strong=1, cutmix="reco")
     OUTLINE = Outline("student", "moving average of all", "mixed view, and a memory of what classes are not")
     RANKS = (3, 20)
-    """A labelled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
+    """A labeled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, their projections, and the memories."""
@@ -61,47 +61,47 @@ class U2PL(ProjectedTeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels and on reliable pseudo-labels, and the contrast."""
-        labelled, unlabelled = batch.both
-        (view,), config, alpha, count = unlabelled.strong, self.config, self.alpha, len(labelled.image)
-        keys = torch.cat([labelled.keys, unlabelled.keys])
+        labeled, unlabeled = batch.both
+        (view,), config, alpha, count = unlabeled.strong, self.config, self.alpha, len(labeled.image)
+        keys = torch.cat([labeled.keys, unlabeled.keys])
         with torch.no_grad():
-            seen = self.teacher.features(torch.cat([labelled.image, unlabelled.weak]))
+            seen = self.teacher.features(torch.cat([labeled.image, unlabeled.weak]))
             logits = self.teacher.head(seen).float()
-            target = soft_target(logits[count:], unlabelled)
+            target = soft_target(logits[count:], unlabeled)
             unsure = doubt(target.probs)  # which rises with the entropy
             low, high = self.entropies.quantile(alpha), self.entropies.quantile(1 - alpha)
             labels = target.hardened(0.0, self.supervision)
             reliable = labels.only(unsure <= high).mixed(view)
-            sure = labels.label.masked_fill(~((unsure <= low) & unlabelled.valid), IGNORE)
+            sure = labels.label.masked_fill(~((unsure <= low) & unlabeled.valid), IGNORE)
             anchors = sure.masked_fill(labels.confidence <= config.anchor_threshold, IGNORE)
             known = self._remember(batch, seen, logits.softmax(1), sure, unsure >= high)
-            self.entropies.collect(unsure, unlabelled.valid)
+            self.entropies.collect(unsure, unlabeled.valid)
 
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         size = features.shape[-2], features.shape[-1]
         of_class = torch.cat([known, shrink_label(view.mix(anchors), size)])
         self.note(reliable=reliable.share_kept(), anchors=(of_class != IGNORE).float().mean())
         cross = reliable.cross_entropy(self.student.head(features[count:]))
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
-            "unlabelled": config.unlabelled_weight * cross / (1 - alpha) ** 2,
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
+            "unlabeled": config.unlabeled_weight * cross / (1 - alpha) ** 2,
             "contrast": config.contrast_weight * self.contrast.loss(self.student_projection(features), of_class, keys),
         }
 
     def _remember(self, batch: Batch, features: Tensor, probs: Tensor, sure: Tensor, unsure: Tensor) -> Tensor:
-        """Collect the teacher's pixels, with their class or as negatives; return the labelled anchors (B, h, w)."""
-        (labelled, unlabelled), (first, last) = batch.both, self.RANKS
-        size, count = (probs.shape[-2], probs.shape[-1]), len(labelled.image)
-        label, has_label = shrink_label(labelled.label, size), shrink_label(labelled.valid, size)
+        """Collect the teacher's pixels, with their class or as negatives; return the labeled anchors (B, h, w)."""
+        (labeled, unlabeled), (first, last) = batch.both, self.RANKS
+        size, count = (probs.shape[-2], probs.shape[-1]), len(labeled.image)
+        label, has_label = shrink_label(labeled.label, size), shrink_label(labeled.valid, size)
         known, rank = label.masked_fill(~has_label, 0)[:, None], probs.argsort(1, descending=True).argsort(1)
         mistakable = ((rank[:count] < first) & has_label[:, None]).scatter(1, known, value=False)  # not its own class
-        unsure = shrink_label(unsure & unlabelled.valid, size)[:, None]
+        unsure = shrink_label(unsure & unlabeled.valid, size)[:, None]
         unlikely = (rank[count:] >= first) & (rank[count:] < last) & unsure
         self.contrast.collect(
             self.teacher_projection(features),
             torch.cat([label, shrink_label(sure, size)]),
             torch.cat([mistakable, unlikely]),
-            torch.cat([labelled.keys, unlabelled.keys]),
+            torch.cat([labeled.keys, unlabeled.keys]),
         )
         return label.masked_fill(probs[:count].gather(1, known).squeeze(1) <= self.config.anchor_threshold, IGNORE)
 

@@ -2,8 +2,8 @@
 
 Fan et al., CVPR 2022, "UCC: uncertainty guided cross-head co-training for semi-supervised semantic segmentation"; no
 code was published, and the paper's formulas were not at hand. L = Σ_i CE(z_i(x_l), y) + λ Σ_i mean(e^-V_j CE(z_i(x_s),
-ŷ_j)), j ≠ i, ŷ_j of the weak view, V_j = KL(p_j(x_w) || p_j(x_s)). Pixels of drawn labelled classes are pasted onto
-labelled and strong images, c with a probability in proportion to e^(1 - v_c), v_c: average of p_c on labelled pixels of
+ŷ_j)), j ≠ i, ŷ_j of the weak view, V_j = KL(p_j(x_w) || p_j(x_s)). Pixels of drawn labeled classes are pasted onto
+labeled and strong images, c with a probability in proportion to e^(1 - v_c), v_c: average of p_c on labeled pixels of
 c. Ours: λ, boxes and colours are those of CPS and UniMatch, and all that docs/methods/ucc.md calls a guess.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from des4.losses import pixel_divergence
 from des4.methods.base import MethodConfig, Outline, Setting
-from des4.methods.bases import SingleNetwork, labelled_logits
+from des4.methods.bases import SingleNetwork, labeled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
 from des4.methods.ingredients.pasting import PastingConfig, paste_classes, pixels_of
@@ -27,14 +27,14 @@ from des4.ops.noise import bernoulli, uniform
 from des4.ops.reduce import mean_over
 from des4.ops.resize import upsample
 from des4.ops.sampling import weighted_draw
-from des4.types import Batch, Labelled, ViewSpec
+from des4.types import Batch, Labeled, ViewSpec
 
 
 class UCCConfig(PastingConfig, MethodConfig):
     """Settings of cross-head co-training; all numbers are guesses."""
 
     name: Literal["ucc"] = "ucc"
-    unlabelled_weight: float = Field(1.0, ge=0)
+    unlabeled_weight: float = Field(1.0, ge=0)
     """λ, of both cross terms; 5 on Cityscapes [those of CPS]."""
     detached: bool = True
     """Whether e^-V is a mere weight [ours]. Else gradients go through it, and the mean of V is added, lest V grow."""
@@ -50,7 +50,7 @@ class UCC(SingleNetwork):
     OUTLINE = Outline(
         "one encoder with two heads",
         "each head the other, on the weak view",
-        "mixed view with labelled pixels of badly predicted classes",
+        "mixed view with labeled pixels of badly predicted classes",
     )
     never_pasted: Tensor
 
@@ -66,29 +66,29 @@ class UCC(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each head, the cross-entropy on labels, and on the other's labels of the strong view."""
-        plain, unlabelled = batch.both
-        (view,), count, terms, known, logits = unlabelled.strong, len(plain.image), {}, [], []
+        plain, unlabeled = batch.both
+        (view,), count, terms, known, logits = unlabeled.strong, len(plain.image), {}, [], []
         with torch.no_grad():
             assert plain.donor is not None  # noqa: S101  # the loader follows the ViewSpec
-            labelled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
-            source = in_order(plain, len(unlabelled.weak))
-            box = pixels_of(source, self.chosen(source, unlabelled.keys)) & unlabelled.valid
-            maps = self.student.encode(unlabelled.weak)
-            soft = [soft_target(classify(decode(maps)), unlabelled) for decode, classify, _ in self._heads]
+            labeled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
+            source = in_order(plain, len(unlabeled.weak))
+            box = pixels_of(source, self.chosen(source, unlabeled.keys)) & unlabeled.valid
+            maps = self.student.encode(unlabeled.weak)
+            soft = [soft_target(classify(decode(maps)), unlabeled) for decode, classify, _ in self._heads]
             pasted = [injected(view.image, each.hardened(0.0, self.supervision), plain, box) for each in soft]
             image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
-        maps, side = self.student.encode_with_side(torch.cat([labelled.image, view.mix(image)]))
+        maps, side = self.student.encode_with_side(torch.cat([labeled.image, view.mix(image)]))
         sides = (side, None)  # one encoder, one auxiliary head
         for name, (decode, classify, feed), own_side in zip(("first", "second"), self._heads, sides, strict=True):
             features = decode(maps)
-            known.append(labelled_logits(classify, feed, features[:count], labelled))
+            known.append(labeled_logits(classify, feed, features[:count], labeled))
             logits.append(classify(features[count:]))
-            terms[f"{name}/labelled"] = self.supervise(known[-1], labelled, own_side)
-        self.confidence.collect(known[0], labelled.label)
+            terms[f"{name}/labeled"] = self.supervise(known[-1], labeled, own_side)
+        self.confidence.collect(known[0], labeled.label)
         for name, own, other in (("first", 0, 1), ("second", 1, 0)):
             loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
-            terms[f"{name}/unlabelled"] = self.config.unlabelled_weight * loss
-        self.note(confidence=self.confidence.values.mean(), pasted=mean_over(box, unlabelled.valid))
+            terms[f"{name}/unlabeled"] = self.config.unlabeled_weight * loss
+        self.note(confidence=self.confidence.values.mean(), pasted=mean_over(box, unlabeled.valid))
         return terms
 
     @property
@@ -105,8 +105,8 @@ class UCC(SingleNetwork):
         loss = labels.weighted((-gap).exp()).cross_entropy(learner)
         return loss if self.config.detached else loss + mean_over(gap * labels.keep, labels.valid, labels.pixels)
 
-    def chosen(self, source: Labelled, keys: Tensor) -> Tensor:
-        """Classes of labelled images whose pixels are pasted, (B, C) bool; none of some images."""
+    def chosen(self, source: Labeled, keys: Tensor) -> Tensor:
+        """Classes of labeled images whose pixels are pasted, (B, C) bool; none of some images."""
         wanted = (1 - self.confidence.values).exp() * ~self.never_pasted
         there = classes_present(source.label, source.valid, len(wanted))
         drawn = weighted_draw(wanted * there, uniform(keys, wanted.shape, "classes"), self.config.pasted_classes)

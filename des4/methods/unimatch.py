@@ -3,7 +3,7 @@
 Yang et al., CVPR 2023, "Revisiting weak-to-strong consistency in semi-supervised semantic segmentation",
 github.com/LiheYoung/UniMatch (MIT, not copied). L = ½ [CE(x_l) + ¼ L_s1 + ¼ L_s2 + ½ L_fp], each L_* as FixMatch's:
 Σ 1[q ≥ t] CE(·, ŷ_w) / Σ valid. Differs: the mixing partner is a neighbour of the batch, read in train mode as all
-weak views are (there: a second batch in eval mode); what is decoded for nobody there, labelled images with dropped
+weak views are (there: a second batch in eval mode); what is decoded for nobody there, labeled images with dropped
 channels, is not decoded here.
 """
 
@@ -19,7 +19,7 @@ from des4.methods.base import MethodConfig, Outline
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.targets import Target
-from des4.types import Batch, Unlabelled, ViewSpec
+from des4.types import Batch, Unlabeled, ViewSpec
 
 
 class UniMatchConfig(MethodConfig):
@@ -39,10 +39,10 @@ class UniMatchConfig(MethodConfig):
 class Predicted(NamedTuple):
     """Logits (B, C, h, w) of what UniMatch reads; no gradient reaches those of the weak view.
 
-    side: what an auxiliary head reads, of labelled images first.
+    side: what an auxiliary head reads, of labeled images first.
     """
 
-    labelled: Tensor
+    labeled: Tensor
     weak: Tensor
     perturbed: Tensor
     strong: tuple[Tensor, ...]
@@ -58,31 +58,31 @@ class UniMatch(SingleNetwork):
     OUTLINE = Outline("one network", "itself on the weak view", "two mixed views, and dropped features")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Half the labelled cross-entropy, and half of three against the labels of the weak view."""
-        labelled, unlabelled = batch.both
+        """Half the labeled cross-entropy, and half of three against the labels of the weak view."""
+        labeled, unlabeled = batch.both
         seen = self.predicted(batch)
-        target = self.pseudo_labels(seen.weak, unlabelled)
+        target = self.pseudo_labels(seen.weak, unlabeled)
         self.note(kept=target.share_kept())
-        terms = self.consistencies(target, seen, unlabelled)
-        return {"labelled": 0.5 * self.supervise(seen.labelled, labelled, seen.side)} | {
+        terms = self.consistencies(target, seen, unlabeled)
+        return {"labeled": 0.5 * self.supervise(seen.labeled, labeled, seen.side)} | {
             n: 0.5 * term for n, term in terms.items()
         }
 
     def predicted(self, batch: Batch) -> Predicted:
         """Run the network on all that the losses read."""
-        labelled, unlabelled = batch.both
-        student, count = self.student, len(labelled.image)
-        maps, side = student.encode_with_side(torch.cat([labelled.image, unlabelled.weak]))
-        dropped = drop_channels(tuple(each[count:] for each in maps), unlabelled.keys, "feature", self.config.drop)
+        labeled, unlabeled = batch.both
+        student, count = self.student, len(labeled.image)
+        maps, side = student.encode_with_side(torch.cat([labeled.image, unlabeled.weak]))
+        dropped = drop_channels(tuple(each[count:] for each in maps), unlabeled.keys, "feature", self.config.drop)
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
-        known, weak, perturbed = features.split([count, len(unlabelled.weak), len(unlabelled.weak)])
+        known, weak, perturbed = features.split([count, len(unlabeled.weak), len(unlabeled.weak)])
         with torch.no_grad():
             target = student.head(weak)
-        strong = student(torch.cat([view.mixed for view in unlabelled.strong])).chunk(len(unlabelled.strong))
-        return Predicted(self.labelled_logits(known, labelled), target, student.head(perturbed), strong, side)
+        strong = student(torch.cat([view.mixed for view in unlabeled.strong])).chunk(len(unlabeled.strong))
+        return Predicted(self.labeled_logits(known, labeled), target, student.head(perturbed), strong, side)
 
     def consistencies(
-        self, target: Target, seen: Predicted, unlabelled: Unlabelled, by_image: bool = False
+        self, target: Target, seen: Predicted, unlabeled: Unlabeled, by_image: bool = False
     ) -> dict[str, Tensor]:
         """Weighted cross-entropies of the three perturbed views with a target on the weak one.
 
@@ -96,6 +96,6 @@ class UniMatch(SingleNetwork):
             "feature": self.config.feature_weight * cross_entropy(target, seen.perturbed),
             **{
                 f"strong{n}": self.config.strong_weight * cross_entropy(target.mixed(view), logits)
-                for n, (view, logits) in enumerate(zip(unlabelled.strong, seen.strong, strict=True), 1)
+                for n, (view, logits) in enumerate(zip(unlabeled.strong, seen.strong, strict=True), 1)
             },
         }

@@ -43,20 +43,20 @@ class UniMatchV2(TeacherStudent):
     OUTLINE = Outline("student", "moving average of all", "two mixed views, which share channels")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Half the labelled cross-entropy, and half of two against the labels of the teacher."""
-        labelled, unlabelled = batch.both
-        config, student, views = self.config, self.student, unlabelled.strong
+        """Half the labeled cross-entropy, and half of two against the labels of the teacher."""
+        labeled, unlabeled = batch.both
+        config, student, views = self.config, self.student, unlabeled.strong
         with torch.no_grad():
-            target = self.pseudo_labels(self.teacher(unlabelled.weak), unlabelled)
-        counts = [len(labelled.image), *(len(view.image) for view in views)]
-        maps, side = student.encode_with_side(torch.cat([labelled.image, *(view.mixed for view in views)]))
+            target = self.pseudo_labels(self.teacher(unlabeled.weak), unlabeled)
+        counts = [len(labeled.image), *(len(view.image) for view in views)]
+        maps, side = student.encode_with_side(torch.cat([labeled.image, *(view.mixed for view in views)]))
         known, first, second = zip(*(torch.split(each, counts) for each in maps), strict=True)
-        first, second = share_channels((first, second), unlabelled.keys, "shared channels", config.whole)
+        first, second = share_channels((first, second), unlabeled.keys, "shared channels", config.whole)
         features = student.decoder(tuple(torch.cat(each) for each in zip(known, first, second, strict=True)))
         clean, *strong = torch.split(features, counts)
         self.note(kept=target.share_kept())
         return {
-            "labelled": 0.5 * self.supervise(self.labelled_logits(clean, labelled), labelled, side),
+            "labeled": 0.5 * self.supervise(self.labeled_logits(clean, labeled), labeled, side),
             **{
                 f"strong{n}": 0.5 * config.strong_weight * target.mixed(view).cross_entropy(student.head(seen))
                 for n, (view, seen) in enumerate(zip(views, strong, strict=True), 1)

@@ -1,7 +1,7 @@
 """USRN: a second network learns sub-classes, of which none is rare, and says where the first is to be believed.
 
 Guan et al., CVPR 2022, "Unbiased subclass regularization for semi-supervised semantic segmentation", Dayan-Guan/USRN on
-GitHub (no licence; not copied). s: the sub-class of a labelled pixel, by balanced k-means of a network's features.
+GitHub (no licence; not copied). s: the sub-class of a labeled pixel, by balanced k-means of a network's features.
 L = CE(x_l, y) + λ CE(x_s, ŷ) + μ [CE_sub(x_l, s) + λ CE_sub(x_s, ŝ)], on pixels with q > t; ŷ = argmax of p, of which
 only the class of ŝ is left where H(p_sub) / log S ≤ H(p) / log C. Ours: features are those of the network that a first
 part of the training, on labels alone, ends with; clusters move on with each batch; the networks share no layer.
@@ -21,7 +21,7 @@ from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
 from des4.methods.ingredients.gate import gated
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import labelled_on_grid, target_of, view_on_grid
+from des4.methods.ingredients.targets import labeled_on_grid, target_of, view_on_grid
 from des4.models.heads.linear import LinearClassifier
 from des4.models.memory import Subclasses
 from des4.models.training.ema import follow
@@ -36,7 +36,7 @@ class USRNConfig(MethodConfig):
     labels_alone: float = Field(0.25, ge=0, lt=1)
     """Share of the training, at its start, that learns from labels alone [ours: there a training of its own]. The
     learning rate begins anew after it."""
-    unlabelled_weight: float = Field(1.0, ge=0)
+    unlabeled_weight: float = Field(1.0, ge=0)
     """λ, of both cross-entropies with pseudo-labels."""
     subclass_weight: float = Field(1.0, ge=0)
     """μ, of the network of sub-classes."""
@@ -47,7 +47,7 @@ class USRNConfig(MethodConfig):
 
 
 class USRN(SingleNetwork):
-    """One network, one beside it that knows sub-classes, and one that says which sub-class a labelled pixel is of."""
+    """One network, one beside it that knows sub-classes, and one that says which sub-class a labeled pixel is of."""
 
     Config = USRNConfig
     config: USRNConfig
@@ -59,13 +59,13 @@ class USRN(SingleNetwork):
     )
 
     def build(self, setting: Setting) -> None:
-        """Make the student, the network of sub-classes, the labeller as the student's copy, and the clusters."""
+        """Make the student, the network of sub-classes, the labeler as the student's copy, and the clusters."""
         super().build(setting)
         counts = subclass_counts(class_prior(setting.pixel_counts), self.config.subclasses)
-        self.sub, self.labeller = (setting.make_segmenter("linear") for _ in range(2))
+        self.sub, self.labeler = (setting.make_segmenter("linear") for _ in range(2))
         self.sub.head = LinearClassifier(sum(counts), self.sub.decoder.dim)
-        self.labeller.load_state_dict(self.student.state_dict())
-        self.FROZEN = ("labeller",)
+        self.labeler.load_state_dict(self.student.state_dict())
+        self.FROZEN = ("labeler",)
         self.subclasses = Subclasses(counts, self.student.decoder.dim)
         pixels = setting.pixel_counts / torch.tensor(counts)
         self.sub_supervision = Supervision(setting.supervision, pixels[self.subclasses.parent])
@@ -73,43 +73,43 @@ class USRN(SingleNetwork):
 
     @property
     def restarts(self) -> tuple[int, ...]:
-        """Where sub-classes and unlabelled images come in."""
+        """Where sub-classes and unlabeled images come in."""
         first = math.ceil(self.setting.total_steps * self.config.labels_alone)
         return (first,) if first else ()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels, and from the second part on of both networks on classes and sub-classes."""
-        (labelled, unlabelled), config = batch.both, self.config
+        (labeled, unlabeled), config = batch.both, self.config
         if any(self.step < first for first in self.restarts):
-            features, side = self.student.features_with_side(labelled.image)
-            return {"labelled": self.supervise(self.labelled_logits(features, labelled), labelled, side)}
-        (view,), sizes = unlabelled.strong, [len(labelled.image), *(len(unlabelled.weak),) * 2]
-        images = torch.cat([labelled.image, unlabelled.weak, view.mixed])
+            features, side = self.student.features_with_side(labeled.image)
+            return {"labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
+        (view,), sizes = unlabeled.strong, [len(labeled.image), *(len(unlabeled.weak),) * 2]
+        images = torch.cat([labeled.image, unlabeled.weak, view.mixed])
         features, side = self.student.features_with_side(images)
         known, weak, strong = torch.split(features, sizes)
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
-        left = gated(self.student.head(weak), sub_weak, self.subclasses.parent, unlabelled)
+        left = gated(self.student.head(weak), sub_weak, self.subclasses.parent, unlabeled)
         target = left.hardened(self.threshold, self.supervision)
-        unknown = replace(unlabelled, truth=None, watch=None)  # nobody knows or watches sub-classes
+        unknown = replace(unlabeled, truth=None, watch=None)  # nobody knows or watches sub-classes
         probs, grid = sub_weak.detach().float().softmax(1), (sub_weak.shape[-2], sub_weak.shape[-1])
         sub_target = target_of(probs, unknown).hardened(self.threshold, self.sub_supervision)
-        cross = sub_target.mixed(view_on_grid(view, unlabelled, grid)).cross_entropy(sub_strong)
-        places = labelled_on_grid(labelled, grid)
-        names = self.subclasses.assign(self.labeller.features(labelled.image), places.label)
+        cross = sub_target.mixed(view_on_grid(view, unlabeled, grid)).cross_entropy(sub_strong)
+        places = labeled_on_grid(labeled, grid)
+        names = self.subclasses.assign(self.labeler.features(labeled.image), places.label)
         of_labels = self.sub_supervision.on_labels(sub_known, replace(places, label=names))
         self.note(kept=target.share_kept())
         return {
-            "labelled": self.supervise(self.labelled_logits(known, labelled), labelled, side),
-            "unlabelled": config.unlabelled_weight * target.mixed(view).cross_entropy(self.student.head(strong)),
+            "labeled": self.supervise(self.labeled_logits(known, labeled), labeled, side),
+            "unlabeled": config.unlabeled_weight * target.mixed(view).cross_entropy(self.student.head(strong)),
             "sub/labels": config.subclass_weight * of_labels,
-            "sub/pseudo-labels": config.subclass_weight * config.unlabelled_weight * cross,
+            "sub/pseudo-labels": config.subclass_weight * config.unlabeled_weight * cross,
         }
 
     def after_step(self) -> None:
-        """Move the clusters; at the end of the first part, labeller and network of sub-classes become the student."""
+        """Move the clusters; at the end of the first part, labeler and network of sub-classes become the student."""
         self.subclasses.commit(self.generator(self.subclasses.centres.device))
         super().after_step()
         if self.step in self.restarts:
-            follow(self.labeller, self.student, 0.0)
+            follow(self.labeler, self.student, 0.0)
             follow(self.sub.encoder, self.student.encoder, 0.0)
             follow(self.sub.decoder, self.student.decoder, 0.0)

@@ -50,18 +50,18 @@ class VAT(TeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, weighted divergence on changed images."""
-        labelled, unlabelled = batch.both
-        (view,), config, count = unlabelled.strong, self.config, len(labelled.image)
-        weak, valid = unlabelled.weak, unlabelled.valid
+        labeled, unlabeled = batch.both
+        (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
+        weak, valid = unlabeled.weak, unlabeled.valid
         with torch.no_grad():
-            target = soft_target(self.teacher(weak), unlabelled)
+            target = soft_target(self.teacher(weak), unlabeled)
         radius = config.radius * texture(weak, valid)
-        change = adversarial_change(self.teacher, weak, target.probs, valid, unlabelled.keys, radius, config.probe)
+        change = adversarial_change(self.teacher, weak, target.probs, valid, unlabeled.keys, radius, config.probe)
         target = target.mixed(view)
-        features, side = self.student.features_with_side(torch.cat([labelled.image, view.mixed + view.mix(change)]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed + view.mix(change)]))
         sure = target.share_sure(config.threshold)
         self.note(sure=sure)
         return {
-            "labelled": self.supervise(self.labelled_logits(features[:count], labelled), labelled, side),
+            "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),
             "consistency": config.consistency_weight * sure * target.divergence(self.student.head(features[count:])),
         }

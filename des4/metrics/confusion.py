@@ -70,7 +70,7 @@ class Results:
 class PseudoLabelQuality:
     """How good the pseudo-labels of a model would be, by class, in [0, 1].
 
-    They are measured on the validation images, and on unlabelled ones if the user lets their masks be opened.
+    They are measured on the validation images, and on unlabeled ones if the user lets their masks be opened.
 
     threshold: the confidence a pixel needs to be kept; 0 keeps all.
     precision: kept pixels predicted as c that are c / kept pixels predicted as c. NaN if there are none.

@@ -4,7 +4,7 @@ Element i of a draw is a hash of (key, name, i): the same wherever the sample is
 process and device, and in a resumed run. The hash is the output function of SplitMix64 (Steele, Lea & Flood, OOPSLA
 2014, https://doi.org/10.1145/2660193.2660195), in 64-bit integers that wrap around, applied to a counter and again.
 
-keys: (B,) int64, of `Labelled` or `Unlabelled`. name: says which draw it is; two draws of one sample need two names.
+keys: (B,) int64, of `Labeled` or `Unlabeled`. name: says which draw it is; two draws of one sample need two names.
 """
 
 from __future__ import annotations

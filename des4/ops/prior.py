@@ -1,4 +1,4 @@
-"""How frequent classes are in the labelled list, as losses read it."""
+"""How frequent classes are in the labeled list, as losses read it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def class_prior(pixel_counts: Tensor) -> Tensor:
-    """Share of the labelled pixels that each class has, (C,) float32 in (0, 1].
+    """Share of the labeled pixels that each class has, (C,) float32 in (0, 1].
 
     A class without a pixel is given the share of the rarest that has some, so that its logarithm is finite.
-    pixel_counts: (C,) labelled pixels of each class; without any pixel at all, all classes are alike.
+    pixel_counts: (C,) labeled pixels of each class; without any pixel at all, all classes are alike.
     """
     counts = pixel_counts.double()
     rarest = torch.where(counts > 0, counts, torch.inf).amin()
@@ -19,7 +19,7 @@ def class_prior(pixel_counts: Tensor) -> Tensor:
 
 
 def class_weights(pixel_counts: Tensor, power: float) -> Tensor:
-    """Weights (C,) in proportion to prior^-power, whose mean over the labelled pixels is 1. power: 0 = all are 1."""
+    """Weights (C,) in proportion to prior^-power, whose mean over the labeled pixels is 1. power: 0 = all are 1."""
     prior = class_prior(pixel_counts).double()
     weights = prior.pow(-power)
     return (weights / (prior * weights).sum()).float()

@@ -61,7 +61,7 @@ def mean_over(values: Tensor, valid: Tensor, pixels: Tensor | None = None) -> Te
     """Sum of `values` over the number of valid pixels, a scalar; 0 where there is none.
 
     values: 0 where `valid`, (B, H, W) bool, is False. pixels: the number to divide by where it is not that of this
-    batch alone, see `Labelled`.
+    batch alone, see `Labeled`.
     """
     return values.sum() / (valid.sum().clamp_min(1) if pixels is None else pixels)
 

@@ -1,4 +1,4 @@
-"""Which labelled pixels move the prototypes: Multi-Entropy Sampling and its rivals (DeS4, section 3.3 and table 4).
+"""Which labeled pixels move the prototypes: Multi-Entropy Sampling and its rivals (DeS4, section 3.3 and table 4).
 
 Every sampler answers with a mask over the N pixels, in one vectorised pass: one sort by (group, random key), ranks
 inside the groups, a comparison. No Python loop runs over classes or pixels and nothing waits for the device, so the
@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 def class_ratio(counts: Tensor) -> Tensor:
-    """Sampling ratio of each class over the labelled list, `r_c = min_k cnt_k / cnt_c` (DeS4, section 3.3).
+    """Sampling ratio of each class over the labeled list, `r_c = min_k cnt_k / cnt_c` (DeS4, section 3.3).
 
-    counts: (C,) labelled pixels of each class. Returns (C,) float64 in (0, 1], 1 for the rarest class that occurs
+    counts: (C,) labeled pixels of each class. Returns (C,) float64 in (0, 1], 1 for the rarest class that occurs
     and 0 for classes that do not occur. This is the reading under which head classes are under-sampled, as the text
     wants.
     """

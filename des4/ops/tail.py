@@ -11,11 +11,11 @@ FEW_VAL = 20
 def tail_classes(pixel_counts: Tensor) -> list[int]:
     """Return the indices of the rare classes.
 
-    The rule: a class is in the tail if its share of the labelled list's pixels lies below the median share of the
-    classes present (for an even number of them, the mean of the middle two). A class without a labelled pixel is not
+    The rule: a class is in the tail if its share of the labeled list's pixels lies below the median share of the
+    classes present (for an even number of them, the mean of the middle two). A class without a labeled pixel is not
     present: it neither moves the median nor belongs to the tail, for nothing could be learnt about it.
 
-    pixel_counts: (C,) pixels of each class in the labelled list.
+    pixel_counts: (C,) pixels of each class in the labeled list.
     """
     counts = pixel_counts.double().cpu()
     present = counts > 0

@@ -53,8 +53,8 @@ class Finished:
 
     @property
     def masks(self) -> int:
-        """Labelled images that it learnt from."""
-        return int(self.results["data"]["labelled"])
+        """Labeled images that it learnt from."""
+        return int(self.results["data"]["labeled"])
 
     def mean_iou(self, classes: Iterable[str]) -> float:
         """Mean IoU over those of the classes that have one, nan if none has."""
@@ -141,7 +141,7 @@ class CampaignReport:
             found.append(f"reconstructed, for too little was published: {', '.join(rebuilt)}; parts are guesses, and "
                          "the score is no evidence on the published method")  # fmt: skip
         if oracles := [m for m in self.methods if any(r.method == m and r.results.get("oracle") for r in self.runs)]:
-            found.append(f"{', '.join(oracles)}: ORACLE RUNS, which learnt from the true labels of the unlabelled "
+            found.append(f"{', '.join(oracles)}: ORACLE RUNS, which learnt from the true labels of the unlabeled "
                          "images; no results")  # fmt: skip
         if few := [m for m in self.methods if m != self.reference and self._is_thin(m)]:
             found.append(f"{', '.join(few)}: fewer than {FEWEST} pairs, so nothing is known about the spread")
@@ -215,7 +215,7 @@ class CampaignReport:
         }
 
     def verdict(self, method: str) -> list[str]:
-        """What a learning curve says: whether more masks would help, and whether unlabelled images have room to."""
+        """What a learning curve says: whether more masks would help, and whether unlabeled images have room to."""
         points = [(n, score.mean) for n, score in self.curve("miou")[method].items() if not math.isnan(score.mean)]
         if len(points) < 2:
             return []
@@ -225,9 +225,9 @@ class CampaignReport:
         return [
             f"All {most} masks give {room:.1f} points of mIoU more than {few}. "
             + (
-                f"With {few} masks there is room for a method that reads unlabelled images."
+                f"With {few} masks there is room for a method that reads unlabeled images."
                 if room >= ROOM
-                else f"That is less than {ROOM:g}: with {few} masks unlabelled images have little left to win."
+                else f"That is less than {ROOM:g}: with {few} masks unlabeled images have little left to win."
             ),
             f"From {half} to {most} masks it gained {last:.1f}. "
             + (

@@ -17,9 +17,9 @@ def ends(order: Sequence[str], frequent: int = FREQUENT, rare: int = RARE) -> li
 
 
 def shown(share: Mapping[str, float]) -> list[str]:
-    """Return the classes that diagrams show, most frequent first. share: of each class's labelled pixels.
+    """Return the classes that diagrams show, most frequent first. share: of each class's labeled pixels.
 
-    Where they are too many, those without a labelled pixel are the first to be left out.
+    Where they are too many, those without a labeled pixel are the first to be left out.
     """
     order = sorted(share, key=lambda name: -share[name])
     if len(order) <= FREQUENT + RARE:
@@ -33,5 +33,5 @@ def told(share: Mapping[str, float]) -> str:
     if len(names) == len(share):
         return ""
     if len(names) < FREQUENT + RARE:
-        return f"{len(names)} of {len(share)} classes are drawn: those that have labelled pixels"
+        return f"{len(names)} of {len(share)} classes are drawn: those that have labeled pixels"
     return f"{len(names)} of {len(share)} classes are drawn: the {FREQUENT} most frequent and the {RARE} rarest"

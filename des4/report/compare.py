@@ -31,11 +31,11 @@ from des4.report.plots import group_bars, percent
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
-PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabelled_batch_size", "views.crop_size")
+PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabeled_batch_size", "views.crop_size")
 """Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
 NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
 """Settings in which runs of one group may differ."""
-KINDS = ("labelled", "unlabelled", "val")
+KINDS = ("labeled", "unlabeled", "val")
 """Of lists."""
 HASH = 8
 """Digits of a list's hash by which a group is known; results.json has all of them."""

@@ -108,7 +108,7 @@ def compare_page(
 def class_shares(groups: Sequence[RunGroup]) -> Shares | None:
     """Collect the shares of the classes among the pseudo-labels that runs learnt from; None if none learnt from any.
 
-    The truth is that of the unlabelled images whose masks a run was allowed to open, or else of the labelled images.
+    The truth is that of the unlabeled images whose masks a run was allowed to open, or else of the labeled images.
     """
     found = {group.label: shares for group in groups if (shares := _of_group(group))}
     if not found:
@@ -116,9 +116,9 @@ def class_shares(groups: Sequence[RunGroup]) -> Shares | None:
     results = [run.results() for group in groups for run in group.runs]
     for one in results:
         if share := (one.get("truth") or {}).get("share"):
-            return Shares(share, f"{one['truth']['images']} unlabelled images, whose masks were opened", found)
+            return Shares(share, f"{one['truth']['images']} unlabeled images, whose masks were opened", found)
     return Shares(
-        results[0]["pixel_share"], "the labelled images, for the masks of unlabelled ones were not opened", found
+        results[0]["pixel_share"], "the labeled images, for the masks of unlabeled ones were not opened", found
     )
 
 

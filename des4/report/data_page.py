@@ -47,7 +47,7 @@ def data_page(summary: Mapping[str, Any], config: str, samples: Sequence[Sample]
         summary=summary,
         classes=by_share(summary["classes"]),
         tail=sum(c["tail"] for c in summary["classes"]),
-        longest=max((c[role]["share"] for c in summary["classes"] for role in ("labelled", "val")), default=1.0) or 1.0,
+        longest=max((c[role]["share"] for c in summary["classes"] for role in ("labeled", "val")), default=1.0) or 1.0,
         imbalance=imbalance_line(summary),
         sizes=sizes_line(summary["sizes"]),
         kinds=kinds,

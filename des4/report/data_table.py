@@ -60,8 +60,8 @@ def in_root(path: str, root: str) -> str:
 
 
 def by_share(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sort classes by their share of the labelled pixels, most frequent first."""
-    return sorted(classes, key=lambda c: (-c["labelled"]["pixels"], -c["val"]["pixels"]))
+    """Sort classes by their share of the labeled pixels, most frequent first."""
+    return sorted(classes, key=lambda c: (-c["labeled"]["pixels"], -c["val"]["pixels"]))
 
 
 def sizes_line(sizes: Sequence[Mapping[str, int]]) -> str:
@@ -81,8 +81,8 @@ def sizes_line(sizes: Sequence[Mapping[str, int]]) -> str:
 
 def imbalance_line(summary: Summary) -> str:
     """Say in a line how unequal the classes are."""
-    present = [c for c in by_share(summary["classes"]) if c["labelled"]["pixels"]]
-    ignored = f"{percent(summary['ignored_share'])} % of the labelled images' pixels are ignored"
+    present = [c for c in by_share(summary["classes"]) if c["labeled"]["pixels"]]
+    ignored = f"{percent(summary['ignored_share'])} % of the labeled images' pixels are ignored"
     if summary["imbalance"] is None:
         return ignored
     times = f"{summary['imbalance']:,.0f}" if summary["imbalance"] >= 10 else f"{summary['imbalance']:.1f}"
@@ -91,13 +91,13 @@ def imbalance_line(summary: Summary) -> str:
 
 def _overview(summary: Summary) -> Iterator[RenderableType]:
     images = summary["images"]
-    counts = " · ".join(f"{images[role]} {role}" for role in ("labelled", "unlabelled", "val") if any(images.values()))
+    counts = " · ".join(f"{images[role]} {role}" for role in ("labeled", "unlabeled", "val") if any(images.values()))
     yield Text(" · ".join(filter(None, (summary["root"], summary["format"], counts))), style="bold")
     if not counts:
         yield Text("the layout comes first; no file has been opened\n")
         return
     if images["unread"]:
-        yield Text(f"{images['unread']} unlabelled images were not opened (--quick)", style="yellow")
+        yield Text(f"{images['unread']} unlabeled images were not opened (--quick)", style="yellow")
     if summary["classes"]:
         yield Padding(_class_table(summary["classes"]), (1, 0))
         yield Text(imbalance_line(summary))
@@ -106,17 +106,17 @@ def _overview(summary: Summary) -> Iterator[RenderableType]:
 
 
 def _class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
-    columns = (Column(name, justify="right") for name in ("labelled %", "images", "val %", "images"))
+    columns = (Column(name, justify="right") for name in ("labeled %", "images", "val %", "images"))
     table = Table(
         Column("class", no_wrap=True), Column("", width=BAR), *columns, header_style="bold", border_style="dim"
     )
     ordered = by_share(classes)
-    longest = max(c["labelled"]["share"] for c in ordered) or 1.0
+    longest = max(c["labeled"]["share"] for c in ordered) or 1.0
     for c in ordered:
         name = Text(c["name"] + (" (tail)" if c["tail"] else ""))
-        bar = Text("█" * round(BAR * c["labelled"]["share"] / longest) or "▏", style="yellow" if c["tail"] else "blue")
-        cells = (cell for role in ("labelled", "val") for cell in (share(c[role]["share"]), str(c[role]["images"])))
-        table.add_row(name, bar if c["labelled"]["pixels"] else "", *cells)
+        bar = Text("█" * round(BAR * c["labeled"]["share"] / longest) or "▏", style="yellow" if c["tail"] else "blue")
+        cells = (cell for role in ("labeled", "val") for cell in (share(c[role]["share"]), str(c[role]["images"])))
+        table.add_row(name, bar if c["labeled"]["pixels"] else "", *cells)
     return table
 
 

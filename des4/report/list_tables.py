@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 def draws_table(facts: Mapping[str, Any]) -> RenderableType:
-    """Show how many labelled images of each draw show a class, and its share of their pixels in per cent.
+    """Show how many labeled images of each draw show a class, and its share of their pixels in per cent.
 
     facts: what splits.json holds. Classes that a draw lacks are named below the table.
     """
@@ -24,10 +24,10 @@ def draws_table(facts: Mapping[str, Any]) -> RenderableType:
     for name in parts[0]:
         table.add_row(Text(name), *(_cell(**part[name]) for part in parts))
     table.add_section()
-    table.add_row("labelled", *(str(draw["labelled"]["images"]) for draw in draws.values()))
-    if all("fine" in draw["labelled"] for draw in draws.values()):
-        table.add_row("finely annotated", *(str(draw["labelled"]["fine"]) for draw in draws.values()))
-    table.add_row("unlabelled", *(str(draw["unlabelled"]["images"]) for draw in draws.values()))
+    table.add_row("labeled", *(str(draw["labeled"]["images"]) for draw in draws.values()))
+    if all("fine" in draw["labeled"] for draw in draws.values()):
+        table.add_row("finely annotated", *(str(draw["labeled"]["fine"]) for draw in draws.values()))
+    table.add_row("unlabeled", *(str(draw["unlabeled"]["images"]) for draw in draws.values()))
     return Group(table, *(Text(f"! {text}", "yellow") for text in _absent(facts)))
 
 
@@ -39,7 +39,7 @@ def _absent(facts: Mapping[str, Any]) -> Iterator[str]:
     remedy = "draw more images" if facts["rule"] == "stratified" else "draw more images, or draw --stratified"
     for name, draw in facts["draws"].items():
         if absent := [c for c, part in draw["classes"].items() if not part["images"] and c not in never]:
-            yield f"{name}: no labelled image shows {', '.join(absent)}; {remedy}"
+            yield f"{name}: no labeled image shows {', '.join(absent)}; {remedy}"
 
 
 def _cell(images: int, pixels: int, share: float) -> Text:
@@ -53,10 +53,10 @@ def _cell(images: int, pixels: int, share: float) -> Text:
 def protocols_table(protocols: Iterable[Sequence[str]], sources: Mapping[str, str], found: bool) -> RenderableType:
     """Show published protocols, a section a family, and where their lists are published.
 
-    protocols: of each its name, its fraction, its numbers of labelled, finely annotated and unlabelled images, and with
+    protocols: of each its name, its fraction, its numbers of labeled, finely annotated and unlabeled images, and with
     `found` where its two lists are. sources: family → title and repositories.
     """
-    numbers = (Column(name, justify="right") for name in ("fraction", "labelled", "fine", "unlabelled"))
+    numbers = (Column(name, justify="right") for name in ("fraction", "labeled", "fine", "unlabeled"))
     place = (Column("lists", overflow="fold"),) if found else ()
     table = _table(Column("protocol", no_wrap=True), *numbers, *place)
     family = None

@@ -49,14 +49,14 @@ class Card:
 class Facts:
     """What is said above the cards.
 
-    pool, labelled, skipped: numbers of images. rule, rule_text: its name, and what it does. classes: name, share of the
-    labelled pixels, of those predicted in the pool, and in the picks. places: (N, 2) of images on a plane where like
-    lies by like, and for each of them 0 = left, 1 = labelled, 2 = picked. train: the command for afterwards.
+    pool, labeled, skipped: numbers of images. rule, rule_text: its name, and what it does. classes: name, share of the
+    labeled pixels, of those predicted in the pool, and in the picks. places: (N, 2) of images on a plane where like
+    lies by like, and for each of them 0 = left, 1 = labeled, 2 = picked. train: the command for afterwards.
     """
 
     run: str
     pool: int
-    labelled: int
+    labeled: int
     skipped: Mapping[str, str]
     rule: str
     rule_text: str
@@ -142,7 +142,7 @@ def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _plane(file: plots.Target, narrow: bool, facts: Facts) -> None:
     """Draw the images on their plane."""
-    looks = {0: ("left in the pool", plots.GREY, 9, 0.35), 1: ("labelled", plots.BLUE, 26, 0.8),
+    looks = {0: ("left in the pool", plots.GREY, 9, 0.35), 1: ("labeled", plots.BLUE, 26, 0.8),
              2: ("picked", plots.ORANGE, 46, 1.0)}  # fmt: skip
     with plots.canvas(file, plots.NARROW if narrow else plots.WIDTH, 3.6) as figure:
         axes = figure.add_subplot()

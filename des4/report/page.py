@@ -101,8 +101,8 @@ def _draw(
         draw("curves", _curves, metrics, pseudo_label_figures(quality))
     if any(row.get("drift/shares") for row in metrics):
         draw("drift", plots.drift, metrics, share, shown, (results.get("drift") or {}).get("factor"))
-    if unlabelled := results.get("truth"):
-        bars = {key: unlabelled[key] for key in pseudo_label_figures(unlabelled)}
+    if unlabeled := results.get("truth"):
+        bars = {key: unlabeled[key] for key in pseudo_label_figures(unlabeled)}
         draw("truth", plots.class_bars, bars, some, tail)
     if plots.has_quality(metrics, "truth"):
         draw("truth_over_time", plots.quality_over_time, metrics, "truth", shown)

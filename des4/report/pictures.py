@@ -34,7 +34,7 @@ def colourise(label: NDArray[Any], palette: Palette) -> Pixels:
 def overlay(image: Pixels, label: NDArray[Any], palette: Palette, alpha: float = 0.5) -> Pixels:
     """Lay class colours over an image, both H×W; `alpha` in [0, 1] is the colour's part.
 
-    Pixels labelled outside the palette show the bare image.
+    Pixels labeled outside the palette show the bare image.
     """
     known = ((label >= 0) & (label < len(palette)))[..., None]
     blend = (1 - alpha) * image + alpha * colourise(label, palette).astype(float)
@@ -64,7 +64,7 @@ def grid(
     present = set().union(*(np.unique(cell).tolist() for row in rows for cell in row if cell.ndim == 2))
     legend = [(classes[i], palette[i]) for i in range(len(classes)) if i in present]
     if present - set(range(len(classes))):
-        legend.append(("not labelled", NEUTRAL))
+        legend.append(("not labeled", NEUTRAL))
     places, legend_height = _flow([int(regular.getlength(name)) for name, _ in legend], width)
 
     line = TEXT + GAP

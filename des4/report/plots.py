@@ -111,7 +111,7 @@ def curves(
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"val/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
         },
-        "mIoU on labelled images held out, %": {
+        "mIoU on labeled images held out, %": {
             model + name: series_of(metrics, f"held_out/{model}/{key}", 100)
             for model in dict.fromkeys(key.split("/")[1] for key in _keys(metrics, r"held_out/[^/]+/miou"))
             for name, key in (("", "miou"), (" (tail classes)", "tail_miou"))
@@ -131,10 +131,10 @@ def drift(
     path: Target,
     narrow: bool = False,
 ) -> None:
-    """Draw how pseudo-labels moved: each class's share over its labelled share, and what is said of all of them.
+    """Draw how pseudo-labels moved: each class's share over its labeled share, and what is said of all of them.
 
-    metrics: lines with `drift/…`. share: of the labelled pixels, by class. shown: the classes to draw; those without a
-    labelled pixel are not. factor: beyond which a share is warned of.
+    metrics: lines with `drift/…`. share: of the labeled pixels, by class. shown: the classes to draw; those without a
+    labeled pixel are not. factor: beyond which a share is warned of.
     """
     rows = [row for row in metrics if row.get("drift/shares")]
     steps = [float(row["step"]) for row in rows]
@@ -183,7 +183,7 @@ def quality_over_time(
     """Draw precision and coverage of pseudo-labels over the steps, a line a class; one that is 100 % throughout is left
     out.
 
-    source: `truth`, measured on unlabelled images, or `pseudo`, on the validation list. names: the classes to draw, in
+    source: `truth`, measured on unlabeled images, or `pseudo`, on the validation list. names: the classes to draw, in
     order.
     """
     _line_panels(_quality_panels(metrics, source, names), path, narrow)
@@ -299,7 +299,7 @@ def _matrix(classes: Sequence[str], path: Target, narrow: bool) -> Iterator[tupl
 
 
 def zones(watched: Mapping[str, Zones], classes: Sequence[str], path: Target, narrow: bool = False) -> None:
-    """Draw for each class how its labelled pixels spread over the entropy, and how those do that were sampled.
+    """Draw for each class how its labeled pixels spread over the entropy, and how those do that were sampled.
 
     classes: those to draw, in order. The borders of zones are lines.
     """
@@ -311,7 +311,7 @@ def zones(watched: Mapping[str, Zones], classes: Sequence[str], path: Target, na
             edges = np.linspace(found.low, max(found.high, found.low + 1e-3), len(found.pixels) + 1)
             axes = figure.add_subplot(rows, columns, place)
             there, taken = (100 * each / max(each.sum(), 1) for each in (found.pixels, found.taken))
-            axes.stairs(there, edges, fill=True, color=GREY, alpha=0.45, label="labelled pixels")
+            axes.stairs(there, edges, fill=True, color=GREY, alpha=0.45, label="labeled pixels")
             axes.stairs(taken, edges, color=BLUE, linewidth=1.6, label="sampled ones")
             for border in edges[BINS_A_ZONE:-1:BINS_A_ZONE]:
                 axes.axvline(border, color=AMBER, linewidth=0.9, linestyle=(0, (3, 2)))
@@ -422,7 +422,7 @@ def class_bars(
 ) -> None:
     """Draw one bar a class and series (teacher and student, or precision and coverage), side by side.
 
-    share: fraction of the labelled pixels of each class that is drawn; it orders them, most frequent on top. Classes in
+    share: fraction of the labeled pixels of each class that is drawn; it orders them, most frequent on top. Classes in
     `tail` stand on a tinted band. said: what stands below.
     """
     classes = sorted(share, key=lambda name: -share[name])
@@ -533,7 +533,7 @@ def learning_curve(
             axes.set_xscale("log")
             axes.set_xticks(ticks, [str(n) for n in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xlabel("labelled images")
+            axes.set_xlabel("labeled images")
             axes.set_ylabel(f"{name} %")
             if place == 1:
                 _legend(figure, axes, narrow)

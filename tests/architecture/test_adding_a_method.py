@@ -87,5 +87,5 @@ def test_a_setting_without_a_meaning_is_refused(added: type[Method], monkeypatch
     assert source != inspect.getsource(added.Config)
     monkeypatch.setattr(inspect, "getsource", lambda cls: source)
     write_docs.meanings.cache_clear()
-    with pytest.raises(ValueError, match=r"PseudoLabelConfig\.unlabelled_weight has no docstring: say under it"):
+    with pytest.raises(ValueError, match=r"PseudoLabelConfig\.unlabeled_weight has no docstring: say under it"):
         write_docs.section(added.Config)

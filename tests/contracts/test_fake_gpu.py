@@ -88,7 +88,7 @@ def test_a_step_stays_on_its_device(
     ("name", "settings"),
     [
         *(("des4", {"sampling": sampling}) for sampling in ("quantity", "confidence", "all")),
-        ("des4", {"decoupled": False, "shared_head": False, "unlabelled_ramp_steps": 10}),
+        ("des4", {"decoupled": False, "shared_head": False, "unlabeled_ramp_steps": 10}),
         ("supervised", {"model": {"head": "prototype"}}),
         ("cutmixseg", {"model": {"head": "prototype", "prototype_start": "random"}}),
         ("des4", {"model": {"encoder": "test_vit"}}),
@@ -164,8 +164,8 @@ def test_views_are_made_on_the_device(photometric: Any, resident: bool, fake_gpu
         OnGpu(scenes) if resident else scenes,
         ViewsConfig(crop_size=40, photometric=photometric),
         ViewSpec(strong=2, cutmix="unimatch"),
-        labelled_batch=4,
-        unlabelled_batch=8,
+        labeled_batch=4,
+        unlabeled_batch=8,
         mix_group=4,
         seed=0,
         workers=0,
@@ -174,12 +174,12 @@ def test_views_are_made_on_the_device(photometric: Any, resident: bool, fake_gpu
     with fake_gpu:
         for number in range(3):  # with and without padding, blur and boxes
             cut = loader.cut(number)
-            assert cut.labelled.image.device.type == ("cuda" if resident else "cpu")
+            assert cut.labeled.image.device.type == ("cuda" if resident else "cpu")
             fake_gpu.crossings.clear()  # of the images themselves
             batch = loader._finish(cut.pin_memory().to(GPU))
             assert fake_gpu.crossings == []
-            made = [batch.labelled.image, batch.unlabelled.weak, batch.unlabelled.valid]
-            made += [batch.labelled.label, *(t for v in batch.unlabelled.strong for t in (v.image, v.mix.box))]
+            made = [batch.labeled.image, batch.unlabeled.weak, batch.unlabeled.valid]
+            made += [batch.labeled.label, *(t for v in batch.unlabeled.strong for t in (v.image, v.mix.box))]
             assert {tensor.device for tensor in made} == {GPU}
 
 
@@ -261,7 +261,7 @@ def test_a_step_with_something_planted_is_noticed(
 
     def plant(module: object, args: tuple[Batch]) -> None:
         assert act
-        act(args[0].labelled.image)
+        act(args[0].labeled.image)
 
     with fake_gpu:
         method, batch = make_method("supervised").to(GPU), on_gpu(make_batch())

@@ -66,7 +66,7 @@ def write_list(path: Path, *ids: str) -> Path:
 
 def has_a_file_of_its_own(data: FileDataset, sample_id: str) -> bool:
     """Whether the file that holds a mask holds no other image's."""
-    others = {*data.labelled, *data.val} - {sample_id}
+    others = {*data.labeled, *data.val} - {sample_id}
     return data.mask(sample_id).path not in {data.mask(other).path for other in others}
 
 
@@ -89,52 +89,52 @@ def test_the_layout_says_which_format_it_is(name: str, root: Path, tmp_path_fact
 
 def test_every_sample_is_read(load: Open) -> None:
     data = load()
-    data.check_labelled()
-    assert len(data.labelled) + len(data.val) >= 3
+    data.check_labeled()
+    assert len(data.labeled) + len(data.val) >= 3
     assert data.val
-    assert not set(data.val) & {*data.labelled, *data.unlabelled}
+    assert not set(data.val) & {*data.labeled, *data.unlabeled}
     assert 2 <= len(data.classes) == len(set(data.classes)) == len(set(data.palette))
-    assert pixel_counts(data, data.labelled).sum() > 0
-    for sample_id in (*data.labelled, *data.val):
+    assert pixel_counts(data, data.labeled).sum() > 0
+    for sample_id in (*data.labeled, *data.val):
         image, label = data.image(sample_id), data.label(sample_id)
         assert image.dtype == label.dtype == torch.uint8
         assert image.shape == (3, *label.shape)
         assert set(label.unique().tolist()) <= {*range(len(data.classes)), IGNORE}
 
 
-def test_the_mask_of_an_unlabelled_image_is_never_opened(load: Open, root: Path) -> None:
+def test_the_mask_of_an_unlabeled_image_is_never_opened(load: Open, root: Path) -> None:
     first = load()
-    hidden, *rest = first.labelled
+    hidden, *rest = first.labeled
     mask, others = first.mask(hidden).path, {first.mask(sample_id).path for sample_id in (*rest, *first.val)}
     lists = {"unlabeled": write_list(root / "u.txt", hidden), "val": write_list(root / "v.txt", *first.val)}
     with files_opened() as opened:
         data = load(**lists)
-        data.check_labelled()
-        pixel_counts(data, (*data.labelled, *data.val))
+        data.check_labeled()
+        pixel_counts(data, (*data.labeled, *data.val))
         loader = Loader(
             data,
             ViewsConfig(crop_size=4),
             ViewSpec(strong=1),
-            labelled_batch=2,
-            unlabelled_batch=1,
+            labeled_batch=2,
+            unlabeled_batch=1,
             seed=0,
             workers=0,
             fill=(0, 0, 0),
         )
         for step in range(3):
             loader[step]
-    assert data.unlabelled == (hidden,)
+    assert data.unlabeled == (hidden,)
     assert data.image_file(hidden) in opened
     assert others <= set(opened)
     if has_a_file_of_its_own(first, hidden):
         assert mask not in opened
-    with pytest.raises(DataError, match="neither a labelled nor a val image"):
+    with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label(hidden)
 
 
-def test_the_mask_of_an_unlabelled_image_may_be_broken_or_gone(load: Open, root: Path) -> None:
+def test_the_mask_of_an_unlabeled_image_may_be_broken_or_gone(load: Open, root: Path) -> None:
     first = load()
-    hidden, *rest = first.labelled
+    hidden, *rest = first.labeled
     mask = first.mask(hidden).path
     if not has_a_file_of_its_own(first, hidden):
         return
@@ -142,8 +142,8 @@ def test_the_mask_of_an_unlabelled_image_may_be_broken_or_gone(load: Open, root:
     mask.write_bytes(b"no mask at all")
     for _ in range(2):
         data = load(**lists)
-        data.check_labelled()
-        assert hidden in data.unlabelled
+        data.check_labeled()
+        assert hidden in data.unlabeled
         assert data.image(hidden).shape[0] == 3
         mask.unlink(missing_ok=True)
 
@@ -152,7 +152,7 @@ def test_opening_a_tree_opens_no_picture(load: Open) -> None:
     """Seventeen thousand images are found by their names alone."""
     with files_opened() as opened:
         data = load()
-    ids = (*data.labelled, *data.unlabelled, *data.val)
+    ids = (*data.labeled, *data.unlabeled, *data.val)
     assert not {data.image_file(sample_id) for sample_id in ids} & set(opened)
     assert not [path for path in opened if path.suffix == ".png"]
 
@@ -164,15 +164,15 @@ def test_nothing_is_written_into_the_data(load: Open, root: Path) -> None:
 
     before, folders = state(), {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*")) if path.is_dir()}
     data = load()
-    data.check_labelled()
-    pixel_counts(data, (*data.labelled, *data.val))
+    data.check_labeled()
+    pixel_counts(data, (*data.labeled, *data.val))
     assert state() == before
     assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*")) if path.is_dir()} == folders
 
 
 def test_a_broken_mask_is_named_in_one_line(load: Open, root: Path) -> None:
     data = load()
-    sample_id = data.labelled[0]
+    sample_id = data.labeled[0]
     path = data.mask(sample_id).path
     named = path if has_a_file_of_its_own(data, sample_id) else root  # one file for all is sought by its content
     whole = path.read_bytes()
@@ -185,7 +185,7 @@ def test_a_broken_mask_is_named_in_one_line(load: Open, root: Path) -> None:
 
 def test_a_broken_image_is_named_in_one_line(load: Open) -> None:
     data = load()
-    sample_id = data.labelled[0]
+    sample_id = data.labeled[0]
     data.image_file(sample_id).write_bytes(b"")
     for read in (data.image, data.label):
         with pytest.raises(DataError) as error:
@@ -219,7 +219,7 @@ def test_a_tree_is_the_same_however_its_root_is_written(
     link.symlink_to(root)
     for place in (Path(root.name), Path(root.name, "..", root.name), link):
         other = load(root=place)
-        assert (other.labelled, other.unlabelled, other.val) == (data.labelled, data.unlabelled, data.val)
+        assert (other.labeled, other.unlabeled, other.val) == (data.labeled, data.unlabeled, data.val)
         assert other.classes == data.classes
 
 
@@ -229,5 +229,5 @@ def test_a_data_set_travels_to_another_process(load: Open) -> None:
     buffer = io.BytesIO()
     ForkingPickler(buffer).dump(data)
     other = ForkingPickler.loads(buffer.getvalue())
-    for sample_id in data.labelled:
+    for sample_id in data.labeled:
         assert torch.equal(other.label(sample_id), data.label(sample_id))

@@ -44,11 +44,11 @@ def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
-def nowhere_labelled(batch: Batch) -> Batch:
-    assert batch.unlabelled
+def nowhere_labeled(batch: Batch) -> Batch:
+    assert batch.unlabeled
     return Batch(
-        dataclasses.replace(batch.labelled, label=torch.full_like(batch.labelled.label, IGNORE)),
-        dataclasses.replace(batch.unlabelled, valid=torch.zeros_like(batch.unlabelled.valid)),
+        dataclasses.replace(batch.labeled, label=torch.full_like(batch.labeled.label, IGNORE)),
+        dataclasses.replace(batch.unlabeled, valid=torch.zeros_like(batch.unlabeled.valid)),
     )
 
 
@@ -143,7 +143,7 @@ def test_a_batch_is_only_read(name: str, make_method: Make, make_batch: Make) ->
 def test_a_batch_without_any_label_or_valid_pixel_moves_no_weight(
     name: str, head: str, make_method: Make, make_batch: Make
 ) -> None:
-    method, batch = make_method(name, model={"head": head}, **eager(name)), nowhere_labelled(make_batch())
+    method, batch = make_method(name, model={"head": head}, **eager(name)), nowhere_labeled(make_batch())
     parameters = {key: p.clone() for key, p in method.named_parameters()}
     terms = train_step(method, optimiser_of(method), batch)
     assert all(term == 0 for term in terms.values())
@@ -195,9 +195,9 @@ def test_supervision_reaches_the_labels_of_any_method(
     plain = make_method(name, **eager(name)).losses(make_batch())
     method = make_method(name, supervision=SUPERVISIONS[kind], **eager(name))
     found = method.losses(make_batch())
-    supervised = {key for key in found if key.split("/")[-1] == "labelled"}
+    supervised = {key for key in found if key.split("/")[-1] == "labeled"}
     if name == "des4" and kind != "logit adjustment":
-        supervised -= {"teacher/labelled"}  # its pixels have weights of their own, eq. 7
+        supervised -= {"teacher/labeled"}  # its pixels have weights of their own, eq. 7
     assert supervised
     assert [key for key in supervised if torch.equal(found[key], plain[key])] == []
     optimiser = optimiser_of(method)
@@ -251,9 +251,9 @@ def test_pixels_without_label_and_padding_change_nothing(
     twin = copy.deepcopy(method)
 
     batch = make_batch()
-    un = batch.unlabelled
+    un = batch.unlabeled
     assert un.strong[0].mix.box.any()
-    unlabelled_pixel = (batch.labelled.label == IGNORE)[:, None]
+    unlabeled_pixel = (batch.labeled.label == IGNORE)[:, None]
     padding = ~un.valid[:, None]
 
     def spoil(image: Tensor, where: Tensor) -> Tensor:
@@ -261,7 +261,7 @@ def test_pixels_without_label_and_padding_change_nothing(
 
     strong = tuple(dataclasses.replace(view, image=spoil(view.image, padding)) for view in un.strong)
     spoilt = Batch(
-        dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, unlabelled_pixel)),
+        dataclasses.replace(batch.labeled, image=spoil(batch.labeled.image, unlabeled_pixel)),
         dataclasses.replace(un, weak=spoil(un.weak, padding), strong=strong),
     )
     terms = train_step(method, optimiser_of(method), batch)
@@ -269,7 +269,7 @@ def test_pixels_without_label_and_padding_change_nothing(
     torch.testing.assert_close(others, terms, atol=1e-7, rtol=1e-6)
     torch.testing.assert_close(twin.state_dict(), method.state_dict(), atol=1e-6, rtol=1e-5)
     # … whereas a visible pixel does count
-    visible = dataclasses.replace(batch.labelled, image=spoil(batch.labelled.image, ~unlabelled_pixel))
+    visible = dataclasses.replace(batch.labeled, image=spoil(batch.labeled.image, ~unlabeled_pixel))
     assert not torch.equal(method.losses(Batch(visible, un))[next(iter(terms))], terms[next(iter(terms))])
 
 
@@ -363,7 +363,7 @@ def test_predictors_are_the_methods_own_segmenters(name: str, make_method: Make,
     for segmenter in predictors.values():
         assert isinstance(segmenter, Segmenter)
         assert segmenter in modules
-        assert segmenter(make_batch().labelled.image).shape == (2, 4, 9, 9)
+        assert segmenter(make_batch().labeled.image).shape == (2, 4, 9, 9)
         # A checkpoint holds the method's state, and a predictor is built from its part of it.
         (place,) = (known for known, module in method.named_modules() if module is segmenter)
         state = {key for key in method.state_dict() if key.startswith(f"{place}.")}
@@ -389,7 +389,7 @@ def test_the_declaration_is_complete(name: str, make_method: Make, make_batch: M
     for frozen in method.FROZEN:
         method.get_submodule(frozen)
     if cls.VIEWS.strong == 0:
-        assert method.losses(Batch(make_batch().labelled))
+        assert method.losses(Batch(make_batch().labeled))
     assert cls.__module__ == f"des4.methods.{name}"
     assert cls.__doc__
     with pytest.raises(ValueError, match="no_such_setting"):
@@ -405,7 +405,7 @@ def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch
         method.eval()
         with torch.no_grad():
             found = {
-                key: cross_entropy(segmenter(batch.labelled.image), batch.labelled.label).item()
+                key: cross_entropy(segmenter(batch.labeled.image), batch.labeled.label).item()
                 for key, segmenter in method.predictors().items()
             }
         method.train()
@@ -415,7 +415,7 @@ def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch
     before, curve = scores(), [train_step(method, optimiser, batch) for _ in range(steps)]
     after = scores()
     assert all(after[key] < before[key] for key in before)
-    supervised = [key for key in curve[0] if key.split("/")[-1] == "labelled"]
+    supervised = [key for key in curve[0] if key.split("/")[-1] == "labeled"]
     assert supervised
     for key in supervised:
         values = [terms[key] for terms in curve if key in terms]  # some are of a first, short part of the run alone
@@ -427,7 +427,7 @@ def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch
 WITH_TARGETS = [name for name in NAMES if METHODS[name].VIEWS.strong]
 CHOOSE = {
     "u2pl": "no threshold refuses a label, but of the least certain pixels a share is refused",
-    "dars": "of each class the surest pixels are kept, as many as its share of the labelled ones says",
+    "dars": "of each class the surest pixels are kept, as many as its share of the labeled ones says",
     "pseudoseg": "a rectangle is cut out of strong views, and teaches nothing",
 }
 """Methods some of whose labels count for nothing although no threshold refuses any, and why."""
@@ -465,15 +465,15 @@ def test_the_targets_of_every_method_are_counted(name: str, make_method: Make, m
 @pytest.mark.parametrize("name", WITH_TARGETS)
 def test_an_oracle_takes_the_place_of_every_target(name: str, make_method: Make, make_batch: Make) -> None:
     method, batch = make_method(name), make_batch(cutmix="none", size=32)
-    colours = batch.unlabelled.weak.argmax(1) % 4
-    truth = torch.where(batch.unlabelled.valid, colours, 0)
-    told = Batch(batch.labelled, dataclasses.replace(batch.unlabelled, truth=truth))
+    colours = batch.unlabeled.weak.argmax(1) % 4
+    truth = torch.where(batch.unlabeled.valid, colours, 0)
+    told = Batch(batch.labeled, dataclasses.replace(batch.unlabeled, truth=truth))
     figures = seen_twice(method, told)
     grid = truth[:, ::31, ::31]  # its corners, at least, are on every grid
     assert figures.confidence == 1
     assert 0.2 < figures.kept < 1 if name in CHOOSE_TRUTH else figures.kept == 1
     assert {c for c, share in enumerate(figures.shares) if share} <= set(truth.unique().tolist())
-    assert set(grid[batch.unlabelled.valid[:, ::31, ::31]].tolist()) <= {c for c, s in enumerate(figures.shares) if s}
+    assert set(grid[batch.unlabeled.valid[:, ::31, ::31]].tolist()) <= {c for c, s in enumerate(figures.shares) if s}
 
 
 def test_supervised_training_has_no_target(make_method: Make, make_batch: Make) -> None:

@@ -74,8 +74,8 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
         classes=DATA.classes,
         pixel_counts=torch.linspace(9000, 100, len(DATA.classes)).long(),
         total_steps=STEPS,
-        num_labelled=len(DATA.labelled),
-        num_unlabelled=len(DATA.unlabelled),
+        num_labeled=len(DATA.labeled),
+        num_unlabeled=len(DATA.unlabeled),
         seed=0,
         make_segmenter=make_segmenter,
         supervision=supervision,
@@ -87,7 +87,7 @@ def build(name: str, settings: dict[str, Any], encoder: str = MODEL.encoder) -> 
 
 def loader(method: Method, ranks: int) -> Loader:
     return Loader(
-        DATA, ViewsConfig(crop_size=33), method.VIEWS, labelled_batch=8 // ranks, unlabelled_batch=8 // ranks,
+        DATA, ViewsConfig(crop_size=33), method.VIEWS, labeled_batch=8 // ranks, unlabeled_batch=8 // ranks,
         mix_group=2, seed=0, workers=0, fill=(0.5, 0.5, 0.5), rank=this_rank(), ranks=ranks,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def train(
         outcome = step(batch)
         (loss,) = sum_over_ranks(torch.stack(list(outcome.terms.values())).sum())
         found["losses"].append(float(loss) / num_ranks())
-        ids = batch.labelled.ids + (batch.unlabelled.ids if batch.unlabelled else ())
+        ids = batch.labeled.ids + (batch.unlabeled.ids if batch.unlabeled else ())
         found["ids"].append([i for rank in gather_over_ranks(ids) for i in rank])
     found["state"] = gather_whole(method.state_dict())
     found["trained"] = sum(parameter.numel() for parameter in step.own.values())

@@ -33,19 +33,19 @@ def build(name: str, make_setting: Make, alignment: float = 1.0, seed: int = 0) 
     torch.manual_seed(seed)
     setting = make_setting(
         classes=DATA.classes,
-        pixel_counts=pixel_counts(DATA, DATA.labelled),
+        pixel_counts=pixel_counts(DATA, DATA.labeled),
         make_segmenter=make_segmenter,
         supervision=SupervisionConfig(distribution_alignment=alignment),
     )
     cls = METHODS[name]
     method = cls(cls.Config(**eager(name)), setting).train()
-    method.step = max((0, *method.restarts))  # to the part that reads unlabelled images
+    method.step = max((0, *method.restarts))  # to the part that reads unlabeled images
     return method
 
 
 def loader(method: Method, balance: Balance | None = BALANCE) -> Loader:
     return Loader(
-        DATA, ViewsConfig(crop_size=33), method.VIEWS, labelled_batch=2, unlabelled_batch=2, mix_group=2, seed=0,
+        DATA, ViewsConfig(crop_size=33), method.VIEWS, labeled_batch=2, unlabeled_batch=2, mix_group=2, seed=0,
         workers=0, fill=(0.5, 0.5, 0.5), balance=balance,
     )  # fmt: skip
 

@@ -108,23 +108,21 @@ def poisoned(batch: Batch, view: str, value: float) -> Batch:
         image[0, :, 16] = value
         return image
 
-    if view == "labelled":
-        return dataclasses.replace(
-            batch, labelled=dataclasses.replace(batch.labelled, image=poison(batch.labelled.image))
-        )
-    assert batch.unlabelled
+    if view == "labeled":
+        return dataclasses.replace(batch, labeled=dataclasses.replace(batch.labeled, image=poison(batch.labeled.image)))
+    assert batch.unlabeled
     if view == "weak":
-        unlabelled = dataclasses.replace(batch.unlabelled, weak=poison(batch.unlabelled.weak))
+        unlabeled = dataclasses.replace(batch.unlabeled, weak=poison(batch.unlabeled.weak))
     else:
-        first, *rest = batch.unlabelled.strong
+        first, *rest = batch.unlabeled.strong
         strong = (dataclasses.replace(first, image=poison(first.image)), *rest)
-        unlabelled = dataclasses.replace(batch.unlabelled, strong=strong)
-    return dataclasses.replace(batch, unlabelled=unlabelled)
+        unlabeled = dataclasses.replace(batch.unlabeled, strong=strong)
+    return dataclasses.replace(batch, unlabeled=unlabeled)
 
 
 @pytest.mark.parametrize("optim", OPTIMISERS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("view", ["labelled", "weak", "strong"])
+@pytest.mark.parametrize("view", ["labeled", "weak", "strong"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_finite_reaches_nothing(
     name: str, view: str, value: float, optim: str, make_method: Make, make_batch: Make
@@ -138,7 +136,7 @@ def test_what_is_not_finite_reaches_nothing(
     outcome = step(batch)
     after = state_of(step)
     assert [key for key, tensor in after.items() if not tensor.isfinite().all()] == []
-    read = view == "labelled" or METHODS[name].VIEWS.strong > 0
+    read = view == "labeled" or METHODS[name].VIEWS.strong > 0
     # pseudo-labels of a bad view have no confidence; a step without them is as good as any
     assert outcome.skipped == read or view == "weak"
     if outcome.skipped:
@@ -235,8 +233,8 @@ def test_the_loss_in_parts_is_that_of_the_whole(
     """In eval mode, as BatchNorm would see other batches; with labels and padding spread unevenly over the parts."""
     method = make_method(name, supervision=supervision, **eager(name)).eval()
     batch = make_batch(images=8, group=2)
-    batch.labelled.label[:3, 10:] = IGNORE
-    batch.unlabelled.valid[5:, :20] = False
+    batch.labeled.label[:3, 10:] = IGNORE
+    batch.unlabeled.valid[5:, :20] = False
     found, gradients = [], []
     for pieces in ([batch], split(batch, 1), split(batch, parts)):
         method.zero_grad()
@@ -258,33 +256,33 @@ def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     batch = make_batch(images=8, group=2)
     assert [n for n in range(1, 10) if can_split(batch, n)] == [1, 2, 4]
     assert [n for n in range(1, 10) if can_split(make_batch(images=6), n)] == [1]
-    labelled_alone = Batch(make_batch(images=6).labelled)
-    assert [n for n in range(1, 10) if can_split(labelled_alone, n)] == [1, 2, 3, 6]
-    assert split(labelled_alone, 2)[1].unlabelled is None
+    labeled_alone = Batch(make_batch(images=6).labeled)
+    assert [n for n in range(1, 10) if can_split(labeled_alone, n)] == [1, 2, 3, 6]
+    assert split(labeled_alone, 2)[1].unlabeled is None
     pieces = split(batch, 4)
-    assert all(piece.unlabelled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
-    assert torch.equal(torch.cat([p.unlabelled.strong[0].mix.box for p in pieces]), batch.unlabelled.strong[0].mix.box)
-    for samples in ("labelled", "unlabelled"):
+    assert all(piece.unlabeled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
+    assert torch.equal(torch.cat([p.unlabeled.strong[0].mix.box for p in pieces]), batch.unlabeled.strong[0].mix.box)
+    for samples in ("labeled", "unlabeled"):
         assert torch.equal(torch.cat([getattr(p, samples).keys for p in pieces]), getattr(batch, samples).keys)
 
 
 def test_pixels_are_counted_as_they_are_mixed(make_batch: Make) -> None:
     batch = make_batch(images=4, group=2, views=2)
-    batch.unlabelled.valid[:2, :20] = False
+    batch.unlabeled.valid[:2, :20] = False
     one, two = split(batch, 2)
-    un = batch.unlabelled
-    assert one.labelled.pixels == two.labelled.pixels == batch.labelled.valid.sum() / 2
-    assert one.unlabelled.pixels == two.unlabelled.pixels == un.valid.sum() / 2
+    un = batch.unlabeled
+    assert one.labeled.pixels == two.labeled.pixels == batch.labeled.valid.sum() / 2
+    assert one.unlabeled.pixels == two.unlabeled.pixels == un.valid.sum() / 2
     counts = [view.mix(un.valid).sum() / 2 for view in un.strong]
     assert counts[0] != counts[1]
     for part in (one, two):
-        assert [view.pixels for view in part.unlabelled.strong] == counts
+        assert [view.pixels for view in part.unlabeled.strong] == counts
 
 
 def test_parts_without_any_pixel_give_0(make_method: Make, make_batch: Make) -> None:
     batch = make_batch(images=4, group=2)
-    batch.labelled.label[:] = IGNORE
-    batch.unlabelled.valid[:] = False
+    batch.labeled.label[:] = IGNORE
+    batch.unlabeled.valid[:] = False
     method = make_method("mean_teacher")
     terms = [method(piece) for piece in split(batch, 2)]
     assert all(value == 0 for term in terms for value in term.values())
@@ -308,7 +306,7 @@ def test_without_memory_a_step_is_taken_in_smaller_parts(
     """The failure comes late, when statistics have moved and prototypes have collected."""
 
     def fail(module: nn.Module, args: tuple[Batch], result: Any) -> None:
-        if len(args[0].labelled.image) > 2:
+        if len(args[0].labeled.image) > 2:
             raise error
 
     method, twin = (make_method(name, **eager(name)) for _ in range(2))

@@ -65,7 +65,7 @@ def test_an_auxiliary_head_is_a_part_of_the_loss_on_labels(name: str, make_metho
     batch = make_batch()
     before, found, stats = plain(batch), method(batch), method.stats()
     taught = {key for key in found if not torch.equal(found[key], before[key])}
-    assert taught == {key for key in found if key.split("/")[-1] in ("labelled", "labels")} & taught
+    assert taught == {key for key in found if key.split("/")[-1] in ("labeled", "labels")} & taught
     share = {"des4": 1.0, "unimatch": 0.5, "fixmatch": 0.5, "unimatch_v2": 0.5, "prevmatch": 0.5, "corrmatch": 0.25}
     gained = sum((found[key] - before[key]).item() for key in taught)
     added = sum(stats[f"{key}_auxiliary"].item() for key in heads)
@@ -87,12 +87,12 @@ def test_an_auxiliary_head_is_a_part_of_the_loss_on_labels(name: str, make_metho
         return [method.stats()[f"{key}_auxiliary"].item() for key in heads]
 
     method.eval()
-    both, rest = said(batch), batch.unlabelled
+    both, rest = said(batch), batch.unlabeled
     strong = tuple(dataclasses.replace(view, image=view.image.flip(1)) for view in rest.strong)
     other = dataclasses.replace(rest, weak=rest.weak.flip(1), strong=strong)
-    assert said(Batch(batch.labelled, other)) == pytest.approx(both, rel=1e-5)  # it reads labelled images alone
+    assert said(Batch(batch.labeled, other)) == pytest.approx(both, rel=1e-5)  # it reads labeled images alone
     darker = dataclasses.replace(
-        batch.labelled, image=batch.labelled.image / 2, recoloured=tuple(v / 2 for v in batch.labelled.recoloured)
+        batch.labeled, image=batch.labeled.image / 2, recoloured=tuple(v / 2 for v in batch.labeled.recoloured)
     )
     assert all(one != two for one, two in zip(said(Batch(darker, rest)), both, strict=True))
 
@@ -100,10 +100,10 @@ def test_an_auxiliary_head_is_a_part_of_the_loss_on_labels(name: str, make_metho
 @pytest.mark.parametrize("encoder", ["test_efficientnet", "test_resnet", "test_vit"])
 def test_its_gradient_ends_at_the_stage_before_last(encoder: str, make_method: Make, make_batch: Make) -> None:
     method = make_method("supervised", model={"encoder": encoder}, supervision=AUXILIARY)
-    labelled = make_batch(size=49).labelled
-    features, side = method.student.features_with_side(labelled.image)
+    labeled = make_batch(size=49).labeled
+    features, side = method.student.features_with_side(labeled.image)
     assert side.shape[:2] == (2, method.student.encoder.side_channels)
-    method.supervise(method.student.head(features).detach(), labelled, side).backward()
+    method.supervise(method.student.head(features).detach(), labeled, side).backward()
     reached = {key for key, p in method.named_parameters() if p.grad is not None and p.grad.any()}
     parts = {key.split(".")[0 if key.startswith("aux") else 1] for key in reached}
     assert parts == {"encoder", "auxiliary_heads"}
@@ -114,11 +114,11 @@ def test_its_gradient_ends_at_the_stage_before_last(encoder: str, make_method: M
 def test_channels_are_dropped_by_the_keys_while_it_trains(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("supervised", supervision=AUXILIARY), make_batch()
     head, side = method.auxiliary_heads["student"], torch.rand(2, method.student.encoder.side_channels, 3, 3)
-    first = head(side, batch.labelled.keys)
-    assert torch.equal(head(side, batch.labelled.keys), first)
-    assert not torch.equal(head(side, batch.labelled.keys + 1), first)
+    first = head(side, batch.labeled.keys)
+    assert torch.equal(head(side, batch.labeled.keys), first)
+    assert not torch.equal(head(side, batch.labeled.keys + 1), first)
     head.eval()
-    assert torch.equal(head(side, batch.labelled.keys), head(side, batch.labelled.keys + 1))
+    assert torch.equal(head(side, batch.labeled.keys), head(side, batch.labeled.keys + 1))
 
 
 def test_it_is_counted_and_moves_at_the_rate_of_decoders(make_method: Make, make_batch: Make) -> None:
@@ -183,20 +183,20 @@ def test_a_decoupled_decoder_learns_from_labels_alone(
     )
     assert snapshot(plain).keys() == snapshot(method).keys()
     first, before = plain(make_batch(1)), learn(method, make_batch(1))
-    assert {key for key in before if key not in first} == {"teacher/labelled"}
+    assert {key for key in before if key not in first} == {"teacher/labeled"}
     assert all(torch.equal(before[key], first[key]) for key in first)  # both begin as copies
 
     teacher, batch = method.teacher, make_batch()
     assert not any(module.training for module in teacher.modules())
     with torch.no_grad():
-        maps = teacher.encode(batch.labelled.image)
+        maps = teacher.encode(batch.labeled.image)
     state = snapshot(method)
     teacher.decoder.train()
-    expected = reweighted_cross_entropy(teacher.head(teacher.decoder(maps)), batch.labelled.label)
+    expected = reweighted_cross_entropy(teacher.head(teacher.decoder(maps)), batch.labeled.label)
     teacher.decoder.eval()
     method.load_state_dict(state)
     terms = method(batch)
-    torch.testing.assert_close(terms["teacher/labelled"], expected)
+    torch.testing.assert_close(terms["teacher/labeled"], expected)
     named = dict(method.named_parameters())
     for p in named.values():
         p.requires_grad_(True)  # the frozen ones too: the cut must hold without it
@@ -204,7 +204,7 @@ def test_a_decoupled_decoder_learns_from_labels_alone(
         gradients = torch.autograd.grad(value, list(named.values()), retain_graph=True, allow_unused=True)
         reached = {".".join(key.split(".")[:2]) for key, g in zip(named, gradients, strict=True) if g is not None}
         own = {"teacher.decoder"} | ({"teacher.head"} if head == "linear" else set())
-        if term == "teacher/labelled":
+        if term == "teacher/labeled":
             assert reached == own
         else:
             assert not {part for part in reached if part.startswith("teacher")}, term

@@ -47,14 +47,14 @@ LOW_PRECISION = {
 }
 """How far bfloat16 may lead from the curve, by what a term is: at any one step, and in the mean of all. Relative."""
 KINDS = {
-    ("u2pl", "unlabelled"): "chosen labels",
-    ("dars", "unlabelled"): "chosen labels",
-    ("usrn", "unlabelled"): "chosen labels",
+    ("u2pl", "unlabeled"): "chosen labels",
+    ("dars", "unlabeled"): "chosen labels",
+    ("usrn", "unlabeled"): "chosen labels",
     ("usrn", "sub/pseudo-labels"): "chosen labels",
-    ("pseudoseg", "labelled_activation"): "chosen labels",
+    ("pseudoseg", "labeled_activation"): "chosen labels",
     ("corrmatch", "divergence"): "divergence",
-    ("ael", "labelled_consistency"): "chosen labels",
-    ("ael", "unlabelled_consistency"): "chosen labels",
+    ("ael", "labeled_consistency"): "chosen labels",
+    ("ael", "unlabeled_consistency"): "chosen labels",
     ("vat", "consistency"): "divergence",
     ("mean_teacher", "consistency"): "squared gap",
     ("cutmixseg", "consistency"): "squared gap",
@@ -64,15 +64,15 @@ KINDS = {
     ("gct", "detector"): "flaws",
     ("gct", "student/consistency"): "exchange",
     ("gct", "peer/consistency"): "exchange",
-    ("cmb", "unlabelled_contrast"): "few classes",
+    ("cmb", "unlabeled_contrast"): "few classes",
     ("pc2seg", "consistency"): "divergence",
     ("pc2seg", "contrast"): "drawn pixels",
     ("rc2l", "mask_contrast"): "regions",
     ("rc2l", "feature_contrast"): "regions",
     ("rc2l", "presence"): "regions",
     ("rc2l", "masks"): "regions",
-    ("ucc", "first/unlabelled"): "chosen labels",
-    ("ucc", "second/unlabelled"): "chosen labels",
+    ("ucc", "first/unlabeled"): "chosen labels",
+    ("ucc", "second/unlabeled"): "chosen labels",
 }
 """Kinds of terms that are no plain cross-entropies; all of DeS4 hang on its prototypes."""
 

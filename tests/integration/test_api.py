@@ -245,7 +245,7 @@ def test_a_method_is_told_of_the_training_that_it_is_built_for(tiny: Settings) -
     assert setting.classes == data.classes
     assert torch.equal(setting.pixel_counts, training.counts)
     assert (setting.total_steps, setting.seed) == (training.schedule.steps, 3)
-    assert (setting.num_labelled, setting.num_unlabelled) == (len(data.labelled), len(data.unlabelled))
+    assert (setting.num_labeled, setting.num_unlabeled) == (len(data.labeled), len(data.unlabeled))
     assert training.method.supervision.config.logit_adjustment == 0.5
     torch.testing.assert_close(training.method.supervision.shift.exp().square().sum(), torch.tensor(1.0))
 

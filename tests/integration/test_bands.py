@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_the_ranges_it_began_with(satellite: Path, tmp_path: 
     begun = des4.train(settings(data, steps=4), out=tmp_path / "run").dir
     before = json.loads((begun / "data.json").read_text())["bands"]
     values, _ = scene(8)
-    write(data / "images" / "8.tif", values * 10)  # an unlabelled scene that would change what is measured
+    write(data / "images" / "8.tif", values * 10)  # an unlabeled scene that would change what is measured
     again = api.resume(begun, overrides=["train.steps=6"], force=True).dir
     assert json.loads((again / "data.json").read_text())["bands"] == before
     _, info = load_weights(again / "weights" / "last.safetensors")

@@ -162,13 +162,13 @@ def in_files(file: Path, folder: Path, tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("kind", ["labelled", "unlabelled", "val"])
+@pytest.mark.parametrize("kind", ["labeled", "unlabeled", "val"])
 def test_runs_that_had_different_images_are_not_compared(file: Path, kind: str) -> None:
     settings = campaign.read_campaign(file)
     plain, ours, _ = campaign.plan(settings)
     finish(plain)
     finish(ours, **{f"{kind}_hash": "123456789abc"})
-    if kind == "unlabelled":  # of which supervised training reads none; two seeds of the other method do
+    if kind == "unlabeled":  # of which supervised training reads none; two seeds of the other method do
         campaign._refuse_mixed_lists([plain], {plain.folder: RunFolder(plain.folder).results()["data"]})
         other = Planned(ours.method, ours.lists, 1, ours.config.model_copy(update={"out": ours.folder.parent / "s"}))
         finish(other)
@@ -185,10 +185,10 @@ def test_runs_that_had_different_images_are_not_compared(file: Path, kind: str) 
         assert "a name of its own" in said and str(ours.folder) in said
 
 
-def test_supervised_runs_may_have_other_unlabelled_lists(file: Path) -> None:
+def test_supervised_runs_may_have_other_unlabeled_lists(file: Path) -> None:
     settings = campaign.read_campaign(file)
     plain, ours, _ = campaign.plan(settings)
-    finish(plain, unlabelled_hash="other")
+    finish(plain, unlabeled_hash="other")
     finish(ours)
     assert len(campaign.report(settings, [plain, ours]).runs) == 2
 
@@ -205,7 +205,7 @@ def test_a_finished_run_whose_list_has_changed_is_refused(in_files: Path, tmp_pa
     answer = CliRunner().invoke(app, ["compare", str(in_files)])
     said = " ".join(answer.output.split())
     assert answer.exit_code == 2 and "was trained with other lists than are there now" in said
-    assert "labelled images: 2 -> 2, of other ids); bring those back" in said
+    assert "labeled images: 2 -> 2, of other ids); bring those back" in said
 
 
 def test_where_the_data_are_gone_the_report_says_so(in_files: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_methods_lists_each_with_its_paper(run: Des4) -> None:
     text = run("methods").stdout
     for expected in (
         "supervised",
-        "labelled only",
+        "labeled only",
         "mean_teacher",
         "Tarvainen & Valpola, NeurIPS 2017",
         "Ding et al., IJCAI 2023",

@@ -37,8 +37,8 @@ def complaint(result: Result) -> str:
 def test_what_a_user_reads(run: Des4) -> None:
     result = run("data")
     assert result.exit_code == 0, result.output
-    for text in ("data · folder · 3 labelled · 2 unlabelled · 1 val", "land", "all images are 40×32 pixels",
-                 "crop_size: 49", "val: 1 of the 4 labelled images", "1 note"):  # fmt: skip
+    for text in ("data · folder · 3 labeled · 2 unlabeled · 1 val", "land", "all images are 40×32 pixels",
+                 "crop_size: 49", "val: 1 of the 4 labeled images", "1 note"):  # fmt: skip
         assert text in result.stdout
     assert result.stderr == ""
 
@@ -47,7 +47,7 @@ def test_json_is_all_that_a_script_reads(run: Des4) -> None:
     Path("data/images/empty.png").write_bytes(b"")
     result = run("data", "--json", "val_seed=1", "--html", "page.html", "--write", "start.yaml")
     found = json.loads(result.stdout)
-    assert found["images"] == {"labelled": 3, "unlabelled": 3, "val": 1, "unread": 0}
+    assert found["images"] == {"labeled": 3, "unlabeled": 3, "val": 1, "unread": 0}
     assert [name["name"] for name in found["classes"]] == ["sky", "land", "sea"]
     assert found["sizes"] == [{"width": 40, "height": 32, "images": 6}]
     assert [finding["code"] for finding in found["findings"]] == ["few-val", "empty-file", "decided"]
@@ -97,7 +97,7 @@ def test_nothing_that_exists_is_replaced_and_nothing_goes_into_the_data(run: Des
 
 def test_mistakes_are_one_line(run: Des4) -> None:
     assert "no such data folder" in complaint(run("nowhere"))
-    assert "did you mean data.labeled?" in complaint(run("data", "data.labelled=x.txt"))
+    assert "did you mean data.labeled?" in complaint(run("data", "data.labeled=x.txt"))
     assert "settings of data alone" in complaint(run("data", "steps=5"))
     assert "is none of" in complaint(run("data", "--format", "cvta"))
     assert "data.root: not a setting of scenes" in complaint(run("data", "--format", "scenes"))

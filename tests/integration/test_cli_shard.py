@@ -55,7 +55,7 @@ def test_broken_images_are_skipped_named_and_counted(run: Des4, folder: Path, ti
     data = {"root": folder, "shards": "shards", "cache": 0.01, "cache_dir": "cache"}
     settings = tiny | {"data": data, "train": tiny["train"] | {"steps": 8, "workers": 1}}
     results = des4.train(settings, out="run").results
-    assert results["data"]["unlabelled"] == 8
+    assert results["data"]["unlabeled"] == 8
     skipped = results["data"]["skipped"]
     assert skipped["count"] == 2
     assert set(skipped["images"]) == {"4", "5"}

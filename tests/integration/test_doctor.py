@@ -105,7 +105,7 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
     assert (trained["method"], trained["precision"], trained["crop"]) == (method, "fp32", [32, 32])
     assert trained["images"] == [2, 2 if METHODS[method].VIEWS.strong else 0]
     assert (trained["steps"], trained["validations"], trained["parts"]) == (50, 3, 1)
-    assert trained["lists"] == {"labelled": 4, "unlabelled": 4, "val": 3}
+    assert trained["lists"] == {"labeled": 4, "unlabeled": 4, "val": 3}
     assert (trained["flops"]["plain"] > 0) == (method == "des4")
     assert trained["flops"]["forward"] < trained["flops"]["backward"] < 2 * trained["flops"]["forward"]
     measured = trained["measured"]

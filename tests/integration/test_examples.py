@@ -30,14 +30,14 @@ def ratios(load_script: LoadScript) -> ModuleType:
 def test_class_ratios_by_hand(ratios: ModuleType, tmp_path: Path) -> None:
     masks = {name: put(tmp_path / f"{name}.png", index_mask(*labels)) for name, labels in
              {"a": (0, 1, 255), "b": (0, 0, 2), "c": (20, 20, 0)}.items()}  # fmt: skip
-    pair = [("voc/u2pl/662", "labelled", ["a", "b"]), ("voc/u2pl/662", "unlabelled", ["c"])]
+    pair = [("voc/u2pl/662", "labeled", ["a", "b"]), ("voc/u2pl/662", "unlabeled", ["c"])]
     counted = ratios.count(masks, [*pair, ("all training images", "", ["a", "b", "c"])])
-    labelled = counted[0]
-    assert labelled.pixels[:3].tolist() == [23 + 47, 24, 1] and labelled.pixels.sum() == 95
-    assert labelled.ratio[:4].tolist() == [1 / 70, 1 / 24, 1, 0]
-    assert (labelled.imbalance, labelled.by_share) == (70, [2, 1, 0])
+    labeled = counted[0]
+    assert labeled.pixels[:3].tolist() == [23 + 47, 24, 1] and labeled.pixels.sum() == 95
+    assert labeled.ratio[:4].tolist() == [1 / 70, 1 / 24, 1, 0]
+    assert (labeled.imbalance, labeled.by_share) == (70, [2, 1, 0])
     page = ratios.tables(counted)
-    assert "| voc/u2pl/662 | labelled | 2 | 73.7 % | bicycle 1.05 % | 70 | 0.0143 | 0.00 | 18 |" in page
+    assert "| voc/u2pl/662 | labeled | 2 | 73.7 % | bicycle 1.05 % | 70 | 0.0143 | 0.00 | 18 |" in page
     assert "### voc/u2pl\n\n| class | 2: pixels | R |" in page and "| aeroplane | 24 | 0.0417 |" in page
     ratios.write_csv(tmp_path / "x.csv", counted)
     rows = list(csv.DictReader((tmp_path / "x.csv").open(encoding="utf-8")))
@@ -58,9 +58,9 @@ def test_class_ratios_name_what_is_missing(ratios: ModuleType, tmp_path: Path) -
 def test_the_published_table_holds_for_the_smallest_list(ratios: ModuleType) -> None:
     names = [name for name, _ in read_list(SHARED / "splits" / "pascal" / "u2pl" / "92" / "labeled.txt")]
     masks = {name: SHARED / "voc_masks" / f"{name}.png" for name in names}
-    (counted,) = ratios.count(masks, [("voc/classic/92", "labelled", names)])
+    (counted,) = ratios.count(masks, [("voc/classic/92", "labeled", names)])
     rows = csv.DictReader((ROOT / "docs" / "results" / "voc_class_ratios.csv").open(encoding="utf-8"))
-    told = [row for row in rows if (row["list"], row["kind"]) == ("voc/classic/92", "labelled")]
+    told = [row for row in rows if (row["list"], row["kind"]) == ("voc/classic/92", "labeled")]
     assert [int(row["pixels"]) for row in told] == counted.pixels.tolist()
     assert [row["ratio"] for row in told] == [f"{value:.6f}" for value in counted.ratio]
 

@@ -56,7 +56,7 @@ def test_what_is_packed_is_trained_and_told_of(
     monkeypatch.setattr(sys, "argv", ["gpu_campaign", *command, *options])
     script.main()
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [(row["stage"], row["method"], row["lists"], row["data"]["labelled"]) for row in rows] == [
+    assert [(row["stage"], row["method"], row["lists"], row["data"]["labeled"]) for row in rows] == [
         ("camvid_curve", "supervised", "all", 5), ("camvid_curve", "supervised", "6a", 2),
         ("camvid-whole", "supervised", "6a", 2), ("camvid-whole", "des4", "6a", 2),
     ]  # fmt: skip

@@ -208,7 +208,7 @@ def test_trainings_that_pages_show(command: str, mydata: Path, empty_reports: No
     assert result.exit_code == 0, result.output
 
 
-OF_A_RUN = ("prediction", "export", "next", "reports", "evaluation", "unlabelled", "campaigns", "deployment")
+OF_A_RUN = ("prediction", "export", "next", "reports", "evaluation", "unlabeled", "campaigns", "deployment")
 """Pages whose commands are about a run that is there, most of them."""
 PARSED_ALONE = {
     r"pip ": "installs things",
@@ -218,7 +218,7 @@ PARSED_ALONE = {
     r"des4 serve": "does not end; test_serve.py asks what is served",
     r"des4 (compare campaign|curve)": "trains many times; test_campaign.py runs small ones",
     r"des4 report": "draws for seconds; test_report_command.py runs it",
-    r"python benchmarks/": "trains many times; test_labelling_game.py and test_gpu_campaign.py run these programs",
+    r"python benchmarks/": "trains many times; test_labeling_game.py and test_gpu_campaign.py run these programs",
     r"des4 train (?!.*(start_from|out=|next/|--resume))": "says nothing of a run; test_trainings_that_pages_show",
 }
 """How commands begin that are not executed here → why."""

@@ -27,7 +27,7 @@ def test_the_networks_own_classifier_has_the_figures_of_the_run(trained: Path, m
     own = found.heads[OWN]
     assert own.confusion.tolist() == run["confusion"]
     assert own.tail_miou == pytest.approx(run["tail_miou"])
-    assert (found.model, found.step, found.labelled, found.val) == (model, 4, 4, 3)
+    assert (found.model, found.step, found.labeled, found.val) == (model, 4, 4, 3)
     assert found.pixels == 4 * 12 * 12  # 48 pixels at stride 4
     assert list(found.heads) == [
         OWN,
@@ -43,7 +43,7 @@ def test_the_verb_prints_a_table_and_json(trained: Path) -> None:
     shown = CliRunner().invoke(cli.app, ["probe", str(trained)])
     assert shown.exit_code == 0, shown.output
     assert "LDA" in shown.stdout and "classifier on the teacher" in shown.stdout
-    assert "Fitted on 4 labelled images" in shown.stdout
+    assert "Fitted on 4 labeled images" in shown.stdout
     assert "the score rests on 3 val images" in shown.stderr
     found = CliRunner().invoke(cli.app, ["probe", str(trained), "--json", "--model", "student", "eval.mirror=true"])
     assert json.loads(found.stdout)["model"] == "student"
@@ -74,7 +74,7 @@ def test_an_oracle_run_is_marked_wherever_its_figures_stand(
     assert run.results["truth"]["images"] == 2
     assert "warning: ORACLE RUN" in (run.dir / "train.log").read_text()
     page = (run.dir / "report.html").read_text()
-    assert "ORACLE RUN. NO RESULT." in page and "2 unlabelled images whose masks" in page
+    assert "ORACLE RUN. NO RESULT." in page and "2 unlabeled images whose masks" in page
     assert load_weights(run.dir / "weights" / "last.safetensors")[1].oracle
     shown = CliRunner().invoke(cli.app, ["eval", str(run.dir)])
     assert "caution: ORACLE RUN" in shown.stderr
@@ -86,21 +86,21 @@ def test_an_oracle_run_is_marked_wherever_its_figures_stand(
     assert plain["truth"] is None and plain["drift"]["warned"] == []
 
 
-def test_labelled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_labeled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: dict[str, Any], tmp_path: Path) -> None:
     run = des4.train(tiny, out=tmp_path / "run", **{"guard.held_out": 0.25, "train.steps": 2})
-    assert run.results["data"]["labelled"] == 3
+    assert run.results["data"]["labeled"] == 3
     (held,) = run.results["held_out"]["images"]
     assert run.results["held_out"]["models"].keys() == {"teacher", "student"}
     assert "held_out/teacher/miou" in RunFolder.open(run.dir).metrics()[-1]
-    assert "On 1 labelled image that was held out" in (run.dir / "report.html").read_text()
-    assert probe(run.dir).labelled == 3
+    assert "On 1 labeled image that was held out" in (run.dir / "report.html").read_text()
+    assert probe(run.dir).labeled == 3
     for count, share in ((1, 0.01), (1, 1), (3, 3)):
         training = build.training(load_config(tiny, {"guard.held_out": share}))
         assert len(training.dataset.held_out) == count
-        assert not set(training.dataset.held_out) & set(training.dataset.labelled)
-        assert len(training.dataset.labelled) == 4 - count
+        assert not set(training.dataset.held_out) & set(training.dataset.labeled)
+        assert len(training.dataset.labeled) == 4 - count
     assert held in training.dataset.held_out
-    with pytest.raises(DataError, match=r"held_out=4 leaves none of the 4 labelled images"):
+    with pytest.raises(DataError, match=r"held_out=4 leaves none of the 4 labeled images"):
         build.training(load_config(tiny, {"guard.held_out": 4}))
     with pytest.raises(ConfigError, match="whole number of images, or a share below 1"):
         load_config(tiny, {"guard.held_out": 1.5})
@@ -109,9 +109,9 @@ def test_labelled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: 
 def test_an_oracle_without_masks_is_refused(tiny: dict[str, Any], folder: Path) -> None:
     oracle = {"train.oracle": True}
     settings = {**tiny, "data": str(folder)}
-    with pytest.raises(DataError, match="2 of the 2 unlabelled images have no mask, the first is '4'"):
+    with pytest.raises(DataError, match="2 of the 2 unlabeled images have no mask, the first is '4'"):
         des4.train(settings, **oracle)
-    with pytest.raises(DataError, match=r"guard\.truth_images=3: no unlabelled image has a mask"):
+    with pytest.raises(DataError, match=r"guard\.truth_images=3: no unlabeled image has a mask"):
         des4.train(settings, **{"guard.truth_images": 3})
-    with pytest.raises(ConfigError, match="method=supervised reads no unlabelled image"):
+    with pytest.raises(ConfigError, match="method=supervised reads no unlabeled image"):
         des4.train({**settings, "method": "supervised"}, **oracle)

@@ -77,10 +77,10 @@ def test_every_cell_is_a_command(column: tuple[str, str], row: str) -> None:
     overrides, steps = COLUMNS[column]
     config = config_of(column[0], "data=TREE", "lists=LISTS", *overrides, *ROWS[row])
     protocol = PROTOCOLS[config.data.protocol]
-    assert str(protocol.labelled) in column[1]
-    assert config.train.total_steps(protocol.labelled, protocol.unlabelled) == steps
-    alone = math.ceil(config.train.epochs * protocol.labelled / 16)
-    assert config.train.total_steps(protocol.labelled, 0) == alone  # what `supervised` trains for
+    assert str(protocol.labeled) in column[1]
+    assert config.train.total_steps(protocol.labeled, protocol.unlabeled) == steps
+    alone = math.ceil(config.train.epochs * protocol.labeled / 16)
+    assert config.train.total_steps(protocol.labeled, 0) == alone  # what `supervised` trains for
 
 
 @pytest.mark.parametrize("dataset", ["voc", "cityscapes"])
@@ -96,7 +96,7 @@ def test_the_settings_that_the_paper_states(dataset: str) -> None:
     )
     assert config.model.encoder.startswith("resnet101")
     method = config.method.model_dump()
-    paper = {"labelled_weight": 1, "unlabelled_weight": 1.5, "encoder_momentum": 0.99, "zones": 5, "alpha": 0.1}
+    paper = {"labeled_weight": 1, "unlabeled_weight": 1.5, "encoder_momentum": 0.99, "zones": 5, "alpha": 0.1}
     assert paper.items() <= method.items()
     assert config.model.prototype_momentum == 0.99
 
@@ -106,7 +106,7 @@ def test_the_page_counts_fine_images_as_the_table_of_protocols_does() -> None:
     for family, *cells in table("Families")[-3:]:
         name = family.split("`")[0]
         told = {size: int(cell) for size, cell in zip(sizes, cells, strict=True) if cell}
-        assert told == {p.labelled: p.fine for p in PROTOCOLS.values() if p.family == name}
+        assert told == {p.labeled: p.fine for p in PROTOCOLS.values() if p.family == name}
 
 
 # ── on trees laid out as the real ones ───────────────────────────────────────────────────────────────────────────────
@@ -203,13 +203,13 @@ def test_a_tree_takes_the_lists_of_a_protocol(protocol: str, lists: str, request
     data = build.DATASETS[config.data.name](config.data)
     known = PROTOCOLS[protocol]
     assert config.data.name == dataset
-    assert recognise_lists(data.labelled, data.unlabelled) == known
+    assert recognise_lists(data.labeled, data.unlabeled) == known
     assert len(data.val) == {"voc": 1449, "cityscapes": 500}[dataset]
     said = {note.partition(":")[0]: note for note in data.notes}
     assert said["lists"].startswith(f"lists: {protocol}, {known.fraction}")
     assert "val" not in said
-    fine = f"labelled: {known.fine} of {known.labelled} images are finely annotated (they are in VOC's own train list)"
-    assert said.get("labelled") == (fine if dataset == "voc" else None)
+    fine = f"labeled: {known.fine} of {known.labeled} images are finely annotated (they are in VOC's own train list)"
+    assert said.get("labeled") == (fine if dataset == "voc" else None)
 
 
 @needs_splits
@@ -223,7 +223,7 @@ def test_every_column_finds_its_lists(column: tuple[str, str], request: pytest.F
         return
     found = {kind: set(stems(path)) for kind, path in find_lists(protocol, SPLITS).items()}
     assert {kind: len(ids) for kind, ids in found.items()} == {
-        "labeled": protocol.labelled, "unlabeled": protocol.unlabelled,
+        "labeled": protocol.labeled, "unlabeled": protocol.unlabeled,
     }  # fmt: skip
     assert found["labeled"] | found["unlabeled"] <= names_in(request.getfixturevalue(column[0]))
 
@@ -244,8 +244,8 @@ def test_a_check_finds_nothing_wrong(dataset: str, protocol: str, request: pytes
     done = check(config.data, quick=True)
     assert [finding for finding in done.findings if finding.severity == "error"] == []
     assert done.exit_code() == 0
-    assert done.counts["labelled"] == PROTOCOLS[protocol].labelled
-    build.dataset(config)  # looks at every labelled and val header
+    assert done.counts["labeled"] == PROTOCOLS[protocol].labeled
+    build.dataset(config)  # looks at every labeled and val header
 
 
 @needs_splits
@@ -280,14 +280,14 @@ def test_splits_prints_its_classes_and_the_settings_to_train_with(run: Des4, tmp
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["images", "%", "1_2", "1"] in lines
-    assert ["labelled", "3", "1"] in lines and ["unlabelled", "3", "5"] in lines
+    assert ["labeled", "3", "1"] in lines and ["unlabeled", "3", "5"] in lines
     assert [line[0] for line in lines if line[:1] in (["road"], ["sky"])] == ["road", "sky"]
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("written to lists")]
     settings = told.partition("train with: ")[2].split()
     settings.append("allow_leak=true")  # the pictures of these trees are all the same
     config = load_config({"method": "supervised", "steps": 1}, settings)
     data = build.dataset(config)
-    assert [len(ids) for ids in (data.labelled, data.unlabelled, data.val)] == [3, 3, 2]
+    assert [len(ids) for ids in (data.labeled, data.unlabeled, data.val)] == [3, 3, 2]
 
 
 def test_splits_names_the_classes_that_a_draw_lacks(run: Des4, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_splits_names_the_classes_that_a_draw_lacks(run: Des4, tmp_path: Path) -
     put(tmp_path / "photos" / "masks" / "train" / "4.png", index_mask(0, 1))
     photos = tmp_path / "photos"
     random = [run("data", "splits", photos, "--count", 2, "--seed", s, "--out", f"r{s}").stdout for s in range(8)]
-    lacks = "! 2: no labelled image shows sky; draw more images, or draw --stratified"
+    lacks = "! 2: no labeled image shows sky; draw more images, or draw --stratified"
     assert {lacks in text for text in random} == {True, False}
     stratified = run("data", "splits", photos, "--count", 2, "--stratified", "--out", "s").stdout
     assert "!" not in stratified and "sky" in stratified
@@ -310,7 +310,7 @@ def test_splits_names_the_classes_that_a_draw_lacks(run: Des4, tmp_path: Path) -
     ("arguments", "reason"),
     [
         (["--fraction", "2"], "--fraction 2: is no fraction"),
-        ([], "say how many images are labelled"),
+        ([], "say how many images are labeled"),
         (["--preset", "voc"], "--preset voc: is none of voc_train"),
         (["--preset", "cityscapes"], "the preset draws from 2975"),
         (["--count", "1", "--format", "nothing"], "nothing"),
@@ -350,5 +350,5 @@ def test_small_trees_of_the_real_layouts_are_not_mistaken_for_a_protocol(tmp_pat
     for dataset, make in makers:
         make(tmp_path / dataset)
         data = build.dataset(config_of(dataset, f"data={tmp_path / dataset}", "allow_leak=true"))  # of equal pictures
-        assert recognise_lists(data.labelled, data.unlabelled) is None
+        assert recognise_lists(data.labeled, data.unlabeled) is None
         assert not any(note.startswith("lists:") for note in data.notes)

@@ -60,7 +60,7 @@ def test_a_finished_run_can_be_forced_to_go_on_for_longer(finished: Path, tmp_pa
     ("overrides", "reason"),
     [
         (["steps=8", "lr=0.5"], r"unless --force .*: optim\.lr: 0\.001 -> 0\.5; train\.steps: 6 -> 8$"),
-        (["labeled=2"], "list of labelled images: 3 -> 2"),
+        (["labeled=2"], "list of labeled images: 3 -> 2"),
         (["data.val=1"], "list of val images: 2 -> 1"),
     ],
 )
@@ -101,7 +101,7 @@ def test_other_classes_are_refused_even_then(stopped: Path) -> None:
 
 def test_a_list_that_has_changed_by_itself_is_noticed(stopped: Path) -> None:
     data = json.loads((stopped / "data.json").read_text())
-    data["unlabelled"] = {"images": 5, "hash": "0"}
+    data["unlabeled"] = {"images": 5, "hash": "0"}
     (stopped / "data.json").write_text(json.dumps(data))
-    with pytest.raises(RunError, match="list of unlabelled images: 5 -> 4, of other ids"):
+    with pytest.raises(RunError, match="list of unlabeled images: 5 -> 4, of other ids"):
         api.resume(stopped)

@@ -241,7 +241,7 @@ def test_how_many_neighbours_are_mixed(wanted, images, group):
 
 
 def test_groups_that_do_not_fill_a_part_are_refused():
-    with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabelled images"):
+    with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabeled images"):
         mix_group(4, 2)
 
 

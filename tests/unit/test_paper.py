@@ -38,8 +38,8 @@ def make(tmp_path: Path) -> Make:
         settings = {key.replace("__", "."): changes.pop(key) for key in list(changes) if "__" in key}
         config = load_config(paper.paper().config(cell, row, where), settings)
         protocol = PROTOCOLS[where.protocol]
-        unlabelled = protocol.unlabelled if METHODS[config.method.name].VIEWS.strong else 0
-        steps = config.train.total_steps(protocol.labelled, unlabelled)
+        unlabeled = protocol.unlabeled if METHODS[config.method.name].VIEWS.strong else 0
+        steps = config.train.total_steps(protocol.labeled, unlabeled)
         run = RunFolder.create(tmp_path / "runs" / name)
         run.write_config(dump(config))
         results = {
@@ -73,7 +73,7 @@ def test_every_cell_can_be_trained_and_its_lists_have_the_size_it_says() -> None
     for table in paper.paper().tables:
         for number, column in enumerate(table.trained):
             if isinstance(table.columns, dict):
-                assert f"({PROTOCOLS[column.protocol].labelled})" in list(table.columns)[number]
+                assert f"({PROTOCOLS[column.protocol].labeled})" in list(table.columns)[number]
             for row in table.figures:
                 config = paper.paper().config(table, row, column)
                 assert config.method.name == paper.paper().rows[row].method

@@ -66,7 +66,7 @@ def test_the_verdict_names_what_was_chosen_on_what() -> None:
     found = Probe("student", 90, 6, 1234, 34, {OWN: results(60), "LDA": results(90), "linear": results(70)})
     assert found.best == "LDA"
     fitted, said = found.verdict()
-    assert "6 labelled images (1,234 pixels)" in fitted and "34 val images" in fitted
+    assert "6 labeled images (1,234 pixels)" in fitted and "34 val images" in fitted
     assert said.startswith("LDA gets 24.7 points of mIoU more")  # (90/100 + 100/110)/2 - (60/100 + 100/140)/2
     assert "best of 3, chosen on the val images" in said
     data = found.as_data()

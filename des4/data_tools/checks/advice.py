@@ -23,8 +23,8 @@ from des4.datasets.files import share_for_val
 from des4.ops.tail import FEW_VAL
 
 MEMORY = {"resnet101": 10500, "resnet50": 8000, "tf_efficientnet_lite0": 8000}
-"""Bytes that one step of des4_committee keeps for its backward pass, per pixel of a crop and per pair of a labelled and
-an unlabelled image: float32, output stride 16, default decoder. By benchmarks/memory.py, rounded up. Best first."""
+"""Bytes that one step of des4_committee keeps for its backward pass, per pixel of a crop and per pair of a labeled and
+an unlabeled image: float32, output stride 16, default decoder. By benchmarks/memory.py, rounded up. Best first."""
 
 GPU_CROP, GPU_SIDE, GPU_BATCH = 769, 2048, 16
 """Crop, long side and batch of the largest data set of the paper."""
@@ -68,8 +68,8 @@ class Setting:
 
 
 def suggest(check: DataCheck, machine: Machine) -> tuple[Setting, ...]:
-    """Suggest a config; an empty one for data that cannot be trained on: no image read, or none labelled."""
-    if not check.sizes or not check.counts["labelled"]:
+    """Suggest a config; an empty one for data that cannot be trained on: no image read, or none labeled."""
+    if not check.sizes or not check.counts["labeled"]:
         return ()
     seen = _Seen.of(check, machine)
     return (
@@ -145,13 +145,13 @@ def _median_side(check: DataCheck) -> int:
 
 
 def _method(check: DataCheck) -> Setting:
-    labelled, unlabelled = check.counts["labelled"], check.counts["unlabelled"]
-    if not unlabelled:
-        return Setting("method.name", "supervised", "there is no unlabelled image, which all other methods need")
+    labeled, unlabeled = check.counts["labeled"], check.counts["unlabeled"]
+    if not unlabeled:
+        return Setting("method.name", "supervised", "there is no unlabeled image, which all other methods need")
     return Setting(
         "method.name",
         "des4_committee",
-        f"it learns from the {unlabelled} images without masks beside the {labelled} with one. On CamVid with few "
+        f"it learns from the {unlabeled} images without masks beside the {labeled} with one. On CamVid with few "
         "masks it was ahead of supervised training. Train method=supervised with the same settings too: only that "
         "shows what it gains here",
     )
@@ -166,7 +166,7 @@ def _data(check: DataCheck) -> Iterator[Setting]:
         yield Setting(f"data.{key}", value, "as given to the check")
     if check.dataset is None or not check.dataset.val_is_drawn:
         return
-    total = check.counts["labelled"] + check.counts["val"]
+    total = check.counts["labeled"] + check.counts["val"]
     share = fraction or share_for_val(total)
     yield Setting(
         "data.val_fraction",
@@ -228,14 +228,14 @@ _PRETRAINED = "few masks do not teach an encoder to see, so it starts with Image
 
 
 def _schedule(check: DataCheck, seen: _Seen) -> Iterator[Setting]:
-    labelled, unlabelled = check.counts["labelled"], check.counts["unlabelled"]
+    labeled, unlabeled = check.counts["labeled"], check.counts["unlabeled"]
     gpu = seen.machine.gpu_bytes is not None
     batch = GPU_BATCH if gpu else CPU_BATCH
     at_once = max(size for size in (16, 8, 4, 2, 1) if size <= seen.pairs)
-    steps = round(EPOCHS * (unlabelled or labelled) / batch)
+    steps = round(EPOCHS * (unlabeled or labeled) / batch)
     steps = min(max(FEWEST_STEPS, steps), MOST_STEPS if gpu else CPU_STEPS)
-    passes = steps * batch / (unlabelled or labelled)
-    over = f"{passes:.3g} passes over the {'unlabelled' if unlabelled else 'labelled'} images"
+    passes = steps * batch / (unlabeled or labeled)
+    over = f"{passes:.3g} passes over the {'unlabeled' if unlabeled else 'labeled'} images"
     if gpu:
         yield Setting("optim.name", "sgd", "the paper's")
         yield Setting("optim.lr", 0.001, "the paper's on VOC, for a batch of 16; it takes 0.01 on Cityscapes")
@@ -269,7 +269,7 @@ def _early(check: DataCheck, seen: _Seen, steps: int, batch: int) -> Setting:
 def validations(trained: float, area: float, num_val: int) -> tuple[int, float]:
     """Return how often to validate a training, and the part of its time that this takes, about. Pixels stand for time.
 
-    trained: pixels of all labelled crops of the run. area: pixels of a val image as the network sees it.
+    trained: pixels of all labeled crops of the run. area: pixels of a val image as the network sees it.
     """
     of_step, of_image = PASSES
     scored = max(1, num_val) + min(DRAWN_EACH_TIME, num_val)

@@ -32,7 +32,7 @@ Progress = Callable[[Iterator[Look], int], Iterable[Look]]
 def check(config: FilesConfig, *, quick: bool = False, progress: Progress = lambda looks, _: looks) -> DataCheck:
     """Check a data set in files.
 
-    quick: do not open the unlabelled images. Files are read by as many threads as there are processors; beside what
+    quick: do not open the unlabeled images. Files are read by as many threads as there are processors; beside what
     they decode at the moment, an image costs some 300 bytes.
     """
     with collecting() as faults:
@@ -44,7 +44,7 @@ def check(config: FilesConfig, *, quick: bool = False, progress: Progress = lamb
             layout = from_error("error", "layout", error)
             return DataCheck(config, {}, 0, (), 0.0, {}, in_order([*faulty, layout]))
         findings = [from_error("error", fault.code, fault.error) for fault in faults]
-        roles: tuple[Role, ...] = ("labelled", "val") if quick else ("labelled", "val", "unlabelled")
+        roles: tuple[Role, ...] = ("labeled", "val") if quick else ("labeled", "val", "unlabeled")
         return check_open(dataset, config, roles, findings, progress)
 
 
@@ -68,7 +68,7 @@ def check_open(
         looks = _in_parallel(lambda sample: look(dataset, *sample), samples, os.cpu_count() or 1)
         for found in progress(looks, len(samples)):
             survey.add(found)
-    unread = 0 if "unlabelled" in roles else len(dataset.unlabelled)
+    unread = 0 if "unlabeled" in roles else len(dataset.unlabeled)
     return survey.result(config, unread)
 
 
@@ -113,15 +113,15 @@ def _silent_decoders() -> Iterator[None]:
 def _samples(dataset: FileDataset, roles: Collection[Role]) -> list[tuple[str, Role]]:
     """List each sample once, by the role that asks most of it."""
     lists: tuple[tuple[Role, Sequence[str]], ...] = (
-        ("unlabelled", dataset.unlabelled),
+        ("unlabeled", dataset.unlabeled),
         ("val", dataset.val),
-        ("labelled", dataset.labelled),
+        ("labeled", dataset.labeled),
     )
     found: dict[str, Role] = {}
     for role, ids in lists:
         if role in roles:
             found |= dict.fromkeys(ids, role)
-    return sorted(found.items(), key=lambda item: (item[1] == "unlabelled", item[1], item[0]))
+    return sorted(found.items(), key=lambda item: (item[1] == "unlabeled", item[1], item[0]))
 
 
 def _in_parallel(work: Callable[[Any], Item], items: Iterable[Any], threads: int) -> Iterator[Item]:

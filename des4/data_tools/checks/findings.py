@@ -27,9 +27,9 @@ KINDS: dict[str, str] = {
     "missing-file": "A file that is not there or cannot be opened",
     "in-val-too": "A training image that is a val image",
     "wrong-protocol": "Lists that are not those of the protocol",
-    "too-few-labelled": "Too few masks to train and to validate",
+    "too-few-labeled": "Too few masks to train and to validate",
     "few-val": "Few images to score on",
-    "no-unlabelled": "No unlabelled images",
+    "no-unlabeled": "No unlabeled images",
     "decided": "Decided beyond what the files say",
     # image files, and masks as far as they are image files
     "empty-file": "A file without content",
@@ -66,7 +66,7 @@ KINDS: dict[str, str] = {
     "class-missing": "A class that never occurs",
     "class-only-in-val": "A class that occurs in val alone",
     "class-not-in-val": "A class that does not occur in val",
-    "class-in-few-images": "A class that few labelled images show",
+    "class-in-few-images": "A class that few labeled images show",
     # the same picture more than once
     "leak": "A training picture that is a val picture",
     "duplicate": "The same picture more than once",

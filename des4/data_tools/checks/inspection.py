@@ -22,7 +22,7 @@ from des4.images.pictures import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_head
 from des4.images.tiff import bits_of, is_picture, tags_of
 from des4.types import DataError
 
-Role = Literal["labelled", "val", "unlabelled"]
+Role = Literal["labeled", "val", "unlabeled"]
 
 TINY = 32
 """Pixels of a short side below which an image is called very small: two cells of a map at stride 16."""
@@ -60,16 +60,16 @@ class Look:
 
 
 def refusal(dataset: FileDataset, role: Role) -> Severity:
-    """How bad a sample is that cannot be read: a training skips unlabelled ones, and labelled ones if it may."""
-    return "warning" if role == "unlabelled" or (role == "labelled" and dataset.skip_broken) else "error"
+    """How bad a sample is that cannot be read: a training skips unlabeled ones, and labeled ones if it may."""
+    return "warning" if role == "unlabeled" or (role == "labeled" and dataset.skip_broken) else "error"
 
 
 def look(dataset: FileDataset, sample_id: str, role: Role) -> Look:
-    """Read a sample; the mask of an unlabelled one is not opened."""
+    """Read a sample; the mask of an unlabeled one is not opened."""
     findings: list[Finding] = []
     header, size, digest = _look_at_image(dataset, sample_id, role, findings)
     turned = "EXIF asks for a rotation; the image is turned upright when read"
-    if role == "unlabelled":
+    if role == "unlabeled":
         if header is not None and header.rotated:
             findings.append(Finding("note", "exif-rotation", dataset.image_file(sample_id), turned))
         return Look(sample_id, role, tuple(findings), size, digest)

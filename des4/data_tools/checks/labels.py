@@ -10,7 +10,7 @@ from des4.data_tools.checks.findings import Finding
 from des4.types import IGNORE
 
 FEW_IMAGES = 3
-"""A tail class seen in fewer labelled images than this is named: its score says more about them than about it."""
+"""A tail class seen in fewer labeled images than this is named: its score says more about them than about it."""
 
 _NO_CLASS = frozenset(
     {"255", "dont care", "don't care", "do not care", "dontcare", "ignore", "ignored", "none", "undefined", "unknown"}
@@ -62,14 +62,14 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
 
 
 def judge_variety(counts: Sequence[int], classes: Sequence[str], path: Path) -> list[Finding]:
-    """Say whether the labelled masks hold one class alone, so that there is nothing to learn.
+    """Say whether the labeled masks hold one class alone, so that there is nothing to learn.
 
     counts: their pixels of each label 0..255.
     """
     used = [label for label, count in enumerate(counts) if count and label != IGNORE]
     if len(used) != 1 or used[0] >= len(classes) or counts[IGNORE]:
         return []  # nothing at all, or 255 beside it, is said elsewhere
-    text = f"all labelled masks hold class {used[0]} ({classes[used[0]]}) alone: there is nothing to tell apart"
+    text = f"all labeled masks hold class {used[0]} ({classes[used[0]]}) alone: there is nothing to tell apart"
     return [Finding("error", "one-class", path, text, "draw the other classes, or label images that show them")]
 
 
@@ -98,18 +98,18 @@ def judge_names(classes: Sequence[str], path: Path) -> list[Finding]:
 
 
 def judge_occurrence(
-    classes: Sequence[str], labelled: Sequence[int], val: Sequence[int], images: Sequence[int], tail: Sequence[int],
+    classes: Sequence[str], labeled: Sequence[int], val: Sequence[int], images: Sequence[int], tail: Sequence[int],
     path: Path,
 ) -> list[Finding]:  # fmt: skip
     """Name classes that are missing where they are needed.
 
-    labelled, val: (C,) pixels. images: (C,) labelled images that show the class. tail: indices of the rare classes.
+    labeled, val: (C,) pixels. images: (C,) labeled images that show the class. tail: indices of the rare classes.
     """
     findings = []
     for index, name in enumerate(classes):
-        found = bool(labelled[index]), bool(val[index])
+        found = bool(labeled[index]), bool(val[index])
         if found == (False, False):
-            said = "class-missing", "occurs in no labelled and no val mask", "take it off the class list, or label some"
+            said = "class-missing", "occurs in no labeled and no val mask", "take it off the class list, or label some"
         elif found == (False, True):
             said = "class-only-in-val", "occurs in val masks alone, so it cannot be learnt", "label some images of it"
         elif found == (True, False):
@@ -119,7 +119,7 @@ def judge_occurrence(
         findings.append(Finding("warning", said[0], path, f"class {index} ({name}) {said[1]}", said[2]))
     for index in tail:
         if 0 < images[index] < FEW_IMAGES:
-            shown = f"{images[index]} labelled image" + ("s" if images[index] > 1 else "")
+            shown = f"{images[index]} labeled image" + ("s" if images[index] > 1 else "")
             text = f"class {index} ({classes[index]}) is seen in {shown} alone"
             findings.append(Finding("note", "class-in-few-images", path, text, "label more of it if you can"))
     return findings

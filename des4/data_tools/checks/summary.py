@@ -55,14 +55,14 @@ def summarise(check: DataCheck, settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def examples(check: DataCheck, most: int = 6) -> list[tuple[str, Pixels, Pixels]]:
-    """Read labelled samples to look at: for each class, rarest first, the one with most of it, until there are enough.
+    """Read labeled samples to look at: for each class, rarest first, the one with most of it, until there are enough.
 
     Returns captions, images (H, W, 3) and masks (H, W); what cannot be read is left out.
     """
     if check.dataset is None:
         return []
     chosen: dict[str, list[str]] = {}
-    for index in sorted(check.examples, key=lambda index: check.classes[index].pixels["labelled"]):
+    for index in sorted(check.examples, key=lambda index: check.classes[index].pixels["labeled"]):
         chosen.setdefault(check.examples[index], []).append(check.classes[index].name)
     pictures: list[tuple[str, Pixels, Pixels]] = []
     for sample_id, names in chosen.items():
@@ -73,17 +73,17 @@ def examples(check: DataCheck, most: int = 6) -> list[tuple[str, Pixels, Pixels]
         except DataError:  # it is among the findings
             continue
         if image.shape[1:] == label.shape:
-            caption = f"{sample_id}: of all the labelled images it has most {', '.join(names)}"
+            caption = f"{sample_id}: of all the labeled images it has most {', '.join(names)}"
             shown = picture(image.permute(1, 2, 0).contiguous().numpy(), check.dataset.bands)
             pictures.append((caption, shown, label.numpy()))
     return pictures
 
 
-_ROLES = ("labelled", "unlabelled", "val")
+_ROLES = ("labeled", "unlabeled", "val")
 
 
 def _classes(check: DataCheck) -> list[dict[str, Any]]:
-    total = {role: sum(count.pixels[role] for count in check.classes) for role in ("labelled", "val")}
+    total = {role: sum(count.pixels[role] for count in check.classes) for role in ("labeled", "val")}
     return [
         {
             "name": count.name,

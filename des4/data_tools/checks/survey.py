@@ -26,7 +26,7 @@ from des4.ops.tail import FEW_VAL, few_images, tail_classes
 from des4.types import IGNORE
 
 USELESS = 0.001
-"""Share of labelled pixels below which a mask is called useless."""
+"""Share of labeled pixels below which a mask is called useless."""
 
 SMOOTH = 20
 """Labels outside the classes beyond which a mask looks as if its labels had been averaged."""
@@ -34,7 +34,7 @@ SMOOTH = 20
 
 @dataclass(frozen=True)
 class ClassCount:
-    """What the masks hold of one class. pixels, images: by role; the role `labelled` or `val`."""
+    """What the masks hold of one class. pixels, images: by role; the role `labeled` or `val`."""
 
     name: str
     pixels: dict[str, int]
@@ -46,9 +46,9 @@ class ClassCount:
 class DataCheck:
     """What a check found.
 
-    counts: samples by role. unread: unlabelled images that were not opened. classes: by index, none if no mask could be
-    read. ignored: share of the labelled images' pixels that is labelled IGNORE. sizes: (height, width) → images.
-    examples: class index → the labelled image with most pixels of it. dataset: None if the layout could not be read.
+    counts: samples by role. unread: unlabeled images that were not opened. classes: by index, none if no mask could be
+    read. ignored: share of the labeled images' pixels that is labeled IGNORE. sizes: (height, width) → images.
+    examples: class index → the labeled image with most pixels of it. dataset: None if the layout could not be read.
     """
 
     config: FilesConfig
@@ -75,8 +75,8 @@ class DataCheck:
 
     @property
     def imbalance(self) -> float | None:
-        """How many times as many labelled pixels the most frequent class has as the rarest one that occurs."""
-        pixels = [count.pixels["labelled"] for count in self.classes if count.pixels["labelled"]]
+        """How many times as many labeled pixels the most frequent class has as the rarest one that occurs."""
+        pixels = [count.pixels["labeled"] for count in self.classes if count.pixels["labeled"]]
         return max(pixels) / min(pixels) if len(pixels) > 1 else None
 
     @cached_property
@@ -93,8 +93,8 @@ class Survey:
     def __init__(self, dataset: FileDataset, named: bool) -> None:
         self.dataset, self.named = dataset, named
         self.findings: list[Finding] = []
-        self.pixels = {"labelled": np.zeros(256, np.int64), "val": np.zeros(256, np.int64)}
-        self.images = {"labelled": np.zeros(256, np.int64), "val": np.zeros(256, np.int64)}
+        self.pixels = {"labeled": np.zeros(256, np.int64), "val": np.zeros(256, np.int64)}
+        self.images = {"labeled": np.zeros(256, np.int64), "val": np.zeros(256, np.int64)}
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.most = np.zeros(256, np.int64)
         self.examples: dict[int, str] = {}
@@ -116,14 +116,14 @@ class Survey:
         path = self.dataset.mask(found.sample_id).path
         self.pixels[found.role] += labels
         self.images[found.role] += labels > 0
-        if found.role == "labelled":
+        if found.role == "labeled":
             self.examples |= dict.fromkeys(np.flatnonzero(labels > self.most).tolist(), found.sample_id)
             np.maximum(self.most, labels, out=self.most)
         if labels[:IGNORE].sum() < USELESS * labels.sum():
             share = 100 * labels[IGNORE] / labels.sum()
-            text = f"{share:.4g} % of its pixels are labelled {IGNORE} (ignore), so it teaches nothing"
+            text = f"{share:.4g} % of its pixels are labeled {IGNORE} (ignore), so it teaches nothing"
             self.findings.append(
-                Finding("warning", "mask-ignored", path, text, "label it, or let the image be unlabelled")
+                Finding("warning", "mask-ignored", path, text, "label it, or let the image be unlabeled")
             )
         if labels[0] and not labels[1:].any():
             self.only_zero.append(path)
@@ -151,7 +151,7 @@ class Survey:
         roles = {role, found.role}
         if "val" in roles and len(roles) == 2:
             side = next(iter(roles - {"val"}))
-            refused = side == "labelled" and not self.dataset.allow_leak
+            refused = side == "labeled" and not self.dataset.allow_leak
             self.findings.append(
                 Finding(
                     "error" if refused else "warning", "leak", path,
@@ -159,7 +159,7 @@ class Survey:
                     "take one of them out" + ", or say data.allow_leak=true" * refused,
                 )
             )  # fmt: skip
-        elif "unlabelled" in roles:
+        elif "unlabeled" in roles:
             self.findings.append(Finding("note", "duplicate", path, f"{text} ({' and '.join(sorted(roles))})"))
         else:
             differ = ", and their masks differ" if mask_digest != found.mask_digest else ""
@@ -169,16 +169,16 @@ class Survey:
     def result(self, config: FilesConfig, unread: int) -> DataCheck:
         """Judge the whole."""
         dataset = self.dataset
-        both = self.pixels["labelled"] + self.pixels["val"]
+        both = self.pixels["labeled"] + self.pixels["val"]
         classes = dataset.classes or numbered_classes(max(2, 1 + int(np.flatnonzero(both[:IGNORE]).max(initial=0))))
         pixels = {role: counts[: len(classes)] for role, counts in self.pixels.items()}
         images = {role: counts[: len(classes)] for role, counts in self.images.items()}
-        tail = tail_classes(torch.from_numpy(pixels["labelled"]))
-        labelled = int(self.pixels["labelled"].sum())
+        tail = tail_classes(torch.from_numpy(pixels["labeled"]))
+        labeled = int(self.pixels["labeled"].sum())
         self.findings += self._judge(config, both, classes, pixels, images, tail)
         return DataCheck(
             config=config,
-            counts={"labelled": len(dataset.labelled), "unlabelled": len(dataset.unlabelled), "val": len(dataset.val)},
+            counts={"labeled": len(dataset.labeled), "unlabeled": len(dataset.unlabeled), "val": len(dataset.val)},
             unread=unread,
             classes=tuple(
                 ClassCount(
@@ -189,7 +189,7 @@ class Survey:
                 )
                 for index, name in enumerate(classes)
             ),
-            ignored=int(self.pixels["labelled"][IGNORE]) / labelled if labelled else 0.0,
+            ignored=int(self.pixels["labeled"][IGNORE]) / labeled if labeled else 0.0,
             sizes=dict(self.sizes),
             findings=in_order(self.findings),
             examples={index: name for index, name in self.examples.items() if index < len(classes)},
@@ -209,9 +209,9 @@ class Survey:
         root = config.root
         if both.any():
             yield from judge_values(both.tolist(), classes, self.named, root)
-            yield from judge_variety(self.pixels["labelled"].tolist(), classes, root)
+            yield from judge_variety(self.pixels["labeled"].tolist(), classes, root)
             yield from judge_occurrence(
-                classes, pixels["labelled"].tolist(), pixels["val"].tolist(), images["labelled"].tolist(), tail, root
+                classes, pixels["labeled"].tolist(), pixels["val"].tolist(), images["labeled"].tolist(), tail, root
             )
         yield from judge_names(classes, root)
         for colour, indices in self.colours.items():
@@ -223,9 +223,9 @@ class Survey:
         if self.only_zero:
             text = f"holds class 0 ({classes[0]}) alone, as {len(self.only_zero)} masks do"
             yield Finding("note", "one-class-mask", self.only_zero[0], text, "look whether they were ever drawn")
-        if not self.dataset.unlabelled:
+        if not self.dataset.unlabeled:
             text = "every image has a mask or is val: only method=supervised can be trained"
-            yield Finding("warning", "no-unlabelled", root, text, "add images without masks")
+            yield Finding("warning", "no-unlabeled", root, text, "add images without masks")
         if 0 < len(self.dataset.val) < FEW_VAL:
             text = few_images(len(self.dataset.val))
             yield Finding("warning", "few-val", root, text, "give val more masks, or read the score as a hint")

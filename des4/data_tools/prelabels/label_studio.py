@@ -1,4 +1,4 @@
-"""Label Studio's tasks with predictions, as its import takes them, and the labelling interface that they fit.
+"""Label Studio's tasks with predictions, as its import takes them, and the labeling interface that they fit.
 
 https://labelstud.io/guide/predictions. A prediction becomes an annotation when somebody opens the task and submits it;
 only annotations are exported, and `des4.datasets.label_studio` reads that export. Images are named as files of its
@@ -68,7 +68,7 @@ class LabelStudioTasks:
         }
 
     def _interface(self) -> str:
-        """Return what is pasted into the project's labelling interface."""
+        """Return what is pasted into the project's labeling interface."""
         nothing = background_of(self._classes)
         named = sorted(range(len(self._classes)), key=lambda index: index == nothing)
         labels = "\n".join(

@@ -1,7 +1,7 @@
 """A COCO annotation file, walked once, and the masks of its images.
 
 The file may be a gigabyte. Of an annotation no more is kept than its image, its category and where it stands; it is
-decoded each time the mask of its image is read, so that annotations of unlabelled images never are.
+decoded each time the mask of its image is read, so that annotations of unlabeled images never are.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Content:
         try:
             self.sizes.append(extent(image.get("height"), image.get("width")))
         except RegionError:
-            self.sizes.append((0, 0))  # it matters only if the image turns out to be labelled
+            self.sizes.append((0, 0))  # it matters only if the image turns out to be labeled
 
     def take_category(self, category: Any, span: Span) -> None:
         number = _id(category, "id")

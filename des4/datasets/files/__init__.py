@@ -1,8 +1,8 @@
 """Data sets in files: what all formats share once a reader has found the images and the masks.
 
 A reader (one file a format: `folder`, `voc`, …) turns a layout into a `Catalogue`, the one internal form.
-`FileDataset` takes from it who is labelled, unlabelled and val (`roles`), and reads the pixels. Nothing is written into
-the data. The mask of an unlabelled image is not opened, unless `reveal` allows it. Unlabelled images in tar shards come
+`FileDataset` takes from it who is labeled, unlabeled and val (`roles`), and reads the pixels. Nothing is written into
+the data. The mask of an unlabeled image is not opened, unless `reveal` allows it. Unlabeled images in tar shards come
 to those in files.
 """
 

@@ -43,9 +43,9 @@ class Catalogue:
     """What a reader finds in a data set.
 
     images: file of each id. masks: of each id that has one.
-    classes: names; None: counted in the masks of the labelled and val images, and called class_0, class_1, …
+    classes: names; None: counted in the masks of the labeled and val images, and called class_0, class_1, …
     palette: colours of the classes; None: colours that one can tell apart.
-    labelled, unlabelled, val: ids by the format's own convention, None where it has none.
+    labeled, unlabeled, val: ids by the format's own convention, None where it has none.
     identify: turns a listed name that is no id into the id it means.
     mask_at: opens the mask file of an `image mask` pair; None: the mask is found by the image's id, as all others are.
     fine: ids of the images with finer masks than the others, None where masks are of one kind.
@@ -55,8 +55,8 @@ class Catalogue:
     masks: Mapping[str, Mask]
     classes: tuple[str, ...] | None
     palette: Palette | None = None
-    labelled: Sequence[str] | None = None
-    unlabelled: Sequence[str] | None = None
+    labeled: Sequence[str] | None = None
+    unlabeled: Sequence[str] | None = None
     val: Sequence[str] | None = None
     identify: Callable[[str], str] = str
     mask_at: Callable[[Path], Mask] | None = None

@@ -37,9 +37,9 @@ class FilesConfig(Config):
     root: Path
     """The data folder."""
     labeled: Path | None = None
-    """List of labelled images; `null`: `labeled.txt` in the root if it is there."""
+    """List of labeled images; `null`: `labeled.txt` in the root if it is there."""
     unlabeled: Path | None = None
-    """List of unlabelled images; `null`: `unlabeled.txt` in the root if it is there."""
+    """List of unlabeled images; `null`: `unlabeled.txt` in the root if it is there."""
     val: Path | None = None
     """List of validation images; `null`: `val.txt` in the root if it is there."""
     val_fraction: float | None = Field(default=None, gt=0, lt=1)
@@ -52,16 +52,16 @@ class FilesConfig(Config):
     lists: Path | None = None
     """Folder with published lists: those of `protocol` are found in it by their content."""
     shards: Path | tuple[Path, ...] | None = None
-    """Tar files with further unlabelled images, or folders of such files."""
+    """Tar files with further unlabeled images, or folders of such files."""
     cache: float = Field(default=0.0, ge=0)
     """GiB of decoded images to keep on disk for the next time; 0: none. For images that take long to decode."""
     cache_dir: Path | None = None
     """Folder for them, for indexes of shards and for imports; `null`: `des4` in the user's cache folder."""
     skip_broken: bool = False
-    """`true`: a labelled image or mask that cannot be read is replaced by another instead of stopping the run, as
-    unlabelled ones always are."""
+    """`true`: a labeled image or mask that cannot be read is replaced by another instead of stopping the run, as
+    unlabeled ones always are."""
     allow_leak: bool = False
-    """`true`: train although a labelled picture is a val picture too, as in some published data."""
+    """`true`: train although a labeled picture is a val picture too, as in some published data."""
     exif: Literal["auto", "upright", "stored"] = "auto"
     """For images with a rotation in EXIF: whether masks were drawn over the `upright` picture or over the `stored`
     pixels; `auto`: as the sizes say where they do."""

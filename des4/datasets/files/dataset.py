@@ -34,16 +34,16 @@ class FileDataset(ABC):
 
     Config: a FilesConfig with a `name`.
     notes: what was decided beyond the files, one sentence each: a drawn val set, counted classes.
-    val_is_drawn: whether nothing names the val set, so that it was drawn from the labelled images.
-    catalogue: what the reader found, masks of unlabelled images included.
-    unlabelled_files: the unlabelled images that do not lie in shards.
+    val_is_drawn: whether nothing names the val set, so that it was drawn from the labeled images.
+    catalogue: what the reader found, masks of unlabeled images included.
+    unlabeled_files: the unlabeled images that do not lie in shards.
     Raises DataError if a listed image or mask is missing, or a val image is a training image as well. Where faults are
     collected (`datasets.faults`) it goes on without what is at fault, and leaves `classes` empty, not counted.
     """
 
     Config: ClassVar[type[FilesConfig]]
-    labelled: Sequence[str]
-    unlabelled: Sequence[str]
+    labeled: Sequence[str]
+    unlabeled: Sequence[str]
     val: Sequence[str]
     held_out: Sequence[str] = ()
 
@@ -52,15 +52,15 @@ class FileDataset(ABC):
         self.catalogue = catalogue
         listed = ListedImages(config.root, catalogue)
         roles = find_roles(config, catalogue, listed)
-        self.labelled, self.unlabelled, self.val = roles.labelled, roles.unlabelled, roles.val
+        self.labeled, self.unlabeled, self.val = roles.labeled, roles.unlabeled, roles.val
         self._images, self._masks, self._hidden = listed.images, roles.masks, roles.hidden
         self.notes, self.val_is_drawn = roles.notes, roles.val_is_drawn
         if config.protocol:
             with stepping_over("wrong-protocol"):
-                require_protocol(config.protocol, self.labelled, self.unlabelled, config.lists or config.root)
-        self.unlabelled_files = self.unlabelled
+                require_protocol(config.protocol, self.labeled, self.unlabeled, config.lists or config.root)
+        self.unlabeled_files = self.unlabeled
         self._shards = self._add_shards(config) if config.shards else None
-        self.notes += tuple(describe_lists(self.labelled, self.unlabelled, self.val, catalogue.fine))
+        self.notes += tuple(describe_lists(self.labeled, self.unlabeled, self.val, catalogue.fine))
         self._cache = self._open_cache(config) if config.cache else None
         self.skip_broken = config.skip_broken
         self.allow_leak = config.allow_leak
@@ -119,7 +119,7 @@ class FileDataset(ABC):
         Raises DataError if no image can be read for that.
         """
         if not self._bands_are_known:
-            lists = (self.labelled, self.unlabelled)
+            lists = (self.labeled, self.unlabeled)
             self.read_as(measure(self.stored_image, lists, self.chosen, self._value_range) if self.chosen else None)
         return self._bands
 
@@ -144,10 +144,10 @@ class FileDataset(ABC):
     def chosen(self) -> Chosen | None:
         """Which bands are read of each file; None: the images are 8-bit pictures.
 
-        It is seen from labelled and val images. Raises DataError if they do not hold the bands that the config names,
+        It is seen from labeled and val images. Raises DataError if they do not hold the bands that the config names,
         or cannot be read without an extra.
         """
-        ids = [*self.labelled, *self.val]
+        ids = [*self.labeled, *self.val]
         found: Chosen | None = None
         failure: DataError | None = None
         for place in range(0, len(ids), max(1, len(ids) // LOOKED_AT)):
@@ -165,7 +165,7 @@ class FileDataset(ABC):
         if found is not None:
             self.notes += (f"images: {found}",)
         elif self._numbers is not None or isinstance(failure, MissingExtraError | UnlikeOthersError):
-            raise failure or DataError(f"{self.root}: no labelled image says what its bands are; add some")
+            raise failure or DataError(f"{self.root}: no labeled image says what its bands are; add some")
         return found  # if nothing could be read, whoever reads all files will say why
 
     def _refuse_range(self) -> None:
@@ -176,7 +176,7 @@ class FileDataset(ABC):
             )
 
     def label(self, sample_id: str) -> Tensor:
-        """Read the mask of a labelled, val or revealed image, (H, W) uint8 with classes 0..C-1 and IGNORE.
+        """Read the mask of a labeled, val or revealed image, (H, W) uint8 with classes 0..C-1 and IGNORE.
 
         Raises DataError.
         """
@@ -202,24 +202,24 @@ class FileDataset(ABC):
             self.check_sample(sample_id)
         return self._turns[sample_id]
 
-    def check_labelled(self) -> None:
-        """Read every labelled and val file's header: format, size, rotation. Raises DataError before training does.
+    def check_labeled(self) -> None:
+        """Read every labeled and val file's header: format, size, rotation. Raises DataError before training does.
 
-        Labelled ones that may be skipped are left to be found in training.
+        Labeled ones that may be skipped are left to be found in training.
         """
-        for sample_id in (*(() if self.skip_broken else self.labelled), *self.val):
+        for sample_id in (*(() if self.skip_broken else self.labeled), *self.val):
             self.check_sample(sample_id)
 
     def reveal(self) -> Sequence[str]:
-        """From now on let `label` read the masks of unlabelled images too, and return the ids of those that have one.
+        """From now on let `label` read the masks of unlabeled images too, and return the ids of those that have one.
 
         Images in shards have none.
         """
-        for sample_id in self.unlabelled_files:
+        for sample_id in self.unlabeled_files:
             mask = self._hidden.get(sample_id) or self.catalogue.masks.get(sample_id)
             if mask is not None and mask.path.is_file():
                 self._masks[sample_id] = mask
-        return tuple(sample_id for sample_id in self.unlabelled_files if sample_id in self._masks)
+        return tuple(sample_id for sample_id in self.unlabeled_files if sample_id in self._masks)
 
     def image_file(self, sample_id: str) -> Path:
         """Return the file of an image; of one in a shard, the tar's path with its key."""
@@ -236,15 +236,13 @@ class FileDataset(ABC):
         return self._shards.read(sample_id)
 
     def mask(self, sample_id: str) -> Mask:
-        """Return the mask of a labelled or val image, unopened."""
+        """Return the mask of a labeled or val image, unopened."""
         return self._masks[sample_id]
 
     def check_sample(self, sample_id: str) -> None:
         """Raise DataError unless the sample's mask fits its image, going by their headers."""
         if sample_id not in self._masks:
-            raise DataError(
-                f"{self.root}: '{sample_id}' is neither a labelled nor a val image, so its mask is not read"
-            )
+            raise DataError(f"{self.root}: '{sample_id}' is neither a labeled nor a val image, so its mask is not read")
         path, mask = self._images[sample_id], self._masks[sample_id]
         image, size = self.header(path), mask.size()
         drawn = self._exif
@@ -267,7 +265,7 @@ class FileDataset(ABC):
         return PixelCache(cache_folder(config.cache_dir, config.root), config.root, int(config.cache * GIB))
 
     def _add_shards(self, config: FilesConfig) -> Shards:
-        """Open the shards, and put their images among the unlabelled ones. Raises DataError if an id is taken."""
+        """Open the shards, and put their images among the unlabeled ones. Raises DataError if an id is taken."""
         places = [config.shards] if isinstance(config.shards, Path) else list(config.shards or ())
         shards = Shards(places, cache_folder(config.cache_dir, config.root) / "indexes")
         if taken := next((sample_id for sample_id in self._images if sample_id in shards), None):
@@ -275,17 +273,17 @@ class FileDataset(ABC):
                 f"{shards.tar(taken)}: '{taken}' is an image under {self.root} as well; rename the shard, whose name "
                 "begins the ids of its images"
             )
-        self.notes += (f"shards: {len(shards)} unlabelled images in {shards.num_shards} tar files",)
-        self.unlabelled = MergedIds(self.unlabelled, shards) if self.unlabelled else shards
+        self.notes += (f"shards: {len(shards)} unlabeled images in {shards.num_shards} tar files",)
+        self.unlabeled = MergedIds(self.unlabeled, shards) if self.unlabeled else shards
         return shards
 
     def _find_classes(self) -> tuple[str, ...]:
-        """Find the classes that nobody names in the labelled and val masks; () where faults are collected."""
+        """Find the classes that nobody names in the labeled and val masks; () where faults are collected."""
         return () if is_collecting() else self._count_classes()
 
     def _count_classes(self) -> tuple[str, ...]:
         seen = np.zeros(256, np.bool_)
-        for sample_id in (*self.labelled, *self.val):
+        for sample_id in (*self.labeled, *self.val):
             seen[self._masks[sample_id].read().numpy()] = True
         count = 1 + int(np.flatnonzero(seen[:IGNORE]).max(initial=0))
         if count < 2 and seen[IGNORE]:
@@ -295,7 +293,7 @@ class FileDataset(ABC):
             )
         if count < 2:
             raise DataError(f"{self.root}: the masks hold no class but 0 ({IGNORE} = ignore); number classes 0, 1, …")
-        self.notes += (f"classes: {count}, counted in the labelled and val masks; name them in classes.txt",)
+        self.notes += (f"classes: {count}, counted in the labeled and val masks; name them in classes.txt",)
         return numbered_classes(count)
 
 

@@ -1,11 +1,11 @@
-"""Who is labelled, who is unlabelled, and who is val.
+"""Who is labeled, who is unlabeled, and who is val.
 
 In this order:
 - val: the list; else the format's own; else the images with a mask under a sub-folder `val/`, `valid/` or
-  `validation/`; else a drawn share of the labelled.
-- labelled: the list; else the format's own; else every image with a mask that is neither val nor on the unlabelled
+  `validation/`; else a drawn share of the labeled.
+- labeled: the list; else the format's own; else every image with a mask that is neither val nor on the unlabeled
   list.
-- unlabelled: the list; else every image (or every image the format says is for training) that is neither.
+- unlabeled: the list; else every image (or every image the format says is for training) that is neither.
 Where neither a list nor the format says who is trained on, images under sub-folders `test/`, `val/` and so on are not.
 Lists come from the config, else from `labeled.txt`, `unlabeled.txt`, `val.txt` in the root (or `labelled.txt`, as some
 spell it).
@@ -37,12 +37,12 @@ TEST_FOLDERS = frozenset({"test", "testing"})
 
 @dataclass(frozen=True)
 class Roles:
-    """Ids by role. masks: of the labelled and val images, the only ones that are opened. hidden: masks that a list
-    pairs with unlabelled images. notes, val_is_drawn: as of `FileDataset`.
+    """Ids by role. masks: of the labeled and val images, the only ones that are opened. hidden: masks that a list
+    pairs with unlabeled images. notes, val_is_drawn: as of `FileDataset`.
     """
 
-    labelled: tuple[str, ...]
-    unlabelled: tuple[str, ...]
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
     val: tuple[str, ...]
     masks: dict[str, Mask]
     hidden: dict[str, Mask]
@@ -52,58 +52,58 @@ class Roles:
 
 @dataclass(frozen=True)
 class _Lists:
-    """What lists say, None where there is none. masks: of the images on the labelled and the val list."""
+    """What lists say, None where there is none. masks: of the images on the labeled and the val list."""
 
-    labelled: list[str] | None
-    unlabelled: list[str] | None
+    labeled: list[str] | None
+    unlabeled: list[str] | None
     val: list[str] | None
     masks: dict[str, Mask]
     hidden: dict[str, Mask]
 
 
 def find_roles(config: FilesConfig, catalogue: Catalogue, listed: ListedImages) -> Roles:
-    """Say who is labelled, unlabelled and val. listed: the images, to which lists may add some. Raises DataError."""
+    """Say who is labeled, unlabeled and val. listed: the images, to which lists may add some. Raises DataError."""
     lists = _read_lists(config, listed)
-    labelled, unlabelled, val, known = lists.labelled, lists.unlabelled, lists.val, lists.masks
+    labeled, unlabeled, val, known = lists.labeled, lists.unlabeled, lists.val, lists.masks
     if not listed.images:
         raise DataError(f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths")
-    if labelled is None:
+    if labeled is None:
         _refuse_orphans(catalogue)
-    usable = catalogue.labelled
+    usable = catalogue.labeled
     if usable is None:
         usable = [sample_id for sample_id in sorted(listed.images) if sample_id in catalogue.masks]
     if val is None:
         val = list(catalogue.val or (i for i in usable if split_of(i) == "val"))
     spared, notes = _spared(lists, val, listed.images, catalogue)
-    if labelled is None:
-        labelled = sorted(set(usable) - set(val) - set(unlabelled or ()) - spared)
-        if not labelled and spared.intersection(usable):
+    if labeled is None:
+        labeled = sorted(set(usable) - set(val) - set(unlabeled or ()) - spared)
+        if not labeled and spared.intersection(usable):
             raise DataError(
                 f"{config.root}: all images with masks are in val or test folders, which nothing is trained on; "
                 "move some, or name them with data.labeled=LIST"
             )
-        if not labelled:
+        if not labeled:
             raise DataError(
                 f"{config.root}: no image has a mask for training; put masks in masks/, named as their images "
                 "(other programs' formats: des4 data import)"
             )
-    for sample_id in (*labelled, *val):
+    for sample_id in (*labeled, *val):
         if sample_id not in known:
             with stepping_over("missing-file"):
                 known[sample_id] = _mask_of(sample_id, listed)
-    labelled, val = ([sample_id for sample_id in ids if sample_id in known] for ids in (labelled, val))
+    labeled, val = ([sample_id for sample_id in ids if sample_id in known] for ids in (labeled, val))
     val_is_drawn = False
     if not val:
-        with stepping_over("too-few-labelled"):
-            labelled, val, note = _draw_val(labelled, config)
+        with stepping_over("too-few-labeled"):
+            labeled, val, note = _draw_val(labeled, config)
             val_is_drawn, notes = True, (*notes, note)
-    if unlabelled is None:
-        pool = listed.images if catalogue.unlabelled is None else catalogue.unlabelled
-        unlabelled = sorted(set(pool) - set(labelled) - set(val) - spared)
-    _refuse_val_images(config.root, "labelled", labelled, val)
-    _refuse_val_images(config.root, "unlabelled", unlabelled, val)
-    masks = {sample_id: known[sample_id] for sample_id in (*labelled, *val)}
-    return Roles(tuple(labelled), tuple(unlabelled), tuple(val), masks, lists.hidden, notes, val_is_drawn)
+    if unlabeled is None:
+        pool = listed.images if catalogue.unlabeled is None else catalogue.unlabeled
+        unlabeled = sorted(set(pool) - set(labeled) - set(val) - spared)
+    _refuse_val_images(config.root, "labeled", labeled, val)
+    _refuse_val_images(config.root, "unlabeled", unlabeled, val)
+    masks = {sample_id: known[sample_id] for sample_id in (*labeled, *val)}
+    return Roles(tuple(labeled), tuple(unlabeled), tuple(val), masks, lists.hidden, notes, val_is_drawn)
 
 
 def _spared(
@@ -112,9 +112,9 @@ def _spared(
     """Return the images that their folders keep from training, those of `test/`, and of `val/` but for `val`; and
     notes of them.
     """
-    if catalogue.labelled is not None or None not in (lists.labelled, lists.unlabelled):
+    if catalogue.labeled is not None or None not in (lists.labeled, lists.unlabeled):
         return set(), ()  # the format, or lists, say who is trained on
-    listed = {*(lists.labelled or ()), *(lists.unlabelled or ()), *val}
+    listed = {*(lists.labeled or ()), *(lists.unlabeled or ()), *val}
     spared = {i: split for i in images if i not in listed and (split := split_of(i))}
     notes = tuple(
         f"left out: {count} images in {split} folders, for no list names them"
@@ -124,7 +124,7 @@ def _spared(
 
 
 def _read_lists(config: FilesConfig, listed: ListedImages) -> _Lists:
-    """Read the labelled, unlabelled and val list: the config's, else the protocol's, else the root's, else None."""
+    """Read the labeled, unlabeled and val list: the config's, else the protocol's, else the root's, else None."""
     masks: dict[str, Mask] = {}
     hidden: dict[str, Mask] = {}
     published = find_lists(PROTOCOLS[config.protocol], config.lists) if config.protocol and config.lists else {}
@@ -149,8 +149,8 @@ def _read_lists(config: FilesConfig, listed: ListedImages) -> _Lists:
             refuse_repeats(path, found)
         return found
 
-    labelled, unlabelled = ids("labeled", config.labeled), ids("unlabeled", config.unlabeled)
-    return _Lists(labelled, unlabelled, ids("val", config.val), masks, hidden)
+    labeled, unlabeled = ids("labeled", config.labeled), ids("unlabeled", config.unlabeled)
+    return _Lists(labeled, unlabeled, ids("val", config.val), masks, hidden)
 
 
 def _refuse_val_images(root: Path, side: str, ids: Iterable[str], val: Iterable[str]) -> None:
@@ -172,15 +172,15 @@ def _mask_of(sample_id: str, listed: ListedImages) -> Mask:
     return listed.catalogue.masks[sample_id]
 
 
-def _draw_val(labelled: list[str], config: FilesConfig) -> tuple[list[str], list[str], str]:
-    """Draw the val images from the labelled ones; return those that stay, the val images, and a note of it."""
-    if len(labelled) < 2:
-        raise DataError(f"{config.root}: one labelled image cannot serve training and validation; add a val list")
-    share = config.val_fraction or share_for_val(len(labelled))
-    count = min(len(labelled) - 1, max(1, round(share * len(labelled))))
-    val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labelled), count))
-    note = f"val: {count} of the {len(labelled)} labelled images, drawn with val_seed={config.val_seed}"
-    return [sample_id for sample_id in labelled if sample_id not in val], sorted(val), note
+def _draw_val(labeled: list[str], config: FilesConfig) -> tuple[list[str], list[str], str]:
+    """Draw the val images from the labeled ones; return those that stay, the val images, and a note of it."""
+    if len(labeled) < 2:
+        raise DataError(f"{config.root}: one labeled image cannot serve training and validation; add a val list")
+    share = config.val_fraction or share_for_val(len(labeled))
+    count = min(len(labeled) - 1, max(1, round(share * len(labeled))))
+    val = set(random.Random(f"val/{config.val_seed}").sample(sorted(labeled), count))
+    note = f"val: {count} of the {len(labeled)} labeled images, drawn with val_seed={config.val_seed}"
+    return [sample_id for sample_id in labeled if sample_id not in val], sorted(val), note
 
 
 def share_for_val(num_masks: int) -> float:
@@ -201,13 +201,13 @@ def _existing(mask: Mask | None, path: Path, sample_id: str, root: Path) -> Mask
     if mask is None or not mask.path.is_file():
         raise DataError(
             f"{path}: '{sample_id}' has no mask {mask.path if mask else f'in {root}'}; "
-            "add the mask, move the line to the unlabelled list, or write an `image mask` pair"
+            "add the mask, move the line to the unlabeled list, or write an `image mask` pair"
         )
     return mask
 
 
 def _refuse_orphans(catalogue: Catalogue) -> None:
-    """Without a labelled list, names alone say who is labelled; then a mask that no image claims is a mistake."""
+    """Without a labeled list, names alone say who is labeled; then a mask that no image claims is a mistake."""
     orphans = sorted(set(catalogue.masks) - set(catalogue.images))
     for sample_id in orphans:
         with stepping_over("orphan-mask"):

@@ -12,7 +12,7 @@ from des4.models.segmenter import Segmenter
 
 
 def decoded_alone(teacher: Segmenter, maps: tuple[Tensor, ...], train: bool) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, D, h, w) and logits (B, C, h, w) of labelled images, from maps that carry no gradient.
+    """Embeddings (B, D, h, w) and logits (B, C, h, w) of labeled images, from maps that carry no gradient.
 
     train: whether the decoder's norms take the statistics of the batch, and remember them; it stays in that mode.
     """

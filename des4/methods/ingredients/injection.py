@@ -1,4 +1,4 @@
-"""Labelled boxes that are pasted into unlabelled images, labels and all (AugSeg, Zhao et al., CVPR 2023)."""
+"""Labeled boxes that are pasted into unlabeled images, labels and all (AugSeg, Zhao et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from des4.methods.ingredients.targets import Target
 from des4.ops.noise import uniform
-from des4.types import Labelled
+from des4.types import Labeled
 
 
-def injected(image: Tensor, target: Target, labelled: Labelled, box: Tensor) -> tuple[Tensor, Target]:
-    """Paste labelled pixels, whose labels are certain, into images and their target.
+def injected(image: Tensor, target: Target, labeled: Labeled, box: Tensor) -> tuple[Tensor, Target]:
+    """Paste labeled pixels, whose labels are certain, into images and their target.
 
-    image: (B, 3, H, W), the strong view, not yet mixed. box: (B, H, W) bool, where labelled pixels are taken. Labelled
+    image: (B, 3, H, W), the strong view, not yet mixed. box: (B, H, W) bool, where labeled pixels are taken. Labeled
     images go round in order, so that those of a part of a step meet that part's.
     """
-    source = in_order(labelled, len(image))
+    source = in_order(labeled, len(image))
     label, valid = source.label, source.valid
     return torch.where(box[:, None], source.image, image), replace(
         target,
@@ -29,10 +29,10 @@ def injected(image: Tensor, target: Target, labelled: Labelled, box: Tensor) -> 
     )
 
 
-def in_order(labelled: Labelled, count: int) -> Labelled:
-    """The labelled image that each of `count` unlabelled ones is given pixels of: they go round in order."""
-    at = torch.arange(count, device=labelled.image.device) * len(labelled.image) // count
-    return Labelled(labelled.image[at], labelled.label[at], labelled.keys[at])
+def in_order(labeled: Labeled, count: int) -> Labeled:
+    """The labeled image that each of `count` unlabeled ones is given pixels of: they go round in order."""
+    at = torch.arange(count, device=labeled.image.device) * len(labeled.image) // count
+    return Labeled(labeled.image[at], labeled.label[at], labeled.keys[at])
 
 
 def injection_boxes(keys: Tensor, probability: Tensor, height: int, width: int) -> Tensor:

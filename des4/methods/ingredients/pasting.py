@@ -1,4 +1,4 @@
-"""What is pasted by class: all labelled pixels of some classes, or the box about one object (AEL, Hu et al., 2021)."""
+"""What is pasted by class: all labeled pixels of some classes, or the box about one object (AEL, Hu et al., 2021)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from des4.ops.components import connected
 from des4.ops.noise import uniform
 from des4.ops.sampling import spread_draw
-from des4.types import Config, Labelled, Mix, StrongView, Unlabelled
+from des4.types import Config, Labeled, Mix, StrongView, Unlabeled
 
 
 class PastingConfig(Config):
-    """Settings of methods that paste labelled pixels of badly predicted classes."""
+    """Settings of methods that paste labeled pixels of badly predicted classes."""
 
     confidence_momentum: float = Field(0.999, ge=0, lt=1)
     """Of v, the averages that say how well each class is predicted; they start warm."""
     paste: float = Field(0.5, ge=0, le=1)
-    """Probability with which an image is given labelled pixels."""
+    """Probability with which an image is given labeled pixels."""
     pasted_classes: int = Field(1, ge=1)
     """Classes that are drawn for it; 3 in AEL on Cityscapes."""
     never_pasted: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -35,22 +35,22 @@ def draw_classes(probs: Tensor, keys: Tensor, count: int, name: str) -> Tensor:
     return torch.searchsorted(probs.cumsum(0), noise, right=True).clamp_max(len(probs) - 1)
 
 
-def paste_classes(labelled: Labelled, chosen: Tensor) -> Labelled:
+def paste_classes(labeled: Labeled, chosen: Tensor) -> Labeled:
     """Paste from donors all pixels of some classes, labels and all. chosen: (B, C) bool.
 
     Nothing is pasted where there was no label, so that as many pixels count as before.
     """
-    donor = labelled.donor
+    donor = labeled.donor
     assert donor is not None  # noqa: S101  # the loader follows the ViewSpec
-    paste = pixels_of(donor, chosen) & labelled.valid
-    image = torch.where(paste[:, None], donor.image, labelled.image)
-    return replace(labelled, image=image, label=torch.where(paste, donor.label, labelled.label))
+    paste = pixels_of(donor, chosen) & labeled.valid
+    image = torch.where(paste[:, None], donor.image, labeled.image)
+    return replace(labeled, image=image, label=torch.where(paste, donor.label, labeled.label))
 
 
-def pixels_of(labelled: Labelled, chosen: Tensor) -> Tensor:
+def pixels_of(labeled: Labeled, chosen: Tensor) -> Tensor:
     """Mark the pixels of some classes, (B, H, W) bool. chosen: (B, C) bool."""
-    named = labelled.label.masked_fill(~labelled.valid, 0)
-    return chosen.gather(1, named.flatten(1)).view_as(named) & labelled.valid
+    named = labeled.label.masked_fill(~labeled.valid, 0)
+    return chosen.gather(1, named.flatten(1)).view_as(named) & labeled.valid
 
 
 def object_boxes(label: Tensor, where: Tensor, classes: Tensor, area: float, keys: Tensor) -> Tensor:
@@ -73,12 +73,12 @@ def _span(some: Tensor) -> Tensor:
     return (some.cumsum(1) > 0) & (some.flip(1).cumsum(1).flip(1) > 0)
 
 
-def with_donors(unlabelled: Unlabelled, donors: Unlabelled) -> Unlabelled:
-    """One batch of unlabelled images and, behind them, as many donors."""
-    pairs = ((unlabelled.weak, donors.weak), (unlabelled.valid, donors.valid), (unlabelled.keys, donors.keys))
+def with_donors(unlabeled: Unlabeled, donors: Unlabeled) -> Unlabeled:
+    """One batch of unlabeled images and, behind them, as many donors."""
+    pairs = ((unlabeled.weak, donors.weak), (unlabeled.valid, donors.valid), (unlabeled.keys, donors.keys))
     weak, valid, keys = map(torch.cat, pairs)
-    truth = None if unlabelled.truth is None or donors.truth is None else torch.cat([unlabelled.truth, donors.truth])
-    return replace(unlabelled, weak=weak, valid=valid, keys=keys, truth=truth)
+    truth = None if unlabeled.truth is None or donors.truth is None else torch.cat([unlabeled.truth, donors.truth])
+    return replace(unlabeled, weak=weak, valid=valid, keys=keys, truth=truth)
 
 
 def pasted_view(view: StrongView, donors: Tensor, box: Tensor) -> StrongView:

@@ -11,7 +11,7 @@ from des4.ops.mixing import on_features
 from des4.ops.noise import uniform
 from des4.ops.resize import shrink_label
 from des4.ops.sampling import spread_draw, take_places, weighted_draw
-from des4.types import Config, StrongView, Unlabelled
+from des4.types import Config, StrongView, Unlabeled
 
 
 class PixelPairsConfig(Config):
@@ -28,7 +28,7 @@ class PixelPairsConfig(Config):
 
 
 def pixel_pairs(
-    weak: Tensor, strong: Tensor, probs: Tensor, unlabelled: Unlabelled, view: StrongView, config: PixelPairsConfig
+    weak: Tensor, strong: Tensor, probs: Tensor, unlabeled: Unlabeled, view: StrongView, config: PixelPairsConfig
 ) -> Tensor:
     """Mean over images, and their drawn pixels, of the cross-entropy of finding a pixel again; a scalar.
 
@@ -38,7 +38,7 @@ def pixel_pairs(
     """
     group, size = view.mix.group, (weak.shape[-2], weak.shape[-1])
     mix = on_features(view.mix, size)
-    valid, keys, number = shrink_label(unlabelled.valid, size), unlabelled.keys, torch.arange(group, device=weak.device)
+    valid, keys, number = shrink_label(unlabeled.valid, size), unlabeled.keys, torch.arange(group, device=weak.device)
     image = number.repeat(len(weak) // group)[:, None, None].expand(valid.shape)
 
     def folded(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from des4.losses import cross_entropy, hard_cross_entropy, kept_cross_entropy, reweighted_cross_entropy
 from des4.ops.prior import class_prior, class_weights
-from des4.types import Config, Labelled
+from des4.types import Config, Labeled
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -26,22 +26,22 @@ class SupervisionConfig(Config):
     """What cross-entropies do about rare classes and easy pixels, in any method; see [imbalance](imbalance.md)."""
 
     logit_adjustment: float = Field(0.0, ge=0)
-    """τ. Inside cross-entropies, the logit of a class is raised by τ · log(its share of the labelled pixels), so that a
+    """τ. Inside cross-entropies, the logit of a class is raised by τ · log(its share of the labeled pixels), so that a
     rare class has to win by more. Hard pseudo-labels are made of adjusted logits too [ours]. Predictions are made of
     raw ones. 1 in the paper; 0: off."""
     class_weighting: float = Field(0.0, ge=0, le=1)
     """Power. In cross-entropies on labels and pseudo-labels, a pixel has the weight (share of its class)^-power, scaled
-    to a mean of 1 over the labelled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
+    to a mean of 1 over the labeled pixels. 0.5: inverse root, 1: inverse frequency; 0: off."""
     focal_gamma: float = Field(0.0, ge=0)
-    """γ. A labelled pixel has the weight (1 - probability of its class)^γ. 2 in the paper; 0: off."""
+    """γ. A labeled pixel has the weight (1 - probability of its class)^γ. 2 in the paper; 0: off."""
     ohem_threshold: float | None = Field(None, gt=0, le=1)
-    """Of the labelled pixels, only those whose class has at most this probability count, but never fewer than
+    """Of the labeled pixels, only those whose class has at most this probability count, but never fewer than
     `ohem_min_share`. 0.7 in the published trainings on Cityscapes; `null`: all pixels count."""
     ohem_min_share: float = Field(0.085, gt=0, le=1)
-    """Least share of the labelled pixels that counts: the hardest ones [ours: published codes state a number, such as
+    """Least share of the labeled pixels that counts: the hardest ones [ours: published codes state a number, such as
     100,000 of two crops of 769, which is this share]."""
     distribution_alignment: float = Field(0.0, ge=0, le=1)
-    """Power. Before predictions on unlabelled images become targets, each class is multiplied by (its labelled share /
+    """Power. Before predictions on unlabeled images become targets, each class is multiplied by (its labeled share /
     its predicted share)^power. 1 in the paper; 0: off."""
     alignment_momentum: float = Field(0.99, ge=0, lt=1)
     """Momentum of the running mean of the predicted shares, per step; it starts warm [ours]."""
@@ -57,7 +57,7 @@ class SupervisionConfig(Config):
 
 
 class Supervision(nn.Module):
-    """Cross-entropies under a user's settings. pixel_counts: (C,) labelled pixels of each class."""
+    """Cross-entropies under a user's settings. pixel_counts: (C,) labeled pixels of each class."""
 
     shift: Tensor
     weight: Tensor
@@ -82,28 +82,28 @@ class Supervision(nn.Module):
         raised: Tensor = probs * self.shift.exp()[:, None, None]
         return raised * (probs.sum(1, keepdim=True) / raised.sum(1, keepdim=True).clamp_min(TINY))
 
-    def on_labels(self, logits: Tensor, labelled: Labelled) -> Tensor:
+    def on_labels(self, logits: Tensor, labeled: Labeled) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against the labels, a scalar."""
         config, logits, weight = self.config, self.adjusted(logits), self._weight()
         if config.ohem_threshold is None:
             return cross_entropy(
-                logits, labelled.label, labelled.pixels, class_weights=weight, focal_gamma=config.focal_gamma
+                logits, labeled.label, labeled.pixels, class_weights=weight, focal_gamma=config.focal_gamma
             )
         return hard_cross_entropy(
             logits,
-            labelled.label,
-            labelled.pixels,
+            labeled.label,
+            labeled.pixels,
             threshold=config.ohem_threshold,
             min_share=config.ohem_min_share,
             class_weights=weight,
         )
 
-    def on_labels_reweighted(self, logits: Tensor, labelled: Labelled) -> Tensor:
+    def on_labels_reweighted(self, logits: Tensor, labeled: Labeled) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) whose pixels have weights of their own (DeS4, eqs. 7-8), a scalar.
 
         Of the settings, the logit adjustment alone holds for it.
         """
-        return reweighted_cross_entropy(self.adjusted(logits), labelled.label)
+        return reweighted_cross_entropy(self.adjusted(logits), labeled.label)
 
     def on_pseudo_labels(
         self,

@@ -1,4 +1,4 @@
-"""What predictions on unlabelled images are held against: hard labels or distributions, with all that belongs to them.
+"""What predictions on unlabeled images are held against: hard labels or distributions, with all that belongs to them.
 
 A target is made on unmixed pixels and mixed as the strong view is, in one call. Its losses divide by the pixels of the
 whole step, whoever computes it. When a loss is taken of it, it is shown to whoever watches the images that it is of.
@@ -18,7 +18,7 @@ from des4.methods.ingredients.supervision import Supervision
 from des4.ops.mixing import on_features
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import on_grid, shrink_label, upsample
-from des4.types import Labelled, StrongView, TargetWatch, Unlabelled
+from des4.types import Labeled, StrongView, TargetWatch, Unlabeled
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Target:
     """Hard pseudo-labels. label: (B, H, W) int64. confidence: (B, H, W), its probability, or NaN where it is given.
 
     keep: (B, H, W) bool, where a label counts: nowhere but on `valid` pixels. valid: (B, H, W) bool. supervision: the
-    run's cross-entropies. pixels: as of `Labelled`, of `valid`. watch: as of `Unlabelled`; it counts no given label.
+    run's cross-entropies. pixels: as of `Labeled`, of `valid`. watch: as of `Unlabeled`; it counts no given label.
     weight: (B, H, W) ≥ 0, of each label that counts; None = 1.
     """
 
@@ -96,16 +96,16 @@ class Target:
 
 
 @torch.no_grad()
-def hard_target(logits: Tensor, unlabelled: Unlabelled, threshold: float | Tensor, supervision: Supervision) -> Target:
+def hard_target(logits: Tensor, unlabeled: Unlabeled, threshold: float | Tensor, supervision: Supervision) -> Target:
     """Most probable class and its probability at every pixel of the weak view. logits: (B, C, h, w)."""
-    return soft_target(logits, unlabelled).hardened(threshold, supervision)
+    return soft_target(logits, unlabeled).hardened(threshold, supervision)
 
 
 @dataclass(frozen=True)
 class SoftTarget:
     """Class distributions. probs: (B, C, H, W), without gradient. valid, pixels, watch: as of `Target`.
 
-    unwatched: so many images at the beginning are not shown to `watch`, since they are labelled. keep: (B, H, W) bool,
+    unwatched: so many images at the beginning are not shown to `watch`, since they are labeled. keep: (B, H, W) bool,
     where a distribution counts, on valid pixels; None = on all of these.
     """
 
@@ -159,7 +159,7 @@ class SoftTarget:
         return mean_over(self.probs.amax(1) * self.valid, self.valid)
 
     def and_also(self, other: SoftTarget) -> SoftTarget:
-        """One target for labelled images and then the unlabelled ones of another; its means are over all their pixels.
+        """One target for labeled images and then the unlabeled ones of another; its means are over all their pixels.
 
         Whoever watches the other is shown its part.
         """
@@ -197,14 +197,14 @@ class SoftTarget:
 
 
 @torch.no_grad()
-def soft_target(logits: Tensor, images: Labelled | Unlabelled) -> SoftTarget:
-    """Distributions at every pixel of labelled images, or of the weak view. logits: (B, C, h, w)."""
+def soft_target(logits: Tensor, images: Labeled | Unlabeled) -> SoftTarget:
+    """Distributions at every pixel of labeled images, or of the weak view. logits: (B, C, h, w)."""
     return target_of(_probs(logits, images.valid), images)
 
 
 @torch.no_grad()
 def averaged_target(
-    predict: Callable[[Tensor], Sequence[Tensor]], unlabelled: Unlabelled, scales: Sequence[float], mirror: bool
+    predict: Callable[[Tensor], Sequence[Tensor]], unlabeled: Unlabeled, scales: Sequence[float], mirror: bool
 ) -> SoftTarget:
     """Distributions on the weak view, the mean of those that networks give of it at several scales and mirrored.
 
@@ -213,26 +213,26 @@ def averaged_target(
     """
     total, count = torch.zeros(()), 0  # a running sum: the maps of all networks and views are large together
     for scale in scales:
-        seen, scaled = unlabelled.weak, [max(1, round(side * scale)) for side in _size(unlabelled.valid)]
+        seen, scaled = unlabeled.weak, [max(1, round(side * scale)) for side in _size(unlabeled.valid)]
         if scale != 1:
             seen = F.interpolate(seen, size=scaled, mode="bilinear", antialias=True)
         for mirrored in (False, True) if mirror else (False,):
             for logits in predict(seen.flip(-1) if mirrored else seen):
-                probs = _probs(logits, unlabelled.valid)
+                probs = _probs(logits, unlabeled.valid)
                 probs = probs.flip(-1) if mirrored else probs
                 total, count = total + probs if count else probs, count + 1
-    return target_of(total / count, unlabelled)
+    return target_of(total / count, unlabeled)
 
 
-def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | None = None) -> SoftTarget:
+def target_of(probs: Tensor, images: Labeled | Unlabeled, view: StrongView | None = None) -> SoftTarget:
     """The target of images of which `probs`, (B, C, H, W), is predicted; with an oracle, what is true of them.
 
     A user's distribution alignment comes first, so that thresholds and weights see what it says.
     Every target is made here: one that is put together by hand is neither watched nor replaced.
-    Of unlabelled images `probs` may lie on a grid, (B, C, h, w), and so does the target then, each place of it being so
+    Of unlabeled images `probs` may lie on a grid, (B, C, h, w), and so does the target then, each place of it being so
     many pixels; and it may be of a strong view of theirs, once that is mixed, instead of the weak one.
     """
-    if not isinstance(images, Unlabelled):
+    if not isinstance(images, Unlabeled):
         return SoftTarget(probs, images.valid, images.pixels)
     size, valid, truth, pixels = _size(probs), images.valid, images.truth, images.pixels
     if view is not None:
@@ -248,18 +248,18 @@ def target_of(probs: Tensor, images: Labelled | Unlabelled, view: StrongView | N
     return SoftTarget(probs, valid, pixels, images.watch)
 
 
-def labelled_on_grid(labelled: Labelled, size: tuple[int, int]) -> Labelled:
-    """Labelled images whose labels are those of a grid of `size`; means divide as those of pixels do."""
-    pixels = labelled.valid.sum().clamp_min(1) if labelled.pixels is None else labelled.pixels
-    label, part = shrink_label(labelled.label, size), size[0] * size[1] / labelled.label[0].numel()
-    return replace(labelled, label=label, pixels=pixels * part)
+def labeled_on_grid(labeled: Labeled, size: tuple[int, int]) -> Labeled:
+    """Labeled images whose labels are those of a grid of `size`; means divide as those of pixels do."""
+    pixels = labeled.valid.sum().clamp_min(1) if labeled.pixels is None else labeled.pixels
+    label, part = shrink_label(labeled.label, size), size[0] * size[1] / labeled.label[0].numel()
+    return replace(labeled, label=label, pixels=pixels * part)
 
 
-def view_on_grid(view: StrongView, unlabelled: Unlabelled, size: tuple[int, int]) -> StrongView:
+def view_on_grid(view: StrongView, unlabeled: Unlabeled, size: tuple[int, int]) -> StrongView:
     """A strong view as targets on a grid of `size` are mixed, whose means divide as those of pixels do."""
-    pixels = view.mix(unlabelled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
+    pixels = view.mix(unlabeled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
     mix = on_features(view.mix, size)
-    return StrongView(on_grid(size, view.image)[0], mix, pixels * (size[0] * size[1] / unlabelled.valid[0].numel()))
+    return StrongView(on_grid(size, view.image)[0], mix, pixels * (size[0] * size[1] / unlabeled.valid[0].numel()))
 
 
 def _size(maps: Tensor) -> tuple[int, int]:

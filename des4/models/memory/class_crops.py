@@ -1,4 +1,4 @@
-"""For each class an unlabelled image in which it was found, to paste from (the bank of AEL, Hu et al., 2021)."""
+"""For each class an unlabeled image in which it was found, to paste from (the bank of AEL, Hu et al., 2021)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from des4.models.memory.base import Memory
 from des4.ops.reduce import join_over_ranks
 from des4.ops.resize import on_grid
-from des4.types import Unlabelled
+from des4.types import Unlabeled
 
 _FIRST = torch.iinfo(torch.int64).min
 
@@ -33,7 +33,7 @@ class ClassCrops(Memory):
         self.register_buffer("valid", torch.zeros(num_classes, *self.size, dtype=torch.bool))
         self.register_buffer("truth", torch.zeros(num_classes, *self.size, dtype=torch.uint8))
 
-    def draw(self, classes: Tensor, like: Unlabelled) -> Unlabelled:
+    def draw(self, classes: Tensor, like: Unlabeled) -> Unlabeled:
         """Take the crops of some classes (B,), in the form of a batch without strong views."""
         size = like.valid.shape[-2], like.valid.shape[-1]
         images, valid, truth = on_grid(size, self.images[classes], self.valid[classes], self.truth[classes])
@@ -41,16 +41,16 @@ class ClassCrops(Memory):
         return replace(like, weak=images.float(), strong=(), valid=valid, truth=known)
 
     @torch.no_grad()
-    def collect(self, unlabelled: Unlabelled, label: Tensor, area: float) -> None:
+    def collect(self, unlabeled: Unlabeled, label: Tensor, area: float) -> None:
         """Remember weak views in which classes are found: `label`, (B, H, W), says so on a share `area` of the crop."""
-        valid, finite = unlabelled.valid, unlabelled.weak.isfinite().all(3).all(2).all(1)
+        valid, finite = unlabeled.valid, unlabeled.weak.isfinite().all(3).all(2).all(1)
         pixels = torch.zeros(len(label), len(self.valid), device=label.device)
         pixels.scatter_add_(1, label.flatten(1), valid.flatten(1).float())
         found = (pixels > 0) & (pixels >= area * valid[0].numel()) & finite[:, None]
-        images = torch.where(valid[:, None], unlabelled.weak, 0)
-        truth = torch.zeros_like(label) if unlabelled.truth is None else unlabelled.truth
+        images = torch.where(valid[:, None], unlabeled.weak, 0)
+        truth = torch.zeros_like(label) if unlabeled.truth is None else unlabeled.truth
         kept = on_grid(self.size, images, valid, truth)
-        self._hold(kept[0].half(), kept[1], kept[2].to(torch.uint8), found, unlabelled.keys)
+        self._hold(kept[0].half(), kept[1], kept[2].to(torch.uint8), found, unlabeled.keys)
 
     @torch.no_grad()
     def commit(self) -> None:

@@ -1,4 +1,4 @@
-"""Which labelled pixels move the prototypes (DeS4, section 3.3 and table 4)."""
+"""Which labeled pixels move the prototypes (DeS4, section 3.3 and table 4)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FeedFigures(NamedTuple):
     """What a watched step showed, over all processes; nan where there is nothing to say.
 
     low, high: (C,) the range of entropy, in nats, that the zones of a class divide: the mean over the parts of the step
-    that hold the class, for each part has zones of its own. pixels, taken: (C, bins) labelled pixels of each class in
+    that hold the class, for each part has zones of its own. pixels, taken: (C, bins) labeled pixels of each class in
     equal bins of that range, BINS_A_ZONE to a zone, and those of them that moved the prototypes. cosine: (C, C) of the
     prototypes to one another. moved: (C,) degrees between each prototype now and at the watched step before.
     """
@@ -46,11 +46,11 @@ class FeedFigures(NamedTuple):
 
 
 class PrototypeFeed(Memory):
-    """Chooses the labelled pixels that move a classifier's prototypes: what is remembered is P, in the classifier.
+    """Chooses the labeled pixels that move a classifier's prototypes: what is remembered is P, in the classifier.
 
     With gradient accumulation every micro-batch is collected and sampled on its own, and all are committed at once.
 
-    pixel_counts: (C,) labelled pixels of each class over the labelled list, for the ratio R of section 3.3.
+    pixel_counts: (C,) labeled pixels of each class over the labeled list, for the ratio R of section 3.3.
     sampling: `multi_entropy` | `quantity` | `confidence` | `all` (DeS4, table 4; `all` does not balance).
     zones, alpha: k and α of eqs. 10-11.
     watched: whether the next commit keeps what `figures` shows. Whoever asks for the figures sets it, and keeps
@@ -68,7 +68,7 @@ class PrototypeFeed(Memory):
         self._watched: tuple[list[tuple[Tensor, ...]], Tensor] | None = None
 
     def collect(self, features: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Remember this batch's labelled pixels. features: (B, D, h, w). logits: (B, C, h, w). label: (B, H, W)."""
+        """Remember this batch's labeled pixels. features: (B, D, h, w). logits: (B, C, h, w). label: (B, H, W)."""
         self._hold(features, logits, shrink_label(label, (features.shape[-2], features.shape[-1])))
 
     @torch.no_grad()

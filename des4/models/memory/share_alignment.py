@@ -1,7 +1,7 @@
-"""Distribution alignment: predictions on unlabelled images as if classes were as frequent there as in the labels.
+"""Distribution alignment: predictions on unlabeled images as if classes were as frequent there as in the labels.
 
 Berthelot et al., ReMixMatch, ICLR 2020, arxiv.org/abs/1911.09785, section 3.1: a prediction q becomes q · p / p̃, scaled
-to a sum of 1, with p the labelled shares of the classes and p̃ the running mean of predictions. Here of pixels. Ours: an
+to a sum of 1, with p the labeled shares of the classes and p̃ the running mean of predictions. Here of pixels. Ours: an
 exponential mean (there: over the last 128 batches), a power of the ratio as strength, and a largest ratio, so that a
 class which is hardly ever predicted does not turn noise into labels.
 """
@@ -21,7 +21,7 @@ LARGEST = 10.0
 class ShareAlignment(Memory):
     """Aligns class distributions; `des4.types.TargetAlignment` says how it is asked.
 
-    prior: (C,) labelled shares. power: of the ratio, in (0, 1]; 1 = as published. momentum: of the running mean, which
+    prior: (C,) labeled shares. power: of the ratio, in (0, 1]; 1 = as published. momentum: of the running mean, which
     starts warm. shares: (C,), the running mean; steps: how many it has seen, with 0 nothing is aligned.
     """
 

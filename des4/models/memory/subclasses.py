@@ -1,4 +1,4 @@
-"""Classes cut into sub-classes of about one size, by the features of labelled pixels (USRN, Guan et al., CVPR 2022).
+"""Classes cut into sub-classes of about one size, by the features of labeled pixels (USRN, Guan et al., CVPR 2022).
 
 k-means over the steps of a training, one batch after the other (Sculley, WWW 2010), in which a centre that has more
 pixels than the others of its class is that much further away (Ahalt et al., 1990), so that all have about as many.
@@ -39,7 +39,7 @@ class Subclasses(Memory):
 
     @torch.no_grad()
     def assign(self, features: Tensor, label: Tensor) -> Tensor:
-        """The sub-class of each labelled place, (B, h, w); IGNORE where there is no label or its class is new.
+        """The sub-class of each labeled place, (B, h, w); IGNORE where there is no label or its class is new.
 
         features: (B, D, h, w), which are collected. label: (B, h, w) int64 in [0, C) or IGNORE.
         """

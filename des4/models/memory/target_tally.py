@@ -1,4 +1,4 @@
-"""What targets say of unlabelled images, counted over many steps: whether pseudo-labels go wrong can be seen in it.
+"""What targets say of unlabeled images, counted over many steps: whether pseudo-labels go wrong can be seen in it.
 
 Nothing in it waits for the device, and nothing is added up over processes, until somebody asks for the figures.
 """

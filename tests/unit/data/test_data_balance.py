@@ -20,14 +20,14 @@ WHOLE = ViewsConfig(crop_size=8, scale=(1, 1), flip=0)
 
 
 class Blocks:
-    """Four labelled images of 8 × 8 pixels in one grey each; class 2 is in `d` alone, two columns of it."""
+    """Four labeled images of 8 × 8 pixels in one grey each; class 2 is in `d` alone, two columns of it."""
 
     classes, skip_broken, notes, bands = ("ground", "wall", "lamp"), False, (), None
-    labelled, unlabelled, val, held_out = ("a", "b", "c", "d"), (), (), ()
+    labeled, unlabeled, val, held_out = ("a", "b", "c", "d"), (), (), ()
     broken: tuple[str, ...] = ()
 
     def image(self, sample_id: str) -> Tensor:
-        return torch.full((3, 8, 8), 10 * (1 + self.labelled.index(sample_id)), dtype=torch.uint8)
+        return torch.full((3, 8, 8), 10 * (1 + self.labeled.index(sample_id)), dtype=torch.uint8)
 
     def label(self, sample_id: str) -> Tensor:
         if sample_id in self.broken:
@@ -43,7 +43,7 @@ def loader(data: Any = None, *, batch: int = 4, workers: int = 0, views: ViewsCo
            ranks: int = 1, **settings: float) -> Loader:  # fmt: skip
     data = data or Blocks()
     return Loader(
-        data, views, ViewSpec(), labelled_batch=batch, unlabelled_batch=1, seed=3, workers=workers,
+        data, views, ViewSpec(), labeled_batch=batch, unlabeled_batch=1, seed=3, workers=workers,
         fill=(0.5, 0.5, 0.5), rank=rank, ranks=ranks, balance=Balance(BalanceConfig(**settings), data),
     )  # fmt: skip
 
@@ -84,14 +84,14 @@ def test_the_row_of_places_does_not_depend_on_how_it_is_asked_for() -> None:
 
 def test_without_a_threshold_the_order_is_the_plain_one() -> None:
     data = Blocks()
-    assert type(Balance(BalanceConfig(paste_rare=1.0), data).order(data.labelled, "key")) is Order
-    row = [i for m in range(10) for i in loader(repeat_threshold=1.0, batch=4)[m].labelled.ids]
+    assert type(Balance(BalanceConfig(paste_rare=1.0), data).order(data.labeled, "key")) is Order
+    row = [i for m in range(10) for i in loader(repeat_threshold=1.0, batch=4)[m].labeled.ids]
     assert Counter(row)["d"] == 16 and len(row) == 40  # 2 of 5 places of an epoch
 
 
 def test_a_copy_is_cut_otherwise() -> None:
     views = ViewsConfig(crop_size=4, scale=(0.5, 2))
-    cut = loader(repeat_threshold=1.0, batch=5, views=views).cut(0).labelled
+    cut = loader(repeat_threshold=1.0, batch=5, views=views).cut(0).labeled
     first, second = [n for n, sample_id in enumerate(cut.ids) if sample_id == "d"]
     assert cut.keys[first] != cut.keys[second] and cut.boxes[first] != cut.boxes[second]
 
@@ -100,7 +100,7 @@ def test_a_copy_is_cut_otherwise() -> None:
 
 
 def test_pixels_of_rare_classes_are_laid_over_other_images_label_and_all() -> None:
-    batch = loader(paste_rare=1.0)[0].labelled
+    batch = loader(paste_rare=1.0)[0].labeled
     for sample_id, image, label in zip(batch.ids, batch.image, batch.label, strict=True):
         own = 10 * (1 + "abcd".index(sample_id))
         assert torch.equal(label[:, :2], torch.full((8, 2), 2))
@@ -113,15 +113,15 @@ def test_the_tail_is_pasted_and_padding_stays() -> None:
     balance = Balance(BalanceConfig(paste_rare=1.0), Blocks())
     assert balance.donors == {2: ("d",)}
     views = ViewsConfig(crop_size=12, scale=(0.5, 0.5), flip=0)
-    batch = loader(paste_rare=1.0, views=views)[0].labelled
-    plain = loader(views=views)[0].labelled
+    batch = loader(paste_rare=1.0, views=views)[0].labeled
+    plain = loader(views=views)[0].labeled
     assert torch.equal(batch.label == IGNORE, plain.label == IGNORE)
     assert torch.equal(batch.image[:, 0][batch.label == IGNORE], plain.image[:, 0][plain.label == IGNORE])
 
 
 def test_a_share_of_the_crops_is_pasted_into() -> None:
     source = loader(paste_rare=0.5)
-    found = [(label == 2).any() for m in range(50) for label in source[m].labelled.label]
+    found = [(label == 2).any() for m in range(50) for label in source[m].labeled.label]
     assert 0.5 < sum(found) / len(found) < 0.75  # 1/4 + 3/4 · 1/2 = 0.625
 
 
@@ -133,7 +133,7 @@ def test_nothing_is_pasted_from_a_mask_that_cannot_be_read() -> None:
         source[0]
     data.skip_broken = True  # type: ignore[misc]
     batch = source[0]
-    assert batch.skipped == {"d": "d: broken"} and not (batch.labelled.label == 2).any()
+    assert batch.skipped == {"d": "d: broken"} and not (batch.labeled.label == 2).any()
     with pytest.raises(DataError):
         other = Blocks()
         other.broken = ("a",)
@@ -148,8 +148,8 @@ CROPS = ViewsConfig(crop_size=24)
 
 
 def same(one: Any, two: Any) -> bool:
-    pairs = [(one.labelled.image, two.labelled.image), (one.labelled.label, two.labelled.label)]
-    return one.labelled.ids == two.labelled.ids and all(torch.equal(a, b) for a, b in pairs)
+    pairs = [(one.labeled.image, two.labeled.image), (one.labeled.label, two.labeled.label)]
+    return one.labeled.ids == two.labeled.ids and all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_batches_are_the_same_with_workers_and_after_a_resume() -> None:
@@ -163,7 +163,7 @@ def test_two_processes_share_the_batch_of_one() -> None:
     whole = loader(SCENES, views=CROPS, batch=4, **BOTH)
     parts = [loader(SCENES, views=CROPS, batch=2, rank=rank, ranks=2, **BOTH) for rank in range(2)]
     for step in range(4):
-        halves = [next(part.batches(step)).labelled for part in parts]
-        assert torch.equal(torch.cat([half.image for half in halves]), whole[step].labelled.image)
-        assert torch.equal(torch.cat([half.label for half in halves]), whole[step].labelled.label)
-        assert halves[0].ids + halves[1].ids == whole[step].labelled.ids
+        halves = [next(part.batches(step)).labeled for part in parts]
+        assert torch.equal(torch.cat([half.image for half in halves]), whole[step].labeled.image)
+        assert torch.equal(torch.cat([half.label for half in halves]), whole[step].labeled.label)
+        assert halves[0].ids + halves[1].ids == whole[step].labeled.ids

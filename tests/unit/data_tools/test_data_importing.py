@@ -93,7 +93,7 @@ def test_yolo_polygons_become_masks_and_images_links(root: Path, out: Path) -> N
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     done = import_folder(root, out)
     assert (done.format, dict(done.images)) == ("YOLO segmentation", {"train": 3, "val": 1})
-    assert (done.masks, done.unlabelled) == (3, 1)
+    assert (done.masks, done.unlabeled) == (3, 1)
     assert classes(out) == ["background", "crop", "weed"]
     first, second = (1, 2, 2, 10, 8), (2, 6, 4, 14, 10)
     assert (read(out / "masks/train/a.png") == labels(first, second)).all()
@@ -103,15 +103,15 @@ def test_yolo_polygons_become_masks_and_images_links(root: Path, out: Path) -> N
     assert (out / "images/train/a.png").read_bytes() == (root / "images/train/a.png").read_bytes()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     data = Folder(FolderConfig(root=out))
-    assert (data.labelled, data.unlabelled, data.val) == (("train/a", "train/empty"), ("train/u",), ("val/b",))
+    assert (data.labeled, data.unlabeled, data.val) == (("train/a", "train/empty"), ("train/u",), ("val/b",))
     assert json.loads((out / "import.json").read_text())["classes"] == ["background", "crop", "weed"]
 
 
 @pytest.mark.usefixtures("labelformat")
-def test_yolo_boxes_are_lost_and_leave_their_image_unlabelled(root: Path, out: Path) -> None:
+def test_yolo_boxes_are_lost_and_leave_their_image_unlabeled(root: Path, out: Path) -> None:
     yolo(root, {"train/a": [CROP, "1 0.5 0.5 0.2 0.2"], "train/b": ["0 0.5 0.5 0.2 0.2", "0 0.5 0.5 0.2 0.2 0.9"]})
     done = import_folder(root, out)
-    assert (done.lost, done.masks, done.unlabelled) == ({"boxes": 3}, 1, 1)
+    assert (done.lost, done.masks, done.unlabeled) == ({"boxes": 3}, 1, 1)
     assert "lost     3 boxes" in list(done.lines())
     assert not (out / "masks/train/b.png").exists()
 
@@ -201,7 +201,7 @@ def test_masks_lie_on_upright_pictures(
     assert (read(out / "masks/train/a.png") == labels((1, 2, 2, 10, 8))).all()
     for config in (FolderConfig(root=out, exif="upright"), prepared(FolderConfig(root=root), lambda line: None)):
         data = Folder(config)
-        for name in (*data.labelled, *data.val):
+        for name in (*data.labeled, *data.val):
             assert data.image(name).shape[1:] == data.label(name).shape == (HEIGHT, WIDTH)
 
 
@@ -287,7 +287,7 @@ def test_a_training_reads_the_import_and_keeps_the_name_of_the_source(root: Path
     write_lines(root / "labeled.txt", ["train/b"])
     config = load_config({"method": "supervised", "data": str(root), "steps": 1})
     data = build.dataset(config)
-    assert (data.labelled, data.unlabelled, data.val) == (("train/b",), ("train/a", "train/u"), ("val/c",))
+    assert (data.labeled, data.unlabeled, data.val) == (("train/b",), ("train/a", "train/u"), ("val/c",))
     assert data.classes == ("background", "crop", "weed")
     assert config.data.root == root
     assert data.notes[0].startswith(f"imported: {cache}/source-")
@@ -389,7 +389,7 @@ def test_cvat_paints_by_z_order_and_equals_in_the_order_of_the_file(root: Path, 
         "u.png": "",
     })  # fmt: skip
     done = import_folder(root, out)
-    assert (done.format, done.masks, done.unlabelled) == ("CVAT for images", 2, 1)
+    assert (done.format, done.masks, done.unlabeled) == ("CVAT for images", 2, 1)
     assert classes(out) == ["background", "crop", "weed"]
     assert (read(out / "masks/a.png") == labels((2, *weed), (1, *crop))).all()
     assert (read(out / "masks/sub/b.png") == labels((1, *crop), (2, *weed))).all()
@@ -419,7 +419,7 @@ def test_cvat_says_what_is_lost(root: Path, out: Path) -> None:
     unknown = "areas of a class that is not named, which are 255 in the masks"
     assert done.lost == {"boxes": 2, "lines": 1, "labels of images": 1, "cuboids": 1, unknown: 1}
     assert (read(out / "masks/a.png") == labels((1, 2, 2, 10, 8), (255, 6, 4, 14, 10))).all()
-    assert (done.masks, done.unlabelled) == (1, 1)
+    assert (done.masks, done.unlabeled) == (1, 1)
 
 
 @pytest.mark.usefixtures("datumaro")
@@ -546,8 +546,8 @@ def test_mapillary_is_read_in_both_editions(root: Path, out: Path, edition: str)
 
 
 @pytest.mark.usefixtures("datumaro")
-def test_coco_panoptic_leaves_unlabelled_pixels_out(root: Path, out: Path, cache: Path) -> None:
-    """A segment's id is red + 256·green + 65536·blue; the id 0 is of pixels that nobody has labelled."""
+def test_coco_panoptic_leaves_unlabeled_pixels_out(root: Path, out: Path, cache: Path) -> None:
+    """A segment's id is red + 256·green + 65536·blue; the id 0 is of pixels that nobody has labeled."""
     segments = {1: (7, 2), 300: (9, 1)}  # id → category, and the class that it becomes
     ids = labels((1, 0, 0, 4, 4)).astype(np.int64)
     ids[6:, :] = 300

@@ -1,4 +1,4 @@
-"""Draws of labelled images: sizes, rules, nesting, and the folder that holds them."""
+"""Draws of labeled images: sizes, rules, nesting, and the folder that holds them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_presets_are_the_sizes_of_the_paper():
         (["0"], [], "above 0 and at most 1"),
         ([], [0], "--count 0: there are 20 images"),
         ([], [21], "give 1 to 20"),
-        ([], [], "say how many images are labelled"),
+        ([], [], "say how many images are labeled"),
     ],
 )
 def test_impossible_sizes_are_refused(fractions, numbers, message):
@@ -108,15 +108,15 @@ def test_a_draw_divides_the_training_images(dataset, by_class):
     contents = read_contents(dataset, pool) if by_class else None
     counts = {"a": 3, "b": 12, "all": 20}
     draws = draw(dataset, pool, counts, contents=contents)
-    assert [(one.name, len(one.labelled)) for one in draws] == list(counts.items())
+    assert [(one.name, len(one.labeled)) for one in draws] == list(counts.items())
     for one in draws:
-        assert set(one.labelled) <= set(pool)
-        assert sorted((*one.labelled, *one.unlabelled)) == sorted((*pool, "train/x", "train/y z"))
-        assert list(one.labelled) == sorted(one.labelled) and list(one.unlabelled) == sorted(one.unlabelled)
+        assert set(one.labeled) <= set(pool)
+        assert sorted((*one.labeled, *one.unlabeled)) == sorted((*pool, "train/x", "train/y z"))
+        assert list(one.labeled) == sorted(one.labeled) and list(one.unlabeled) == sorted(one.unlabeled)
     assert draws == draw(dataset, pool[::-1], counts, contents=contents)
     assert draws[0] == draw(dataset, pool, {"a": 3}, contents=contents)[0]
     others = [draw(dataset, pool, counts, seed=seed, contents=contents)[1] for seed in range(1, 4)]
-    assert any(set(one.labelled) != set(draws[1].labelled) for one in others)
+    assert any(set(one.labeled) != set(draws[1].labeled) for one in others)
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -126,17 +126,17 @@ def test_nested_draws_lie_in_one_another(dataset, by_class):
     counts = {"1_4": 5, "1_2": 10, "1_8": 3}
     for seed in range(5):
         quarter, half, eighth = draw(dataset, pool, counts, seed=seed, nested=True, contents=contents)
-        assert set(eighth.labelled) < set(quarter.labelled) < set(half.labelled)
+        assert set(eighth.labeled) < set(quarter.labeled) < set(half.labeled)
     loose = [draw(dataset, pool, counts, seed=seed, contents=contents) for seed in range(5)]
-    assert any(not set(eighth.labelled) < set(quarter.labelled) for quarter, _, eighth in loose)
+    assert any(not set(eighth.labeled) < set(quarter.labeled) for quarter, _, eighth in loose)
 
 
 def test_what_is_drawn_never_changes(dataset):
     """A published draw must be repeatable by its seed: these ids are what version 0.1 drew."""
     pool = pool_of(dataset)
     by_class = read_contents(dataset, pool)
-    assert [i[-2:] for i in draw(dataset, pool, {"a": 4})[0].labelled] == ["00", "10", "11", "14"]
-    assert [i[-2:] for i in draw(dataset, pool, {"a": 4}, contents=by_class)[0].labelled] == ["06", "09", "11", "19"]
+    assert [i[-2:] for i in draw(dataset, pool, {"a": 4})[0].labeled] == ["00", "10", "11", "14"]
+    assert [i[-2:] for i in draw(dataset, pool, {"a": 4}, contents=by_class)[0].labeled] == ["06", "09", "11", "19"]
 
 
 def test_a_stratified_draw_holds_the_rare_class_in_its_due_number(dataset):
@@ -145,11 +145,11 @@ def test_a_stratified_draw_holds_the_rare_class_in_its_due_number(dataset):
     assert {name: part.images for name, part in contents.parts(pool).items()} == {"ground": 20, "common": 8, "rare": 2}
     for seed in range(10):
         three, ten = draw(dataset, pool, {"3": 3, "10": 10}, seed=seed, contents=contents)
-        assert contents.parts(three.labelled)["rare"].images >= 1
-        parts = contents.parts(ten.labelled)
+        assert contents.parts(three.labeled)["rare"].images >= 1
+        parts = contents.parts(ten.labeled)
         assert (parts["common"].images, parts["rare"].images) == (4, 1)
-    lucky = [draw(dataset, pool, {"3": 3}, seed=seed)[0].labelled for seed in range(10)]
-    assert any(contents.parts(labelled)["rare"].images == 0 for labelled in lucky)
+    lucky = [draw(dataset, pool, {"3": 3}, seed=seed)[0].labeled for seed in range(10)]
+    assert any(contents.parts(labeled)["rare"].images == 0 for labeled in lucky)
 
 
 @st.composite
@@ -223,16 +223,16 @@ def test_the_lists_read_back_as_what_was_drawn(tmp_path, dataset, root):
     for one in draws:
         lists = {kind: out / one.name / f"{kind}.txt" for kind in ("labeled", "unlabeled")}
         again = open_files(FolderConfig(root=root, val=out / "val.txt", **lists))
-        assert (again.labelled, again.unlabelled, again.val) == (one.labelled, one.unlabelled, dataset.val)
+        assert (again.labeled, again.unlabeled, again.val) == (one.labeled, one.unlabeled, dataset.val)
     assert json.loads((out / "splits.json").read_text()) == json.loads(json.dumps(facts))
     quarter = facts["draws"]["1_4"]
-    assert quarter["labelled"] == {"images": 5, "hash": content_hash(draws[0].labelled)}
+    assert quarter["labeled"] == {"images": 5, "hash": content_hash(draws[0].labeled)}
     assert quarter["classes"]["ground"]["images"] == 5
     assert (facts["rule"], facts["nested"], facts["seed"], facts["pool"]) == ("stratified", True, 7, 20)
     assert facts["val"] == {"images": 2, "hash": content_hash(dataset.val)}
     readme = (out / "README.md").read_text()
     assert "des4 data splits DATA --out DIR --fraction 1/4 --count 2 --seed 7 --stratified --nested\n" in readme
-    assert f"| `2` | 2 | `{content_hash(draws[1].labelled)}` | 20 | `" in readme
+    assert f"| `2` | 2 | `{content_hash(draws[1].labeled)}` | 20 | `" in readme
     assert "| ground | 5 · " in readme
 
 
@@ -244,15 +244,15 @@ def test_val_that_was_drawn_is_written_too(tmp_path):
     assert len(data.val) == 3  # 30 % of ten
     draws, _ = written(tmp_path / "lists", data)
     assert tuple(name for name, _ in read_list(tmp_path / "lists" / "val.txt")) == data.val
-    assert not {i for one in draws for i in (*one.labelled, *one.unlabelled)} & set(data.val)
+    assert not {i for one in draws for i in (*one.labeled, *one.unlabeled)} & set(data.val)
 
 
 def test_finely_annotated_images_are_counted(tmp_path):
     voc_tree(tmp_path / "voc")
     data = Voc(VocConfig(root=tmp_path / "voc"))
     _, facts = written(tmp_path / "lists", data)
-    assert all(0 <= one["labelled"]["fine"] <= one["labelled"]["images"] for one in facts["draws"].values())
-    assert sum(one["labelled"]["fine"] for one in facts["draws"].values()) >= 3  # 5 of 5 images, 3 of them fine
+    assert all(0 <= one["labeled"]["fine"] <= one["labeled"]["images"] for one in facts["draws"].values())
+    assert sum(one["labeled"]["fine"] for one in facts["draws"].values()) >= 3  # 5 of 5 images, 3 of them fine
 
 
 def test_nothing_is_overwritten_and_nothing_written_into_the_data(tmp_path, dataset, root):

@@ -56,7 +56,7 @@ def marks(classes: tuple[str, ...], shapes: Shapes) -> list[tuple[Marked, NDArra
 
 def assert_read_back(data: FileDataset, shapes: Shapes, classes: tuple[str, ...]) -> None:
     assert data.classes == classes
-    assert sorted((*data.labelled, *data.val)) == list(NAMES)
+    assert sorted((*data.labeled, *data.val)) == list(NAMES)
     for number, name in enumerate(NAMES):
         found = data.label(name).numpy()
         assert not (found == 255).any()

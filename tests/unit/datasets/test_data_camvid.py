@@ -28,9 +28,9 @@ def root(tmp_path):
 
 def test_frames_are_split_by_drive_and_number(root):
     data = load(root)
-    assert (data.labelled, data.unlabelled, data.val) == (TRAIN, (), VAL)
+    assert (data.labeled, data.unlabeled, data.val) == (TRAIN, (), VAL)
     assert load(root, val_split="test").val == TEST
-    assert load(root, val_split="test").labelled == TRAIN
+    assert load(root, val_split="test").labeled == TRAIN
     assert sorted((*TRAIN, *VAL, *TEST)) == sorted(CAMVID)
 
 
@@ -65,13 +65,13 @@ def test_other_colours_are_refused_with_their_place(root):
         load(root).label("0001TP_006690")
 
 
-def test_frames_without_a_mask_are_unlabelled_and_lists_name_frames(root):
+def test_frames_without_a_mask_are_unlabeled_and_lists_name_frames(root):
     (root / "LabeledApproved_full" / "0016E5_00901_L.png").unlink()
-    assert load(root).unlabelled == ("0016E5_00901",)
+    assert load(root).unlabeled == ("0016E5_00901",)
     pair = "701_StillsRaw_full/0001TP_006690.png LabeledApproved_full/0001TP_006690_L.png"
     data = load(root, labeled=write_lines(root / "l.txt", (pair, "0006R0_f00930")))
-    assert data.labelled == ("0001TP_006690", "0006R0_f00930")
-    assert set(data.unlabelled) == set(TRAIN) - set(data.labelled)
+    assert data.labeled == ("0001TP_006690", "0006R0_f00930")
+    assert set(data.unlabeled) == set(TRAIN) - set(data.labeled)
 
 
 def test_other_pictures_among_the_frames_are_named(root):

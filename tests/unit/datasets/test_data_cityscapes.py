@@ -27,7 +27,7 @@ def root(tmp_path):
 
 def test_the_splits_are_those_of_the_folders(root):
     data = load(root)
-    assert (data.labelled, data.unlabelled, data.val) == (TRAIN, (), VAL)
+    assert (data.labeled, data.unlabeled, data.val) == (TRAIN, (), VAL)
     assert len(data.classes) == len(set(data.palette)) == 19
     assert (data.classes[0], data.classes[13], data.classes[18]) == ("road", "car", "bicycle")
     assert data.palette[13] == (0, 0, 142)
@@ -35,11 +35,11 @@ def test_the_splits_are_those_of_the_folders(root):
     assert data.label(VAL[0])[0, 0] == 255
 
 
-def test_train_images_without_a_mask_are_unlabelled_and_train_extra_joins_when_asked(root):
+def test_train_images_without_a_mask_are_unlabeled_and_train_extra_joins_when_asked(root):
     (root / "gtFine" / f"{TRAIN[1]}_gtFine_labelIds.png").unlink()
-    assert load(root).labelled == (TRAIN[0], *TRAIN[2:])
-    assert load(root).unlabelled == (TRAIN[1],)
-    assert load(root, train_extra=True).unlabelled == (TRAIN[1], *CITYSCAPES_EXTRA)
+    assert load(root).labeled == (TRAIN[0], *TRAIN[2:])
+    assert load(root).unlabeled == (TRAIN[1],)
+    assert load(root, train_extra=True).unlabeled == (TRAIN[1], *CITYSCAPES_EXTRA)
 
 
 def test_every_number_becomes_its_train_id_whichever_file_is_there(root):
@@ -67,7 +67,7 @@ def test_numbers_that_cityscapes_does_not_have_are_refused_and_255_is_ignored(ro
 
 def test_the_masks_of_test_are_no_masks(root):
     assert (root / "gtFine" / f"{CITYSCAPES[6]}_gtFine_labelIds.png").is_file()
-    assert load(root, unlabeled=write_lines(root / "u.txt", CITYSCAPES[6:])).unlabelled == CITYSCAPES[6:]
+    assert load(root, unlabeled=write_lines(root / "u.txt", CITYSCAPES[6:])).unlabeled == CITYSCAPES[6:]
     with pytest.raises(DataError, match="has no mask"):
         load(root, labeled=write_lines(root / "l.txt", CITYSCAPES[6:]))
 
@@ -81,9 +81,9 @@ def test_lists_name_images_as_they_are_published(root):
     )
     for form in forms:
         data = load(root, labeled=write_lines(root / "l.txt", [form.format(name) for name in TRAIN[1:3]]))
-        assert data.labelled == TRAIN[1:3]
-        assert set(data.unlabelled) == {TRAIN[0], TRAIN[3]}
-        data.check_labelled()
+        assert data.labeled == TRAIN[1:3]
+        assert set(data.unlabeled) == {TRAIN[0], TRAIN[3]}
+        data.check_labeled()
 
 
 def test_mistakes_in_the_tree_are_named(root):
@@ -103,7 +103,7 @@ def test_mistakes_in_the_tree_are_named(root):
     with pytest.raises(DataError, match="no image belongs to the mask 'train/aachen/aachen_000000_000019'"):
         load(root)
     put(root / "leftImg8bit" / f"{TRAIN[0]}_leftImg8bit.png", photo(".png"))
-    assert len(load(root).labelled) == 4
+    assert len(load(root).labeled) == 4
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +121,16 @@ def published(tmp_path_factory):
 
 def test_the_published_tree_has_the_published_numbers_of_images(published):
     data = load(published)
-    assert (len(data.labelled), len(data.unlabelled), len(data.val)) == (2975, 0, 500)
+    assert (len(data.labeled), len(data.unlabeled), len(data.val)) == (2975, 0, 500)
 
 
 @pytest.mark.parametrize("path", sorted(LISTS.glob("*/*/labeled.txt")), ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_published_lists_are_read_unchanged(published, path):
     data = load(published, labeled=path, unlabeled=path.with_name("unlabeled.txt"), val=path.parents[1] / "val.txt")
-    assert len(data.labelled) == len([line for line in path.read_text().splitlines() if line])
-    assert {*data.labelled, *data.unlabelled} == set(data.catalogue.unlabelled)
+    assert len(data.labeled) == len([line for line in path.read_text().splitlines() if line])
+    assert {*data.labeled, *data.unlabeled} == set(data.catalogue.unlabeled)
     assert len(data.val) == 500
-    data.label(data.labelled[0])
+    data.label(data.labeled[0])
 
 
 def test_the_builder_lays_out_what_the_download_holds(root):

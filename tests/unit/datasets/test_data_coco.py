@@ -63,11 +63,11 @@ def test_who_is_who(root):
     data = load(root)
     assert recognise(root) == "coco"
     assert data.classes == ("background", "sky", "road")  # by category id: 1, 3
-    assert data.labelled == TRAIN
-    assert data.unlabelled == ("train2017/000000000036", "unlabeled2017/000000000001")
+    assert data.labeled == TRAIN
+    assert data.unlabeled == ("train2017/000000000036", "unlabeled2017/000000000001")
     assert data.val == ("val2017/000000000139", "val2017/000000000285")
     assert data.notes == ()
-    data.check_labelled()
+    data.check_labeled()
     assert data.label(FIRST).tolist() == [[0] * 8] * 3 + [[2] * 8] * 3
     assert data.image(FIRST).shape == (3, *SIZE)
 
@@ -75,8 +75,8 @@ def test_who_is_who(root):
 def test_lists_name_images_with_or_without_folder_and_suffix(root):
     listed = write_lines(root / "l.txt", ("000000000009", "train2017/000000000030.jpg", "000000000036.jpg"))
     data = load(root, labeled=listed)
-    assert data.labelled == (FIRST, "train2017/000000000030", "train2017/000000000036")
-    assert set(data.unlabelled) == {"unlabeled2017/000000000001", TRAIN[1], TRAIN[3]}
+    assert data.labeled == (FIRST, "train2017/000000000030", "train2017/000000000036")
+    assert set(data.unlabeled) == {"unlabeled2017/000000000001", TRAIN[1], TRAIN[3]}
     assert data.label("train2017/000000000036").unique().tolist() == [0]
 
 
@@ -206,21 +206,21 @@ def test_files_that_contradict_themselves_are_refused(root, change, reason):
 
 def test_pictures_that_are_missing_are_named_if_they_are_annotated(root):
     (root / "train2017" / "000000000036.jpg").unlink()
-    assert load(root).labelled == TRAIN
+    assert load(root).labeled == TRAIN
     (root / f"{FIRST}.jpg").unlink()
     assert "no image belongs to the mask '000000000009'" in refusal(root)
     data = load(root, labeled=write_lines(root / "l.txt", ("000000000025",)))
-    assert data.labelled == (TRAIN[1],)
+    assert data.labeled == (TRAIN[1],)
 
 
-def test_annotations_of_unlabelled_images_are_never_decoded(root):
+def test_annotations_of_unlabeled_images_are_never_decoded(root):
     annotate(root, (1, {"size": [6, 8], "counts": "whoever decodes this fails"}, 0))
     data = load(root, unlabeled=write_lines(root / "u.txt", (FIRST,)))
-    data.check_labelled()
-    for sample_id in (*data.labelled, *data.val):
+    data.check_labeled()
+    for sample_id in (*data.labeled, *data.val):
         data.label(sample_id)
-    assert FIRST in data.unlabelled
-    with pytest.raises(DataError, match="neither a labelled nor a val image"):
+    assert FIRST in data.unlabeled
+    with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label(FIRST)
     assert "annotation 900: the counts hold" in refusal(root)
 
@@ -245,7 +245,7 @@ def test_names_beyond_ascii_and_files_in_any_order(root):
         shutil.copytree(root / "train2017", root / "images")
         data = load(root, annotations=root / "some.json")
         assert data.classes == ("background", "Himmel ☁", "Straße")
-        assert "Füße" in (*data.labelled, *data.val)
+        assert "Füße" in (*data.labeled, *data.val)
         assert data.label("Füße")[5].unique().tolist() == [2]
 
 
@@ -267,31 +267,31 @@ def test_other_layouts_are_understood(tmp_path):
         ("valid/_annotations.coco.json", "valid", val),
         ("test/_annotations.coco.json", "test", ("000000000004",)),
     )
-    assert (data.labelled, data.val) == (tuple(f"train/{name}" for name in train), ("valid/000000000003",))
-    assert data.unlabelled == ()
+    assert (data.labeled, data.val) == (tuple(f"train/{name}" for name in train), ("valid/000000000003",))
+    assert data.unlabeled == ()
     data = layout(
         tmp_path / "folders in images",
         ("annotations/instances_train.json", "images/train", train),
         ("annotations/instances_val.json", "images/val", val),
     )
     put(tmp_path / "folders in images" / "images" / "test" / "x.jpg", photo(".jpg"))
-    assert (data.labelled, data.val) == (tuple(f"train/{name}" for name in train), ("val/000000000003",))
-    assert load(tmp_path / "folders in images").unlabelled == ()
+    assert (data.labeled, data.val) == (tuple(f"train/{name}" for name in train), ("val/000000000003",))
+    assert load(tmp_path / "folders in images").unlabeled == ()
     data = layout(tmp_path / "CVAT", ("annotations/instances_default.json", "images/default", (*train, *val)))
-    assert len(data.labelled) + len(data.val) == 3
+    assert len(data.labeled) + len(data.val) == 3
     data = layout(
         tmp_path / "root", ("train.json", "images", train), ("my_val.json", "images", val), ("test.json", "x", ("9",))
     )
-    assert (data.labelled, data.val) == (train, val)
+    assert (data.labeled, data.val) == (train, val)
     data = layout(tmp_path / "one", ("annotations/instances_train_val.json", "images", (*train, *val)))
-    assert len(data.labelled) == 2
+    assert len(data.labeled) == 2
     put(tmp_path / "overlays" / "Visualization" / "overlay.jpg", photo(".jpg"))
     put(tmp_path / "overlays" / "JPEGImages" / "extra.jpg", photo(".jpg"))
     data = layout(tmp_path / "overlays", ("annotations.json", "JPEGImages", (*train, *val)))
-    assert data.unlabelled == ("JPEGImages/extra",)
+    assert data.unlabeled == ("JPEGImages/extra",)
     data = layout(tmp_path / "beside", ("valley.json", ".", (*train, *val)))
     put(tmp_path / "beside" / "valley.jpg", photo(".jpg"))
-    assert load(tmp_path / "beside").unlabelled == ("valley",)
+    assert load(tmp_path / "beside").unlabeled == ("valley",)
 
 
 def test_only_what_looks_like_coco_is_recognised(root, tmp_path_factory):

@@ -35,8 +35,8 @@ def test_labels_are_classes_in_the_order_of_the_label_map(root):
     data = load(root)
     assert data.classes == tuple(CVAT_COLOURS) == ("background", "hand: left", "table")
     assert data.palette == tuple(CVAT_COLOURS.values())
-    assert sorted((*data.labelled, *data.val)) == ["d", "day/a", "day/b c"]
-    assert data.unlabelled == ("e",)
+    assert sorted((*data.labeled, *data.val)) == ["d", "day/a", "day/b c"]
+    assert data.unlabeled == ("e",)
     assert data.label("day/a")[:, 1].tolist() == [2, 2, 2, 0, 0, 0]
     assert data.label("day/a")[0, 0] == 1
 
@@ -58,15 +58,15 @@ def test_subsets_say_who_is_who(root):
     subset(root, "Validation", '"day/b c"')
     subset(root, "Test", "e")
     data = load(root)
-    assert (data.labelled, data.unlabelled, data.val) == (("d", "day/a"), (), ("day/b c",))
+    assert (data.labeled, data.unlabeled, data.val) == (("d", "day/a"), (), ("day/b c",))
     (root / "SegmentationClass" / "day" / "a.png").unlink()
-    assert load(root).unlabelled == ("day/a",)
+    assert load(root).unlabeled == ("day/a",)
 
 
 def test_val_images_that_are_not_annotated_are_neither_scored_nor_trained_on(root):
     subset(root, "val", "d", "e")
     assert load(root).val == ("d",)
-    assert "e" not in load(root).unlabelled
+    assert "e" not in load(root).unlabeled
 
 
 def test_an_empty_subset_is_no_mistake(root):
@@ -77,11 +77,11 @@ def test_an_empty_subset_is_no_mistake(root):
 def test_images_may_lie_beside_the_export_or_elsewhere(root, tmp_path_factory):
     (root / "JPEGImages").rename(root / "images")
     assert recognise(root) == "cvat"
-    assert len(load(root).labelled) == 2
+    assert len(load(root).labeled) == 2
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "photos"
     (root / "images").rename(elsewhere)
     assert "export holds no images" in refusal(root)
-    assert len(load(root, images=elsewhere).labelled) == 2
+    assert len(load(root, images=elsewhere).labeled) == 2
     assert "no such folder of images" in refusal(root, images=root / "gone")
 
 
@@ -95,9 +95,9 @@ def test_a_palette_mask_is_read_by_its_colours(root):
 def test_pairs_name_masks_by_their_paths(root):
     pair = "JPEGImages/day/a.jpg\tSegmentationClass/d.png"
     data = load(root, labeled=write_lines(root / "l.txt", (pair,)), val=write_lines(root / "v.txt", ("day/b c",)))
-    assert data.labelled == ("day/a",)
+    assert data.labeled == ("day/a",)
     assert data.mask("day/a").path == root / "SegmentationClass" / "d.png"
-    assert set(data.unlabelled) == {"d", "e"}
+    assert set(data.unlabeled) == {"d", "e"}
 
 
 def test_unknown_colours_are_named_with_their_place(root):
@@ -134,4 +134,4 @@ def test_an_image_of_another_name_is_an_orphan(root):
     put(root / "SegmentationClass" / "f.png", (root / "SegmentationClass" / "d.png").read_bytes())
     assert "no image belongs to the mask 'f'" in refusal(root)
     put(root / "JPEGImages" / "f.jpg", photo(".jpg"))
-    assert len({*load(root).labelled, *load(root).val}) == 4
+    assert len({*load(root).labeled, *load(root).val}) == 4

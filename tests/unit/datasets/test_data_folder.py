@@ -31,7 +31,7 @@ def put(root, sample_id, mask=None, size=(6, 8), suffix=".png"):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two labelled, two unlabelled, one val image; three classes by name."""
+    """Two labeled, two unlabeled, one val image; three classes by name."""
     (tmp_path / "classes.txt").write_text("road\ntraffic light\nsky\n")
     put(tmp_path, "train/a", 0)
     put(tmp_path, "train/b", 2, suffix=".jpg")
@@ -57,27 +57,27 @@ def refusal(root, **settings):
 def test_without_lists_the_folder_says_who_is_who(root):
     data = load(root)
     assert data.classes == ("road", "traffic light", "sky")
-    assert data.labelled == ("train/a", "train/b")
-    assert data.unlabelled == ("d.e", "train/c")
+    assert data.labeled == ("train/a", "train/b")
+    assert data.unlabeled == ("d.e", "train/c")
     assert data.val == ("val/f",)
     assert data.notes == ()
     assert data.image("train/b").shape == (3, 6, 8)
     assert data.label("train/b").unique().tolist() == [2]
-    data.check_labelled()
+    data.check_labeled()
 
 
 def test_lists_in_the_root_are_used_and_the_config_goes_before_them(root):
     write(root / "labeled.txt", "train/b")
     write(root / "val.txt", "val/f", "train/a")
-    assert load(root).labelled == ("train/b",)
-    assert load(root).unlabelled == ("d.e", "train/c")
+    assert load(root).labeled == ("train/b",)
+    assert load(root).unlabeled == ("d.e", "train/c")
     assert load(root).val == ("val/f", "train/a")
     other = write(root / "other.txt", "train/c")
-    assert load(root, unlabeled=other).unlabelled == ("train/c",)
+    assert load(root, unlabeled=other).unlabeled == ("train/c",)
 
 
-def test_an_unlabelled_list_takes_its_images_from_the_labelled(root):
-    assert load(root, unlabeled=write(root / "u.txt", "train/b")).labelled == ("train/a",)
+def test_an_unlabeled_list_takes_its_images_from_the_labeled(root):
+    assert load(root, unlabeled=write(root / "u.txt", "train/b")).labeled == ("train/a",)
 
 
 def test_pairs_name_files_anywhere_in_the_root(tmp_path):
@@ -90,21 +90,21 @@ def test_pairs_name_files_anywhere_in_the_root(tmp_path):
     write(tmp_path / "val.txt", "pictures/b.png truth/b.png")
     write(tmp_path / "unlabeled.txt", "pictures/c.png truth/c.png")  # as published; there is no such mask
     data = load(tmp_path, labeled=labeled)
-    assert (data.labelled, data.val, data.unlabelled) == (("pictures/a",), ("pictures/b",), ("pictures/c",))
+    assert (data.labeled, data.val, data.unlabeled) == (("pictures/a",), ("pictures/b",), ("pictures/c",))
     assert data.label("pictures/b").unique().tolist() == [1]
 
 
 def test_pairs_and_stems_of_one_image_have_one_id(root):
     pair = write(root / "p.txt", "images/train/b.jpg masks/train/b.png")
-    assert load(root, labeled=pair).labelled == ("train/b",)
+    assert load(root, labeled=pair).labeled == ("train/b",)
 
 
-def test_val_is_drawn_from_the_labelled_where_nothing_names_it(tmp_path):
+def test_val_is_drawn_from_the_labeled_where_nothing_names_it(tmp_path):
     for number in range(10):
         put(tmp_path, f"{number}", number % 3)
     data = load(tmp_path)
     assert len(data.val) == 3
-    assert sorted((*data.labelled, *data.val)) == [str(number) for number in range(10)]
+    assert sorted((*data.labeled, *data.val)) == [str(number) for number in range(10)]
     assert data.val == load(tmp_path).val
     assert any("3 of the 10" in note for note in data.notes)
     assert any(set(load(tmp_path, val_seed=seed).val) != set(data.val) for seed in range(1, 4))
@@ -119,7 +119,7 @@ def test_classes_are_counted_where_nothing_names_them(root):
     assert len(load(root, num_classes=7).classes) == 7
 
 
-def test_the_mask_of_an_unlabelled_image_is_never_opened(root):
+def test_the_mask_of_an_unlabeled_image_is_never_opened(root):
     put(root, "train/c", 0)
     put(root, "g", 0)
     for stem in ("train/c", "g"):
@@ -134,14 +134,14 @@ def test_the_mask_of_an_unlabelled_image_is_never_opened(root):
 
     sys.addaudithook(watch)
     data = load(root)
-    data.check_labelled()
-    pixel_counts(data, data.labelled)
+    data.check_labeled()
+    pixel_counts(data, data.labeled)
     loader = Loader(
         data,
         ViewsConfig(crop_size=4),
         ViewSpec(strong=1),
-        labelled_batch=2,
-        unlabelled_batch=3,
+        labeled_batch=2,
+        unlabeled_batch=3,
         seed=0,
         workers=0,
         fill=(0, 0, 0),
@@ -149,11 +149,11 @@ def test_the_mask_of_an_unlabelled_image_is_never_opened(root):
     for step in range(3):
         loader[step]
     watching = False
-    assert "train/c" in data.unlabelled
+    assert "train/c" in data.unlabeled
     assert any(path.endswith("images/train/c.png") for path in opened)
     assert any(path.endswith("masks/train/a.png") for path in opened)
     assert not [path for path in opened if path.endswith(("masks/train/c.png", "masks/g.png"))]
-    with pytest.raises(DataError, match="neither a labelled nor a val image"):
+    with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label("train/c")
 
 
@@ -171,7 +171,7 @@ def test_a_size_mismatch_is_refused_before_training(root):
     Image.fromarray(np.zeros((8, 6), np.uint8)).save(root / "masks" / "train" / "a.png")
     data = load(root)
     with pytest.raises(DataError, match=r"masks/train/a\.png: is 6×8 pixels, its image a\.png is 8×6"):
-        data.check_labelled()
+        data.check_labeled()
     with pytest.raises(DataError, match="6×8"):
         data.label("train/a")
 
@@ -187,8 +187,8 @@ def test_mistakes_in_the_folder_are_named(root):
     assert "no such data folder" in refusal(root / "gone")
     assert "no such data folder" in refusal(root / ("x" * 5000))
     assert recognise(root / ("x" * 5000)) == "folder"
-    assert "'val/f' is both labelled and val" in refusal(root, labeled=write(root / "l.txt", "val/f", "train/a"))
-    assert "'val/f' is both unlabelled and val" in refusal(root, unlabeled=write(root / "u.txt", "val/f"))
+    assert "'val/f' is both labeled and val" in refusal(root, labeled=write(root / "l.txt", "val/f", "train/a"))
+    assert "'val/f' is both unlabeled and val" in refusal(root, unlabeled=write(root / "u.txt", "val/f"))
     assert "'train/c' has no mask" in refusal(root, labeled=write(root / "l.txt", "train/c"))
     assert "no image 'train/x'" in refusal(root, labeled=write(root / "l.txt", "train/x"))
     assert "listed twice" in refusal(root, labeled=write(root / "l.txt", "train/a", "images/train/a.png"))
@@ -220,7 +220,7 @@ def test_folders_without_training_masks_are_refused(tmp_path):
     put(tmp_path, "a")
     assert "no image has a mask" in refusal(tmp_path)
     put(tmp_path, "a", 1)
-    assert "one labelled image cannot serve" in refusal(tmp_path)
+    assert "one labeled image cannot serve" in refusal(tmp_path)
 
 
 def test_settings_are_checked():
@@ -254,17 +254,17 @@ def test_camvid_with_its_lists():
         unlabeled=lists / "1_8" / "unlabeled.txt",
         val=lists / "val.txt",
     )
-    assert (len(data.labelled), len(data.unlabelled), len(data.val)) == (46, 321, 101)
+    assert (len(data.labeled), len(data.unlabeled), len(data.val)) == (46, 321, 101)
     assert len(data.classes) == 11
-    data.check_labelled()
-    counts = pixel_counts(data, data.labelled[:8])
+    data.check_labeled()
+    counts = pixel_counts(data, data.labeled[:8])
     assert counts.dtype == torch.int64
     assert 0 < counts.sum() <= 8 * 360 * 480
     alone = load(CAMVID / "camvid", labeled=lists / "1_8" / "labeled.txt")
-    assert (set(alone.unlabelled), set(alone.val)) == (set(data.unlabelled), set(data.val))
+    assert (set(alone.unlabeled), set(alone.val)) == (set(data.unlabeled), set(data.val))
 
 
-def test_masks_of_unlabelled_images_are_opened_only_when_they_are_revealed(root):
+def test_masks_of_unlabeled_images_are_opened_only_when_they_are_revealed(root):
     put(root, "train/g", 1)
     put(root, "train/h")
     Image.fromarray(np.full((6, 8), 2, np.uint8)).save(root / "elsewhere.png")
@@ -277,4 +277,4 @@ def test_masks_of_unlabelled_images_are_opened_only_when_they_are_revealed(root)
     assert data.label("train/h").unique().tolist() == [2]
     with pytest.raises(DataError, match="its mask is not read"):
         data.label("train/c")
-    assert data.labelled == ("train/a", "train/b")
+    assert data.labeled == ("train/a", "train/b")

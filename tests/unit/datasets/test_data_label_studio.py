@@ -62,9 +62,9 @@ def test_who_is_who(tmp_path):
     data = load(tmp_path)
     assert recognise(tmp_path) == "label_studio"
     assert data.classes == ("background", "road")
-    assert len(data.labelled) + len(data.val) == 5
-    assert data.unlabelled == ("00000005-5",)
-    data.check_labelled()
+    assert len(data.labeled) + len(data.val) == 5
+    assert data.unlabeled == ("00000005-5",)
+    data.check_labeled()
     assert data.label(data.val[0]).tolist() == [[0] * 8] * 3 + [[1] * 8] * 3
 
 
@@ -134,7 +134,7 @@ def test_the_annotation_that_counts(root):
         assert load(root).classes == ("background", *sorted((name, "road")))
     export(root, task | {"annotations": [skipped], "drafts": [done("draft")]}, other, studio_task(3, "c.jpg"))
     put(root / "images" / "c.jpg", photo(".jpg"))
-    assert load(root).unlabelled == ("a",)
+    assert load(root).unlabeled == ("a",)
     data = load(root, labeled=write_lines(root / "l.txt", ("c.jpg",)), val=write_lines(root / "v.txt", ("b",)))
     assert data.label("c").unique().tolist() == [0]
 
@@ -155,10 +155,10 @@ def test_pictures_are_found_by_their_names(root, reference):
     put(root / "images" / "one" / "a b.jpg", photo(".jpg"))
     export(root, studio_task(1, reference, studio_region("road")), studio_task(2, "b.jpg", studio_region("road")))
     data = load(root)
-    assert "one/a b" in (*data.labelled, *data.val)
+    assert "one/a b" in (*data.labeled, *data.val)
     other_key = studio_task(1, "", studio_region("road")) | {"data": {"photo": reference, "note": "by hand. see [1"}}
     export(root, other_key, studio_task(2, "b.jpg", studio_region("road")))
-    assert "one/a b" in (*load(root).labelled, *load(root).val)
+    assert "one/a b" in (*load(root).labeled, *load(root).val)
 
 
 def test_a_name_that_fits_several_pictures_needs_its_folder(root):
@@ -167,24 +167,24 @@ def test_a_name_that_fits_several_pictures_needs_its_folder(root):
     other = studio_task(2, "b.jpg", studio_region("road"))
     export(root, studio_task(1, "/data/local-files/?d=mnt/two/x.jpg", studio_region("road")), other)
     data = load(root)
-    assert "two/x" in (*data.labelled, *data.val)
+    assert "two/x" in (*data.labeled, *data.val)
     export(root, studio_task(1, "/data/upload/1/0a1b2c3d-x.jpg", studio_region("road")), other)
     assert "export.json: task 1: its name" in (message := refusal(root))
     assert "fits 'one/x' and 'two/x'" in message
     assert ImageNames({"0a1b2c3d-x": root, "x": root}).find("0a1b2c3d-x.jpg") == "0a1b2c3d-x"
 
 
-def test_regions_of_unlabelled_images_are_never_decoded(root):
+def test_regions_of_unlabeled_images_are_never_decoded(root):
     annotate(root, studio_region("road", "brushlabels", format="rle", rle=[1, 2, 3]))
     put(root / "images" / "c.jpg", photo(".jpg"))
     tasks = json.loads((root / "export.json").read_text())
     export(root, *tasks, studio_task(3, "c.jpg", studio_region("road")))
     data = load(root, unlabeled=write_lines(root / "u.txt", ("a",)))
-    data.check_labelled()
-    for sample_id in (*data.labelled, *data.val):
+    data.check_labeled()
+    for sample_id in (*data.labeled, *data.val):
         data.label(sample_id)
-    assert data.unlabelled == ("a",)
-    with pytest.raises(DataError, match="neither a labelled nor a val image"):
+    assert data.unlabeled == ("a",)
+    with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label("a")
     assert "task 1, region 'rroad': the brush mask breaks off" in refusal(root)
 

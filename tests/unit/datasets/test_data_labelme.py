@@ -54,14 +54,14 @@ def test_who_is_who(root):
     data = load(root)
     assert recognise(root) == "labelme"
     assert data.classes == ("background", "road")
-    assert sorted((*data.labelled, *data.val)) == list("abcde")
-    assert data.unlabelled == ("f",)
+    assert sorted((*data.labeled, *data.val)) == list("abcde")
+    assert data.unlabeled == ("f",)
     assert any("classes: 2, the names in the annotations" in note for note in data.notes)
-    data.check_labelled()
+    data.check_labeled()
     assert data.label(data.val[0]).tolist() == [[0] * 8] * 3 + [[1] * 8] * 3
 
 
-def test_the_annotation_of_an_unlabelled_image_is_never_opened(root):
+def test_the_annotation_of_an_unlabeled_image_is_never_opened(root):
     write_lines(root / "unlabeled.txt", ("b", "f"))
     opened, watching = [], True
 
@@ -71,13 +71,13 @@ def test_the_annotation_of_an_unlabelled_image_is_never_opened(root):
 
     sys.addaudithook(watch)
     data = load(root)
-    data.check_labelled()
-    for sample_id in (*data.labelled, *data.val):
+    data.check_labeled()
+    for sample_id in (*data.labeled, *data.val):
         data.label(sample_id)
-    for sample_id in data.unlabelled:
+    for sample_id in data.unlabeled:
         data.image(sample_id)
     watching = False
-    assert data.unlabelled == ("b", "f")
+    assert data.unlabeled == ("b", "f")
     assert str(root / "a.json") in opened
     assert str(root / "b.jpg") in opened
     assert str(root / "b.json") not in opened
@@ -140,7 +140,7 @@ def test_annotations_may_have_a_folder_of_their_own(root):
             )
         assert recognise(root / "new") == "labelme"
         data = load(root / "new")
-        assert sorted((*data.labelled, *data.val)) == ["deep/a", "deep/b"]
+        assert sorted((*data.labeled, *data.val)) == ["deep/a", "deep/b"]
         (root / "new" / folder).rename(root / f"moved {folder}")
     data = load(root / "new", annotations=root / "moved labels")
     assert data.label("deep/a").unique().tolist() == [0, 1]

@@ -47,7 +47,7 @@ def load(root: Path, **settings: object) -> Folder:
 
 def first_label(root: Path, **settings: object) -> list[list[int]]:
     data = load(root, **settings)
-    label: list[list[int]] = data.label(data.labelled[0]).tolist()
+    label: list[list[int]] = data.label(data.labeled[0]).tolist()
     return label
 
 
@@ -163,12 +163,12 @@ def test_a_suffix_that_all_masks_share_is_found(tmp_path: Path) -> None:
     for path in list((tmp_path / "masks").rglob("*.png")):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
     data = load(tmp_path)
-    assert sorted((*data.labelled, *data.val)) == ["p1", "p10", "sub/p2"]
+    assert sorted((*data.labeled, *data.val)) == ["p1", "p10", "sub/p2"]
     assert "masks: named as their images, with '_mask' at the end" in data.notes
     put(tmp_path / "masks" / "p1_edges.png", encode(LABELS))
     assert "no image belongs to the mask" in refusal_of(lambda: load(tmp_path))
     data = load(tmp_path, mask_suffix="_mask")
-    assert sorted((*data.labelled, *data.val)) == ["p1", "p10", "sub/p2"]
+    assert sorted((*data.labeled, *data.val)) == ["p1", "p10", "sub/p2"]
 
 
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,10 +184,10 @@ def test_the_two_folders_may_have_other_names(tmp_path: Path, images: str, masks
     write_lines(tmp_path / "class_names.txt", ("_background_", "crop", "weed"))
     assert recognise(tmp_path) == "folder"
     data = load(tmp_path)
-    assert (data.classes[0], len(data.labelled), data.unlabelled) == ("_background_", 2, ("u",))
+    assert (data.classes[0], len(data.labeled), data.unlabeled) == ("_background_", 2, ("u",))
     assert f"folders: images are in {images}/, masks in {masks}/" in data.notes
     listed = write_lines(tmp_path / "l.txt", (f"{images}/b.png {masks}/b.png",))
-    assert load(tmp_path, labeled=listed, val=write_lines(tmp_path / "v.txt", ("a",))).labelled == ("b",)
+    assert load(tmp_path, labeled=listed, val=write_lines(tmp_path / "v.txt", ("a",))).labeled == ("b",)
 
 
 def test_vocs_layout_with_names_like_vocs_is_ones_own_without_vocs_lists(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_vocs_layout_with_names_like_vocs_is_ones_own_without_vocs_lists(tmp_pat
     assert recognise(tmp_path) == "folder"
     write_lines(lists / "test.txt", ("2011_000002",))
     data = load(tmp_path)
-    assert (data.labelled, data.val, data.unlabelled) == (("2011_000000",), ("2011_000001",), ("u",))
+    assert (data.labeled, data.val, data.unlabeled) == (("2011_000000",), ("2011_000001",), ("u",))
 
 
 def test_two_folders_that_could_hold_the_masks_are_a_question(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_two_folders_that_could_hold_the_masks_are_a_question(tmp_path: Path) ->
     (tmp_path / "masks").rename(tmp_path / "labels")
     put(tmp_path / "annotations" / "a.png", encode(LABELS))
     assert "could both be meant" in refusal_of(lambda: load(tmp_path))
-    assert len(load(tmp_path, masks=tmp_path / "labels").labelled) == 2
+    assert len(load(tmp_path, masks=tmp_path / "labels").labeled) == 2
 
 
 def test_formats_that_have_to_be_imported_are_named(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_hidden_folders_are_no_data(tmp_path: Path) -> None:
             put(tmp_path / side / folder / "a.png", photo(7))
             put(tmp_path / side / "._a.png", b"nothing")
     data = load(tmp_path)
-    assert sorted((*data.labelled, *data.val, *data.unlabelled)) == ["a", "b", "c", "u"]
+    assert sorted((*data.labeled, *data.val, *data.unlabeled)) == ["a", "b", "c", "u"]
 
 
 def test_a_linked_folder_counts_once(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_linked_folder_counts_once(tmp_path: Path) -> None:
     put(tmp_path / "elsewhere" / "x.png", photo(8))
     (tmp_path / "data" / "images" / "more").symlink_to(tmp_path / "elsewhere")
     data = load(tmp_path / "data")
-    assert sorted((*data.labelled, *data.val, *data.unlabelled)) == ["more/x", "train/a", "train/b", "u"]
+    assert sorted((*data.labeled, *data.val, *data.unlabeled)) == ["more/x", "train/a", "train/b", "u"]
 
 
 def test_test_folders_are_never_trained_on_and_valid_is_val(tmp_path: Path) -> None:
@@ -251,13 +251,13 @@ def test_test_folders_are_never_trained_on_and_valid_is_val(tmp_path: Path) -> N
     for number, name in enumerate(("test/e", "Valid/f", "train/g")):
         put(tmp_path / "images" / f"{name}.png", photo(20 + number))
     data = load(tmp_path)
-    assert (data.labelled, data.val) == (("train/a", "train/b"), ("Valid/c",))
-    assert data.unlabelled == ("train/g", "u")
+    assert (data.labeled, data.val) == (("train/a", "train/b"), ("Valid/c",))
+    assert data.unlabeled == ("train/g", "u")
     assert "left out: 2 images in test folders, for no list names them" in data.notes
     assert "left out: 1 images in val folders, for no list names them" in data.notes
     listed = write_lines(tmp_path / "l.txt", ("train/a", "test/d"))
-    assert load(tmp_path, labeled=listed).labelled == ("train/a", "test/d")
-    assert load(tmp_path, labeled=listed).unlabelled == ("train/b", "train/g", "u")
+    assert load(tmp_path, labeled=listed).labeled == ("train/a", "test/d")
+    assert load(tmp_path, labeled=listed).unlabeled == ("train/b", "train/g", "u")
     only = fill(tmp_path / "only", ("test/a", "test/b"))
     assert "in val or test folders, which nothing is trained on" in refusal_of(lambda: load(only))
 
@@ -302,7 +302,7 @@ def test_lists_are_read_as_programs_of_all_kinds_write_them(tmp_path: Path) -> N
         for encoding in ("utf-8", "utf-16"):
             path = put(tmp_path / "l.txt", text.removeprefix("\ufeff" * (encoding == "utf-16")).encode(encoding))
             data = load(tmp_path, labeled=path, val=val)
-            assert data.labelled == ("my photo", "b", "train/c"), text
+            assert data.labeled == ("my photo", "b", "train/c"), text
             assert data.label("my photo").shape == (6, 4)
 
 
@@ -312,7 +312,7 @@ def test_one_image_in_two_spellings_is_one_image(tmp_path: Path) -> None:
     write_lines(tmp_path / "val.txt", ("a",))
     for name in ("images/a.png", f"{tmp_path}/images/a.png", "./images/../images/a.png", "link/a.png", "images\\a.png"):
         listed = write_lines(tmp_path / "labeled.txt", (f"{name} masks/a.png", "b"))
-        assert "'a' is both labelled and val" in refusal_of(lambda listed=listed: load(tmp_path, labeled=listed)), name
+        assert "'a' is both labeled and val" in refusal_of(lambda listed=listed: load(tmp_path, labeled=listed)), name
 
 
 def test_a_foreign_path_does_not_fall_back_on_a_file_that_only_shares_its_name(tmp_path: Path) -> None:
@@ -321,15 +321,15 @@ def test_a_foreign_path_does_not_fall_back_on_a_file_that_only_shares_its_name(t
     assert "no image '/home/me/other/a.png'" in refusal_of(lambda: load(tmp_path, labeled=listed))
 
 
-def test_labelled_may_be_spelt_with_two_ls(tmp_path: Path) -> None:
+def test_labeled_may_be_spelt_with_two_ls(tmp_path: Path) -> None:
     fill(tmp_path)
     write_lines(tmp_path / "labelled.txt", ("b",))
     write_lines(tmp_path / "unlabelled.txt", ("u",))
     write_lines(tmp_path / "val.txt", ("c",))
     data = load(tmp_path)
-    assert (data.labelled, data.unlabelled, data.val) == (("b",), ("u",), ("c",))
+    assert (data.labeled, data.unlabeled, data.val) == (("b",), ("u",), ("c",))
     write_lines(tmp_path / "labeled.txt", ("a",))
-    assert load(tmp_path).labelled == ("a",)
+    assert load(tmp_path).labeled == ("a",)
 
 
 def test_a_pair_of_names_with_spaces_is_taken_apart_by_the_suffix(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_more_than_eight_bits_are_refused_in_every_mode(tmp_path: Path, colour: 
         Folder(config).image("a")
     assert [f.path for f in check(config).findings if f.code == "deep-image"] == [path]
     with pytest.raises(DataError, match="more than 8 bits a channel"):
-        refuse_errors(Folder(config), config, ("labelled", "val"))
+        refuse_errors(Folder(config), config, ("labeled", "val"))
 
 
 # ── nothing in silence ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -402,12 +402,12 @@ def test_what_the_check_calls_an_error_stops_a_training(tmp_path: Path) -> None:
 
     def refusal(**settings: object) -> str:
         config = FolderConfig(root=tmp_path, **settings)
-        return refusal_of(lambda: refuse_errors(Folder(config), config, ("labelled", "val")))
+        return refusal_of(lambda: refuse_errors(Folder(config), config, ("labeled", "val")))
 
     assert "all masks hold 0 and 255 alone" in (message := refusal())
     assert "say data.values=0,255" in message
     config = FolderConfig(root=tmp_path, values="0,255")
-    assert refuse_errors(Folder(config), config, ("labelled", "val")).counts["labelled"] == 2
+    assert refuse_errors(Folder(config), config, ("labeled", "val")).counts["labeled"] == 2
     names.unlink()
     assert "say data.values=0,255" in refusal()
     fill(tmp_path, mask=encode(np.ones((6, 4), np.uint8)))
@@ -418,13 +418,13 @@ def test_what_the_check_calls_an_error_stops_a_training(tmp_path: Path) -> None:
     put(tmp_path / "images" / "b.png", photo(0))
     assert "shows the same picture as" in refusal(val=write_lines(tmp_path / "v.txt", ("b",)))
     leaking = FolderConfig(root=tmp_path, val=tmp_path / "v.txt", allow_leak=True)
-    assert refuse_errors(Folder(leaking), leaking, ("labelled", "val")).exit_code() == 0
+    assert refuse_errors(Folder(leaking), leaking, ("labeled", "val")).exit_code() == 0
     put(tmp_path / "images" / "b.png", photo(1)[:-30])
     put(tmp_path / "images" / "a.png", photo(0)[:-30])
     assert "cannot be read as an image" in (message := refusal(val=tmp_path / "v.txt"))
     assert f"(1 more: des4 data check {tmp_path})" in message
     forgiving = FolderConfig(root=tmp_path, skip_broken=True, val=tmp_path / "v.txt")
-    assert "b.png" in refusal_of(lambda: refuse_errors(Folder(forgiving), forgiving, ("labelled", "val")))
+    assert "b.png" in refusal_of(lambda: refuse_errors(Folder(forgiving), forgiving, ("labeled", "val")))
 
 
 def coco(root: Path, names: Sequence[str], annotations: Sequence[tuple[int, int, object, int]]) -> Coco:

@@ -68,25 +68,25 @@ def test_the_hash_of_a_list_is_that_of_its_sorted_sample_names():
 
 def test_every_protocol_has_a_family_and_hashes_of_its_own():
     assert {protocol.family for protocol in PROTOCOLS.values()} == set(FAMILIES)
-    hashes = [h for p in PROTOCOLS.values() for h in (p.labelled_hash, p.unlabelled_hash)]
+    hashes = [h for p in PROTOCOLS.values() for h in (p.labeled_hash, p.unlabeled_hash)]
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in (*hashes, *(h for _, h in VAL_LISTS.values())))
     assert len(set(hashes)) == len(hashes)
     assert all(source for family in FAMILIES.values() for source in family.sources)
 
 
 def test_the_fractions_of_the_paper_are_there():
-    counts = {family: [p.labelled for p in PROTOCOLS.values() if p.family == family] for family in FAMILIES}
+    counts = {family: [p.labeled for p in PROTOCOLS.values() if p.family == family] for family in FAMILIES}
     assert counts["voc/classic"] == [92, 183, 366, 732, 1464]
     assert counts["voc/u2pl"] == counts["voc/blended"] == [662, 1323, 2646, 5291]
     assert 331 in counts["voc/usrn"]
     assert counts["cityscapes/u2pl"] == counts["cityscapes/cps"] == [186, 372, 744, 1488]
-    assert PROTOCOLS["voc/u2pl/1323"].unlabelled == 9259
-    assert PROTOCOLS["cityscapes/u2pl/1488"].unlabelled == 1487
+    assert PROTOCOLS["voc/u2pl/1323"].unlabeled == 9259
+    assert PROTOCOLS["cityscapes/u2pl/1488"].unlabeled == 1487
 
 
 def test_fine_images_are_those_of_the_familys_rule():
     fine = {name: p.fine for name, p in PROTOCOLS.items()}
-    assert all(p.fine == min(p.labelled, 1464) for p in PROTOCOLS.values() if p.family in ("voc/classic", "voc/u2pl"))
+    assert all(p.fine == min(p.labeled, 1464) for p in PROTOCOLS.values() if p.family in ("voc/classic", "voc/u2pl"))
     assert [fine[f"voc/blended/{n}"] for n in (662, 1323, 2646, 5291)] == [93, 193, 388, 742]
     assert [fine[f"voc/usrn/{n}"] for n in (165, 331, 662)] == [18, 39, 85]
     assert all(p.fine is None for p in PROTOCOLS.values() if p.name.startswith("cityscapes"))
@@ -116,23 +116,23 @@ def test_every_published_list_is_read_unchanged():
 )
 def test_every_published_pair_of_lists_is_recognised(folder: str):
     """The folder of a list says its family and size; a set of images that two groups publish has one name."""
-    labelled, unlabelled = names(SPLITS / folder / "labeled.txt"), names(SPLITS / folder / "unlabeled.txt")
-    found = recognise_lists(labelled, unlabelled)
+    labeled, unlabeled = names(SPLITS / folder / "labeled.txt"), names(SPLITS / folder / "unlabeled.txt")
+    found = recognise_lists(labeled, unlabeled)
     if not folder.startswith(PROTOCOL_OF):
         assert found is None
         return
     group, size = folder.split("/")[1:]
     if folder.startswith("cityscapes"):
         family = "cityscapes/u2pl" if group == "u2pl" else "cityscapes/unimatch" if size == "1_30" else "cityscapes/cps"
-    elif len(labelled) in (92, 183, 366, 732, 1464):
+    elif len(labeled) in (92, 183, 366, 732, 1464):
         family = "voc/classic"
     else:
         family = "voc/blended" if size.startswith("1_") else "voc/u2pl"
-    assert found == PROTOCOLS[f"{family}/{len(labelled)}"]
-    assert recognise_lists(labelled) == found
-    assert recognise_lists(labelled[1:], unlabelled) is None
-    assert recognise_lists([*labelled[1:], "other"], unlabelled) is None
-    assert recognise_lists(labelled, [*unlabelled[1:], "other"]) is None
+    assert found == PROTOCOLS[f"{family}/{len(labeled)}"]
+    assert recognise_lists(labeled) == found
+    assert recognise_lists(labeled[1:], unlabeled) is None
+    assert recognise_lists([*labeled[1:], "other"], unlabeled) is None
+    assert recognise_lists(labeled, [*unlabeled[1:], "other"]) is None
 
 
 @needs_splits
@@ -204,7 +204,7 @@ def test_a_protocol_that_the_lists_are_not_is_refused_in_one_line():
     with pytest.raises(DataError) as error:
         require_protocol("voc/classic/92", FINE, COARSE, Path("photos"))
     assert re.fullmatch(
-        r"photos: the 9 labelled images are not the 92 of voc/classic/92 \(hash [0-9a-f]{12}…, not 325a965b6206…\); "
+        r"photos: the 9 labeled images are not the 92 of voc/classic/92 \(hash [0-9a-f]{12}…, not 325a965b6206…\); "
         r"its lists are published in Haochen-Wang409/U2PL .*",
         str(error.value),
     )
@@ -213,25 +213,25 @@ def test_a_protocol_that_the_lists_are_not_is_refused_in_one_line():
 def test_lists_that_nobody_published_are_described_by_their_fine_images_alone():
     assert list(describe_lists(FINE, COARSE, [])) == []
     assert list(describe_lists(FINE, COARSE, [], fine=FINE[:4])) == [
-        "labelled: 4 of 9 images are finely annotated (they are in VOC's own train list)"
+        "labeled: 4 of 9 images are finely annotated (they are in VOC's own train list)"
     ]
 
 
 @needs_splits
 def test_what_is_said_of_published_lists():
     folder = SPLITS / "pascal" / "unimatch"
-    labelled, unlabelled = (names(folder / "1_8" / f"{kind}.txt") for kind in ("labeled", "unlabeled"))
+    labeled, unlabeled = (names(folder / "1_8" / f"{kind}.txt") for kind in ("labeled", "unlabeled"))
     val = names(folder / "val.txt")
-    said = list(describe_lists(labelled, unlabelled, val))
+    said = list(describe_lists(labeled, unlabeled, val))
     assert said == [
         "lists: voc/blended/1323, 1/8 (fine and coarse masks drawn alike)",
-        "labelled: 193 of 1323 images are finely annotated (they are in VOC's own train list)",
+        "labeled: 193 of 1323 images are finely annotated (they are in VOC's own train list)",
     ]
-    *same, about_val = describe_lists(labelled, unlabelled, val[1:])
+    *same, about_val = describe_lists(labeled, unlabeled, val[1:])
     assert same == said
     assert about_val == "val: not the 1449 images that published scores on voc are from"
-    first, *_ = describe_lists(labelled, unlabelled[1:], val)
-    assert "the labelled images are those of voc/blended/1323, the 9258 unlabelled ones are not its 9259" in first
+    first, *_ = describe_lists(labeled, unlabeled[1:], val)
+    assert "the labeled images are those of voc/blended/1323, the 9258 unlabeled ones are not its 9259" in first
 
 
 # ── in a config and a data set ───────────────────────────────────────────────────────────────────────────────────────
@@ -259,7 +259,7 @@ def test_a_data_set_refuses_other_lists_than_the_protocols(tmp_path):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / folder / f"{stem}.png")
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match="labelled images are not the 92 of voc/classic/92"):
+    with pytest.raises(DataError, match="labeled images are not the 92 of voc/classic/92"):
         Folder(FolderConfig(root=tmp_path, protocol="voc/classic/92"))
     with pytest.raises(DataError, match="holds no labeled list with the 92 images"):
         Folder(FolderConfig(root=tmp_path, protocol="voc/classic/92", lists=tmp_path))
@@ -297,6 +297,6 @@ def test_one_list_in_every_form_has_one_hash(tmp_path, name, ids, forms):
     for number, form in enumerate(forms):
         listed = write(tmp_path / f"{number}.txt", *(form.format(sample_id, sample_id) for sample_id in ids))
         data = open_files(FORMATS[name].Config(root=tmp_path / "tree", labeled=listed))
-        assert data.labelled == ids
-        hashes.add(content_hash(data.labelled))
+        assert data.labeled == ids
+        hashes.add(content_hash(data.labeled))
     assert len(hashes) == 1

@@ -11,8 +11,8 @@ CONFIG = ScenesConfig(labeled=12, unlabeled=4, val=3, size=64)
 
 def test_the_ids_follow_the_config():
     data = Scenes(CONFIG)
-    assert (len(data.labelled), len(data.unlabelled), len(data.val)) == (12, 4, 3)
-    assert (data.labelled[0], data.unlabelled[0], data.val[2]) == ("train/00000", "train/00012", "val/00002")
+    assert (len(data.labeled), len(data.unlabeled), len(data.val)) == (12, 4, 3)
+    assert (data.labeled[0], data.unlabeled[0], data.val[2]) == ("train/00000", "train/00012", "val/00002")
     assert len(data.classes) == len(set(data.palette)) == 8
 
 
@@ -46,19 +46,19 @@ def test_writing_to_what_was_read_spoils_nothing():
 
 def test_the_tail_is_long_but_in_sight():
     data = Scenes(ScenesConfig(labeled=80, size=64))
-    share = pixel_counts(data, data.labelled) / (80 * 64 * 64)
+    share = pixel_counts(data, data.labeled) / (80 * 64 * 64)
     assert share.sum() == pytest.approx(1)
     assert share.max() > 0.25
     assert 0.001 < share.min() < 0.01
-    masks = [data.label(sample_id) for sample_id in data.labelled]
+    masks = [data.label(sample_id) for sample_id in data.labeled]
     for rare in ("boat", "sheep"):
         present = sum(bool((mask == data.classes.index(rare)).any()) for mask in masks)
         assert present >= 0.25 * len(masks), rare
 
 
-def test_every_labelled_draw_of_the_default_shows_every_class():
+def test_every_labeled_draw_of_the_default_shows_every_class():
     data = Scenes(ScenesConfig())
-    assert (pixel_counts(data, data.labelled) > 0).all()
+    assert (pixel_counts(data, data.labeled) > 0).all()
 
 
 def test_unknown_ids_and_settings_are_refused():

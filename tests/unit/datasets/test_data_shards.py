@@ -285,7 +285,7 @@ def test_what_cannot_be_packed_is_said_in_one_line(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data folder with one labelled, one val and two unlabelled images; six more in shards, one of them broken."""
+    """A data folder with one labeled, one val and two unlabeled images; six more in shards, one of them broken."""
     pictures(tmp_path / "data", ["images/a.jpg", "images/val/b.jpg", "images/m.jpg", "images/z.jpg"])
     for name in ("a", "val/b"):
         (tmp_path / "data/masks" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -307,39 +307,39 @@ def with_shards(tmp_path, folder, **settings):
 
 def test_images_in_shards_come_to_those_in_files(tmp_path, folder):
     data = with_shards(tmp_path, folder)
-    assert (data.labelled, data.val) == (("a",), ("val/b",))
-    assert list(data.unlabelled) == sorted(data.unlabelled)
-    assert len(data.unlabelled) == 8
-    assert {"m", "z", "broken/x", "more-00000/1"} <= set(data.unlabelled)
-    place = next(sample_id for sample_id in data.unlabelled if sample_id.endswith("/2"))
+    assert (data.labeled, data.val) == (("a",), ("val/b",))
+    assert list(data.unlabeled) == sorted(data.unlabeled)
+    assert len(data.unlabeled) == 8
+    assert {"m", "z", "broken/x", "more-00000/1"} <= set(data.unlabeled)
+    place = next(sample_id for sample_id in data.unlabeled if sample_id.endswith("/2"))
     assert np.array_equal(data.image(place), read_image(tmp_path / "more" / "2.png"))
-    assert any("6 unlabelled images in" in note for note in data.notes)
+    assert any("6 unlabeled images in" in note for note in data.notes)
     with pytest.raises(DataError, match=r"broken\.tar/x: cannot be read as an image"):
         data.image("broken/x")
     with pytest.raises(DataError, match="has no image 'more-00000/9'"):
         data.image("more-00000/9")
-    with pytest.raises(DataError, match="neither a labelled nor a val image"):
+    with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label(place)
     listed = with_shards(tmp_path, folder, shards=(tmp_path / "shards" / "broken.tar",), unlabeled=None)
-    assert list(listed.unlabelled) == ["broken/x", "m", "z"]
+    assert list(listed.unlabeled) == ["broken/x", "m", "z"]
 
 
 def test_a_worker_that_is_not_forked_gets_all_it_needs(tmp_path, folder):
     spec = ViewSpec(strong=1, cutmix="french", photometric="french")
     loader = Loader(
-        with_shards(tmp_path, folder, cache=0.001), ViewsConfig(crop_size=16), spec, labelled_batch=1,
-        unlabelled_batch=8, seed=2, workers=0, fill=(0, 0, 0),
+        with_shards(tmp_path, folder, cache=0.001), ViewsConfig(crop_size=16), spec, labeled_batch=1,
+        unlabeled_batch=8, seed=2, workers=0, fill=(0, 0, 0),
     )  # fmt: skip
     sent = pickle.loads(pickle.dumps(loader))  # noqa: S301  # as multiprocessing does
-    assert sent[0].unlabelled.ids == loader[0].unlabelled.ids
-    assert np.array_equal(sent[0].unlabelled.weak, loader[0].unlabelled.weak)
+    assert sent[0].unlabeled.ids == loader[0].unlabeled.ids
+    assert np.array_equal(sent[0].unlabeled.weak, loader[0].unlabeled.weak)
 
 
-def test_shards_alone_may_be_all_that_is_unlabelled(tmp_path, folder):
+def test_shards_alone_may_be_all_that_is_unlabeled(tmp_path, folder):
     for name in ("m", "z"):
         (folder / "images" / f"{name}.jpg").unlink()
     data = with_shards(tmp_path, folder)
-    assert all("/" in sample_id for sample_id in data.unlabelled)
+    assert all("/" in sample_id for sample_id in data.unlabeled)
 
 
 def test_an_id_that_is_a_file_s_as_well_is_refused(tmp_path, folder):
@@ -353,17 +353,17 @@ def test_training_from_shards_does_not_depend_on_workers_or_resuming(tmp_path, f
     def batches(start, count, workers):
         spec = ViewSpec(strong=1, cutmix="french", photometric="french")
         loader = Loader(
-            with_shards(tmp_path, folder, **extra), ViewsConfig(crop_size=16), spec, labelled_batch=1,
-            unlabelled_batch=3, seed=2, workers=workers, fill=(0, 0, 0),
+            with_shards(tmp_path, folder, **extra), ViewsConfig(crop_size=16), spec, labeled_batch=1,
+            unlabeled_batch=3, seed=2, workers=workers, fill=(0, 0, 0),
         )  # fmt: skip
         for batch in itertools.islice(loader.batches(start), count):
-            un = batch.unlabelled
+            un = batch.unlabeled
             yield un.ids, dict(batch.skipped), un.weak.numpy().tobytes(), un.strong[0].image.numpy().tobytes()
 
     straight = list(batches(0, 9, 0))
     assert list(batches(0, 9, 2)) == straight
     assert list(batches(4, 5, 1)) == straight[4:]
-    assert {sample_id for ids, *_ in straight for sample_id in ids} == set(with_shards(tmp_path, folder).unlabelled) - {
+    assert {sample_id for ids, *_ in straight for sample_id in ids} == set(with_shards(tmp_path, folder).unlabeled) - {
         "broken/x"
     }
     reasons = {reason for _, skipped, *_ in straight for reason in skipped.items()}

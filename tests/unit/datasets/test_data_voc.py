@@ -30,43 +30,43 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_with_the_masks_of_sbd_every_image_but_val_is_labelled(root):
+def test_with_the_masks_of_sbd_every_image_but_val_is_labeled(root):
     data = load(root)
-    assert data.labelled == tuple(sorted(VOC_TRAIN + VOC_SBD))
-    assert data.unlabelled == ()
+    assert data.labeled == tuple(sorted(VOC_TRAIN + VOC_SBD))
+    assert data.unlabeled == ()
     assert data.val == VOC_VAL
     assert len(data.classes) == 21
     assert (data.classes[0], data.classes[20]) == ("background", "tvmonitor")
     assert data.palette[15] == (192, 128, 128)  # person
     assert any("SegmentationClassAug" in note for note in data.notes)
-    data.check_labelled()
+    data.check_labeled()
 
 
-def test_without_them_the_images_of_sbd_are_unlabelled(root):
+def test_without_them_the_images_of_sbd_are_unlabeled(root):
     data = load(root, masks="SegmentationClass")
-    assert data.labelled == VOC_TRAIN
-    assert data.unlabelled == VOC_SBD
+    assert data.labeled == VOC_TRAIN
+    assert data.unlabeled == VOC_SBD
     assert data.val == VOC_VAL
 
 
 def test_a_tree_without_sbd_reads_the_masks_of_voc(tmp_path):
     voc_tree(tmp_path, aug=False)
     data = load(tmp_path)
-    assert (data.labelled, data.val, data.unlabelled) == (VOC_TRAIN, VOC_VAL, ())
+    assert (data.labeled, data.val, data.unlabeled) == (VOC_TRAIN, VOC_VAL, ())
     write_lines(
         tmp_path / "ImageSets" / "Segmentation" / "train_aug.txt", [f"/JPEGImages/{i}.jpg /x/{i}.png" for i in VOC_SBD]
     )
-    assert load(tmp_path).unlabelled == VOC_SBD
+    assert load(tmp_path).unlabeled == VOC_SBD
 
 
 def test_detection_images_join_when_asked_and_val_never_does(root):
-    assert load(root, detection_images=True).unlabelled == VOC_DETECTION
+    assert load(root, detection_images=True).unlabeled == VOC_DETECTION
     one = write_lines(root / "one.txt", VOC_TRAIN[:1])
-    assert set(load(root, labeled=one).unlabelled) == set(VOC_TRAIN[1:] + VOC_SBD)
+    assert set(load(root, labeled=one).unlabeled) == set(VOC_TRAIN[1:] + VOC_SBD)
     everything = load(root, labeled=one, detection_images=True)
-    assert set(everything.unlabelled) == set(VOC_TRAIN[1:] + VOC_SBD + VOC_DETECTION)
+    assert set(everything.unlabeled) == set(VOC_TRAIN[1:] + VOC_SBD + VOC_DETECTION)
     own_val = load(root, val=write_lines(root / "v.txt", VOC_TRAIN[:1]))
-    assert not set(VOC_VAL) & {*own_val.labelled, *own_val.unlabelled}
+    assert not set(VOC_VAL) & {*own_val.labeled, *own_val.unlabeled}
 
 
 def test_val_images_that_a_list_trains_on_are_noted(root):
@@ -74,7 +74,7 @@ def test_val_images_that_a_list_trains_on_are_noted(root):
         root, labeled=write_lines(root / "l.txt", VOC_VAL), val=write_lines(root / "v.txt", VOC_TRAIN), unlabeled=None
     )
     assert any("2 of VOC's val images" in note for note in data.notes)
-    assert "both labelled and val" in refusal(root, labeled=root / "l.txt")
+    assert "both labeled and val" in refusal(root, labeled=root / "l.txt")
 
 
 def test_palette_and_index_masks_of_an_image_are_the_same(root):
@@ -109,8 +109,8 @@ def test_pairs_of_published_lists_find_the_mask_by_its_id(root):
     for form in forms:
         path = write_lines(root / "list.txt", [form.format(sample_id) for sample_id in ("2008_000008", "2008_000002")])
         data = load(root, labeled=path)
-        assert data.labelled == ("2008_000008", "2008_000002")
-        assert pixel_counts(data, data.labelled).sum() == 95
+        assert data.labeled == ("2008_000008", "2008_000002")
+        assert pixel_counts(data, data.labeled).sum() == 95
 
 
 def test_data_of_one_s_own_in_voc_s_layout_is_not_taken_for_voc(tmp_path):
@@ -163,23 +163,23 @@ def published(tmp_path_factory):
 
 def test_the_published_tree_has_the_published_numbers_of_images(published):
     data = load(published)
-    assert (len(data.labelled), len(data.unlabelled), len(data.val)) == (10582, 0, 1449)
+    assert (len(data.labeled), len(data.unlabeled), len(data.val)) == (10582, 0, 1449)
     few = load(published, labeled=SHARED / "splits" / "pascal" / "u2pl" / "92" / "labeled.txt")
-    assert (len(few.labelled), len(few.unlabelled), len(few.val)) == (92, 10490, 1449)
+    assert (len(few.labeled), len(few.unlabeled), len(few.val)) == (92, 10490, 1449)
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_published_lists_are_read_unchanged(published, path):
     data = load(published, labeled=path, unlabeled=path.with_name("unlabeled.txt"))
     lines = [line for line in path.read_text().splitlines() if line]
-    assert data.labelled == tuple(Path(line.split()[0]).stem for line in lines)
-    assert {*data.labelled, *data.unlabelled} == set(data.catalogue.unlabelled)
+    assert data.labeled == tuple(Path(line.split()[0]).stem for line in lines)
+    assert {*data.labeled, *data.unlabeled} == set(data.catalogue.unlabeled)
 
 
 def test_the_real_masks_hold_the_classes_of_voc(published):
     data = load(published)
     seen = set()
-    for sample_id in (*data.labelled[:100], *data.val[:60]):
+    for sample_id in (*data.labeled[:100], *data.val[:60]):
         image = data.image_file(sample_id)
         Image.new("RGB", read_header(data.mask(sample_id).path).size[::-1]).save(image)
         seen |= set(data.label(sample_id).unique().tolist())

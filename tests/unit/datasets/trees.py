@@ -134,7 +134,7 @@ def cityscapes_tree(
     extra: Iterable[str] = CITYSCAPES_EXTRA,
     kinds: Iterable[str] = CITYSCAPES_KINDS,
 ) -> None:
-    """Lay out leftImg8bit and gtFine: road over car, and an unlabelled pixel. `extra`: images without a mask."""
+    """Lay out leftImg8bit and gtFine: road over car, and an unlabeled pixel. `extra`: images without a mask."""
     content = dict.fromkeys(CITYSCAPES_KINDS, b"nobody reads this")
     content |= {"labelIds.png": index_mask(7, 26, 0), "labelTrainIds.png": index_mask(0, 13)}
     for name in names:
@@ -314,11 +314,11 @@ TREES: dict[str, Callable[[Path], None]] = {
 
 
 def refusal_of(open_dataset: Callable[[], FileDataset]) -> str:
-    """Return the one line with which a data set, or the reading of all its labelled samples, is refused."""
+    """Return the one line with which a data set, or the reading of all its labeled samples, is refused."""
     with pytest.raises(DataError) as error:
         data = open_dataset()
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
+        data.check_labeled()
+        for sample_id in (*data.labeled, *data.val):
             data.label(sample_id)
     assert "\n" not in str(error.value)
     return str(error.value)

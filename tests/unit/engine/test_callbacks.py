@@ -67,7 +67,7 @@ def test_a_callback_is_told_of_the_whole_run(watched: tuple[Noted, Path]) -> Non
     assert set(started.tail) < set(started.classes)
     assert [step.step for step in noted.of("step")] == [1, 2, 3, 4]
     assert [bool(step.metrics) for step in noted.of("step")] == [False, True, False, True]
-    assert {"loss", "loss/labelled", "lr", "images_per_second"} <= noted.of("step")[1].metrics.keys()
+    assert {"loss", "loss/labeled", "lr", "images_per_second"} <= noted.of("step")[1].metrics.keys()
     assert [validation.step for validation in noted.of("validation")] == [2, 4]
     assert noted.of("validation")[0].best
     assert noted.of("validation")[0].headline.miou == noted.of("validation")[0].metrics["val/student/miou"]

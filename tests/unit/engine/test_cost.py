@@ -16,10 +16,10 @@ from des4.engine.cost import (
 from des4.engine.parts import split
 from des4.methods import METHODS
 from des4.methods.base import Network
-from des4.types import Batch, Labelled
+from des4.types import Batch, Labeled
 
 IMAGES = 2
-BATCH = Batch(Labelled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64), torch.arange(IMAGES)))
+BATCH = Batch(Labeled(torch.rand(IMAGES, 3, 8, 8), torch.zeros(IMAGES, 8, 8, dtype=torch.int64), torch.arange(IMAGES)))
 
 
 class Layers(nn.Module):
@@ -37,7 +37,7 @@ class Layers(nn.Module):
         return batch
 
     def forward(self, batch):
-        inside = self.first(batch.labelled.image)
+        inside = self.first(batch.labeled.image)
         return {"loss": self.scale * self.others(inside.detach() if self.cut else inside).square().mean()}
 
 
@@ -98,13 +98,13 @@ def test_without_grouped_convolutions_torch_counts_the_same(name, make_method, m
 
 
 def test_des4_beyond_the_mean_teacher(make_method, make_batch):
-    """Its teacher sees the labelled images too: an encoder's forward pass, and a decoder's with a gradient."""
+    """Its teacher sees the labeled images too: an encoder's forward pass, and a decoder's with a gradient."""
     batch = make_batch()
     methods = {name: make_method(name, model={"head": "prototype"}) for name in ("cutmixseg", "des4")}
     ours, theirs = (step_cost(methods[name], batch).flops for name in ("des4", "cutmixseg"))
     teacher = methods["des4"].teacher.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as encoder:
-        maps = teacher.encode(batch.labelled.image)
+        maps = teacher.encode(batch.labeled.image)
     with torch.no_grad(), FlopCounterMode(display=False) as decoder:
         teacher.head(teacher.decoder(maps))
     assert ours.plain - theirs.plain == encoder.get_total_flops()

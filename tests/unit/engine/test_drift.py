@@ -13,7 +13,7 @@ SHARE = {"wall": 0.6, "tree": 0.3, "pole": 0.1, "never": 0.0}
 
 
 def shares(ratio: float, name: str = "tree") -> list[float]:
-    """Shares in which a class has so many times its labelled share, and the rest goes to the wall."""
+    """Shares in which a class has so many times its labeled share, and the rest goes to the wall."""
     found = dict(SHARE)
     found[name] *= ratio
     found["wall"] -= found[name] - SHARE[name]
@@ -34,7 +34,7 @@ def test_a_class_that_takes_over_is_named_once_with_its_figures() -> None:
     first = next(k for k, n in counts.items() if sum(logs[k - n : k]) / n > math.log(1.5))
     assert line == first + 4  # the first tenth, four lines, does not count
     assert text.startswith("warning: pseudo-labels drift: tree has 1.5 times its share of the labels (46 % of the ")
-    assert "30 % of the labelled pixels), and that still grows" in text
+    assert "30 % of the labeled pixels), and that still grows" in text
     assert "do hold more of it, stop, and try a higher threshold" in text
 
 

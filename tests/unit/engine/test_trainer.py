@@ -31,7 +31,7 @@ from des4.engine.drift import DriftGuard
 from des4.methods import Method
 from des4.models import PrototypeClassifier, PrototypeFeed, TargetTally
 from des4.runlog import RunFolder
-from des4.types import STOP_SIGNALS, Batch, ConfigError, Labelled, RunError
+from des4.types import STOP_SIGNALS, Batch, ConfigError, Labeled, RunError
 
 CPU = torch.device("cpu")
 
@@ -56,11 +56,11 @@ class Toy(nn.Module):
         return batch
 
     def forward(self, batch):
-        logits = self.student(nn.functional.dropout(batch.labelled.image, 0.3))
-        loss = nn.functional.cross_entropy(logits, batch.labelled.label)
-        confidence = batch.labelled.image[:, 0]
-        self.tally.collect(logits, batch.labelled.label, confidence, confidence > 0.2, confidence > 0.1)
-        return {"labelled": loss, "weights": 0.1 * self.student.weight.square().sum()}
+        logits = self.student(nn.functional.dropout(batch.labeled.image, 0.3))
+        loss = nn.functional.cross_entropy(logits, batch.labeled.label)
+        confidence = batch.labeled.image[:, 0]
+        self.tally.collect(logits, batch.labeled.label, confidence, confidence > 0.2, confidence > 0.1)
+        return {"labeled": loss, "weights": 0.1 * self.student.weight.square().sum()}
 
     def after_step(self):
         with torch.no_grad():
@@ -89,8 +89,8 @@ class Fed(Toy):
         self.feed = PrototypeFeed(torch.tensor([3, 2]), "multi_entropy")
 
     def forward(self, batch):
-        image = batch.labelled.image.nan_to_num()
-        self.feed.collect(image, self.head(image), batch.labelled.label)
+        image = batch.labeled.image.nan_to_num()
+        self.feed.collect(image, self.head(image), batch.labeled.label)
         return super().forward(batch)
 
     def after_step(self):
@@ -115,7 +115,7 @@ class Numbered:
             generator = torch.Generator().manual_seed(m)
             image = torch.rand(2, 3, 4, 4, generator=generator)
             image[0, 0, 0, 0] = torch.nan if m == self.bad else 0.5
-            yield Batch(Labelled(image, (image[:, 0] > 0.5).long(), torch.arange(2), (f"left-{m}", f"right-{m}")))
+            yield Batch(Labeled(image, (image[:, 0] > 0.5).long(), torch.arange(2), (f"left-{m}", f"right-{m}")))
 
 
 DATASET = SimpleNamespace(
@@ -184,7 +184,7 @@ def test_a_run_folder_is_filled_as_promised(new_run):
     training, validation = [r for r in rows if "loss" in r], [r for r in rows if "loss" not in r]
     assert [row["step"] for row in training] == list(range(1, 11))
     assert [row["step"] for row in validation] == [4, 8, 10]
-    assert training[0]["loss"] == pytest.approx(training[0]["loss/labelled"] + training[0]["loss/weights"])
+    assert training[0]["loss"] == pytest.approx(training[0]["loss/labeled"] + training[0]["loss/weights"])
     assert (training[4]["step_of_method"], training[4]["one"], training[4]["per_class"]) == (5, 1, [1, None])
     assert training[0]["lr"] == pytest.approx(1.0) and training[0]["images_per_second"] > 0
     keys = {"val/teacher/miou", "val/student/tail_miou", "val/student/iou/dark", "pseudo/precision/light"}
@@ -246,7 +246,7 @@ def test_what_targets_say_is_logged_alike_by_a_run_that_was_stopped_between_two_
     assert comparable(whole) == comparable(halves)
     rows = [row for row in whole.metrics() if "loss" in row]
     assert [row["step"] for row in rows] == [4, 8, 10]
-    batches = [batch.labelled for batch in itertools.islice(Numbered().batches(0, CPU), 10)]
+    batches = [batch.labeled for batch in itertools.islice(Numbered().batches(0, CPU), 10)]
     for row, seen in zip(rows, (batches[:4], batches[4:8], batches[8:]), strict=True):
         confidence = torch.cat([one.image[:, 0] for one in seen]).double()
         light = torch.cat([one.label for one in seen])[confidence > 0.2].double().mean().item()
@@ -265,7 +265,7 @@ def test_a_drifting_class_is_named_in_the_log(new_run):
             for m in itertools.count(start):
                 image = torch.full((1, 3, 4, 30), 0.5)
                 label = (torch.arange(120).view(1, 4, 30) >= 40 + m).long()  # ever more dark pixels
-                yield Batch(Labelled(image, label, torch.arange(1), (f"{m}",)))
+                yield Batch(Labeled(image, label, torch.arange(1), (f"{m}",)))
 
     guards = Guards(DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34))
     results = trainer(run := new_run(), 34, loader=Drifting(), guards=guards).fit()
@@ -428,7 +428,7 @@ def test_a_step_that_is_not_finite_is_skipped_named_and_not_counted(new_run):
     run = new_run()
     results = trainer(run, 10, method := Toy(), Numbered(bad=3), log_every=5).fit()
     assert results["skipped_steps"] == [4]
-    assert "step 4 is not finite (labelled nan, weights" in (log := (run.path / "train.log").read_text())
+    assert "step 4 is not finite (labeled nan, weights" in (log := (run.path / "train.log").read_text())
     assert "its images: left-3, right-3" in log
     assert all(row["loss"] > 0 for row in run.metrics() if "loss" in row)  # the means are those of the others
     assert all(tensor.isfinite().all() for tensor in method.state_dict().values())
@@ -487,7 +487,7 @@ class Roomy(Toy):
     room = 1
 
     def forward(self, batch):
-        if len(batch.labelled.image) > self.room:
+        if len(batch.labeled.image) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
         return super().forward(batch)
 
@@ -506,7 +506,7 @@ def test_without_memory_the_batch_is_split_and_the_run_remembers(new_run):
 
 def test_memory_for_no_image_at_all_is_one_line(new_run):
     (method := Roomy()).room = 0
-    with pytest.raises(RunError, match=r"out of memory with parts of 1 labelled images.*crop_size") as error:
+    with pytest.raises(RunError, match=r"out of memory with parts of 1 labeled images.*crop_size") as error:
         trainer(new_run(), method=method).fit()
     assert "\n" not in str(error.value)
 
@@ -593,7 +593,7 @@ def test_lines_of_the_log_stand_for_the_steps_since_the_last(new_run):
 def test_the_length_of_a_training():
     assert TrainConfig(steps=7).total_steps(10, 100) == 7
     assert TrainConfig(epochs=1.5, batch_size=4).total_steps(10, 100) == 38
-    assert TrainConfig(epochs=2, batch_size=4, unlabelled_batch_size=10).total_steps(10, 100) == 20
+    assert TrainConfig(epochs=2, batch_size=4, unlabeled_batch_size=10).total_steps(10, 100) == 20
     assert TrainConfig(epochs=2, batch_size=4).total_steps(10, 0) == 5
     for config in (TrainConfig(), TrainConfig(steps=1, epochs=1)):
         with pytest.raises(ConfigError, match=r"train\.steps"):
@@ -602,8 +602,8 @@ def test_the_length_of_a_training():
 
 def test_shares_and_parts_divide_the_batch():
     assert TrainConfig(batch_size=8, accumulate=2).shares() == (8, 8)
-    assert TrainConfig(batch_size=8, unlabelled_batch_size=12, accumulate=2).shares(2) == (4, 6)
-    for config in (TrainConfig(batch_size=8, accumulate=3), TrainConfig(unlabelled_batch_size=3, accumulate=2)):
+    assert TrainConfig(batch_size=8, unlabeled_batch_size=12, accumulate=2).shares(2) == (4, 6)
+    for config in (TrainConfig(batch_size=8, accumulate=3), TrainConfig(unlabeled_batch_size=3, accumulate=2)):
         with pytest.raises(ConfigError, match=r"accumulate=\d does not divide"):
             config.shares()
     with pytest.raises(ConfigError, match="on 4 processes does not divide a batch of 6"):

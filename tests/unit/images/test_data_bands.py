@@ -48,14 +48,14 @@ def png(path: Path, array: NDArray[Any]) -> Path:
     return path
 
 
-def folder(root: Path, write: Any = None, count: int = 5, labelled: int = 4) -> Path:
+def folder(root: Path, write: Any = None, count: int = 5, labeled: int = 4) -> Path:
     """Lay out a data set of bands; images 3 and later may have no mask."""
     for number in range(count):
         if write is None:
             tif(root / "images" / f"{number}.tif", values(number))
         else:
             write(root / "images", number)
-        if number < labelled:
+        if number < labeled:
             (root / "masks").mkdir(exist_ok=True)
             Image.fromarray((np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 2).astype(np.uint8)).save(
                 root / "masks" / f"{number}.png"
@@ -232,7 +232,7 @@ def test_a_folder_of_bands(tmp_path: Path) -> None:
     assert image.permute(1, 2, 0).is_contiguous()
     assert image.equal(scaled(stored.permute(1, 2, 0), bands.ranges).permute(2, 0, 1))
     assert image.mean((1, 2)).tolist() == pytest.approx(bands.mean, abs=0.05)
-    data.check_labelled()
+    data.check_labeled()
 
 
 def test_bands_are_chosen_in_an_order(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_check_names_what_is_unlike_the_others(tmp_path: Path) -> None:
         ("other-bands", "2.tif")
     ]
     with pytest.raises(DataError, match=r"2\.tif: holds float values, where uint16 is expected"):
-        refuse_errors(Folder(config), config, ("labelled", "val"))
+        refuse_errors(Folder(config), config, ("labeled", "val"))
     tif(tmp_path / "images" / "2.tif", values(0))
     assert "duplicate" in [f.code for f in check(config).findings]
     tif(tmp_path / "images" / "2.tif", np.ones_like(values()))
@@ -357,7 +357,7 @@ def test_bands_in_shards(tmp_path: Path) -> None:
         tif(tmp_path / "more" / f"{number}.tif", values(number))
     write_shards(tmp_path / "more", tmp_path / "shards", 10**9)
     data = Folder(FolderConfig(root=tmp_path / "data", shards=tmp_path / "shards", cache_dir=tmp_path / "cache"))
-    sample_id = next(i for i in data.unlabelled if i.endswith("/7"))
+    sample_id = next(i for i in data.unlabeled if i.endswith("/7"))
     assert np.array_equal(data.stored_image(sample_id).permute(1, 2, 0).numpy(), values(7))
 
 

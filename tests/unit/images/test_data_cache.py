@@ -282,11 +282,11 @@ def folder(tmp_path):
 def batches(dataset, workers):
     spec = ViewSpec(strong=1, cutmix="french", photometric="french")
     loader = Loader(
-        dataset, ViewsConfig(crop_size=24), spec, labelled_batch=2, unlabelled_batch=2, seed=1, workers=workers,
+        dataset, ViewsConfig(crop_size=24), spec, labeled_batch=2, unlabeled_batch=2, seed=1, workers=workers,
         fill=(0, 0, 0),
     )  # fmt: skip
     return [
-        (batch.labelled.image, batch.labelled.label, batch.unlabelled.weak, batch.unlabelled.strong[0].image)
+        (batch.labeled.image, batch.labeled.label, batch.unlabeled.weak, batch.unlabeled.strong[0].image)
         for batch in itertools.islice(loader.batches(), 6)
     ]
 

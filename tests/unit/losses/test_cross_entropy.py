@@ -177,7 +177,7 @@ LOSSES = pytest.mark.parametrize("loss", [cross_entropy, kept, reweighted_cross_
 
 
 @LOSSES
-def test_nothing_labelled_gives_zero_with_a_zero_gradient(loss) -> None:
+def test_nothing_labeled_gives_zero_with_a_zero_gradient(loss) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     value = loss(logits, torch.full((2, 4, 4), IGNORE))
     value.backward()

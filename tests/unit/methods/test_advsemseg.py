@@ -34,10 +34,10 @@ def say(method: Any, logit: float) -> None:
 def test_the_terms_are_those_of_the_equations(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("advsemseg", threshold=0.5, semi_start=0.0), make_batch()
     student = copy.deepcopy(method.student)
-    lab, (view,) = batch.labelled, batch.unlabelled.strong
+    lab, (view,) = batch.labeled, batch.unlabeled.strong
     logits = up(student(torch.cat([lab.image, view.mixed])))
     known, unknown = logits.split(2)
-    has_label, valid = lab.label != IGNORE, view.mix(batch.unlabelled.valid)
+    has_label, valid = lab.label != IGNORE, view.mix(batch.unlabeled.valid)
 
     def judge(maps: Tensor) -> Tensor:
         for number, layer in enumerate(method.discriminator.layers):
@@ -55,7 +55,7 @@ def test_the_terms_are_those_of_the_equations(make_method: Make, make_batch: Mak
     believed = valid & (on_unknown.sigmoid() >= 0.5)
     assert 0 < believed.sum() < valid.sum()
     expected = {
-        "labelled": F.cross_entropy(known, lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(known, lab.label, ignore_index=IGNORE),
         "adversarial": 0.01 * cross_entropy(on_known, 1, has_label) + 0.001 * cross_entropy(on_unknown, 1, valid),
         "semi": 0.1 * F.cross_entropy(unknown, unknown.argmax(1), reduction="none")[believed].mean(),
         "discriminator": 0.5 * cross_entropy(judge(fakes), 0, torch.cat([has_label, valid]))
@@ -101,10 +101,10 @@ def test_what_is_given_is_weighed(make_method: Make, make_batch: Make) -> None:
     settings = {"threshold": 0.0, "semi_start": 0.0}
     plain = make_method("advsemseg", **settings).losses(make_batch())
     none = make_method(
-        "advsemseg", adversarial_weight=0, unlabelled_adversarial_weight=0, semi_weight=0, **settings
+        "advsemseg", adversarial_weight=0, unlabeled_adversarial_weight=0, semi_weight=0, **settings
     ).losses(make_batch())
     assert none["adversarial"] == none["semi"] == 0
-    assert torch.equal(none["labelled"], plain["labelled"])
+    assert torch.equal(none["labeled"], plain["labeled"])
     assert torch.equal(none["discriminator"], plain["discriminator"])
 
 

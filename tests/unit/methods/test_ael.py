@@ -26,11 +26,11 @@ def up(logits: Tensor) -> Tensor:
 
 @pytest.fixture
 def batch(make_batch: Make) -> Any:
-    """A batch whose donors are its own labelled images, the other way round."""
+    """A batch whose donors are its own labeled images, the other way round."""
     made = make_batch()
-    lab = made.labelled
+    lab = made.labeled
     donor = replace(lab, image=lab.image.flip(0), label=lab.label.flip(0))
-    return replace(made, labelled=replace(lab, donor=donor))
+    return replace(made, labeled=replace(lab, donor=donor))
 
 
 def confident(method: Any, *values: float) -> Any:
@@ -48,7 +48,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     method = confident(make_method("ael", threshold=0.5, consistency_weight=3.0, object_area=0.0), 0.9, 0.1, 0.5, 0.2)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = twin.pasted(batch.labelled), batch.unlabelled
+    lab, un = twin.pasted(batch.labeled), batch.unlabeled
     (view,) = un.strong
     v = twin.confidence.values
     noise = uniform(un.keys, (1,), "found class")[:, 0]
@@ -81,10 +81,10 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     q, y = mixed(confidence[2:4], confidence[4:]), mixed(label[2:4], label[4:])
     valid = mixed(un.valid, torch.ones_like(un.valid))
     expected = {
-        "labelled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
-        "labelled_consistency": 3 * consistency(
-            out[:2], label[:2], confidence[:2], lab.label != IGNORE, lab.keys, "labelled pixels"),
-        "unlabelled_consistency": 3 * consistency(out[2:], y, q, valid, un.keys, "unlabelled pixels"),
+        "labeled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
+        "labeled_consistency": 3 * consistency(
+            out[:2], label[:2], confidence[:2], lab.label != IGNORE, lab.keys, "labeled pixels"),
+        "unlabeled_consistency": 3 * consistency(out[2:], y, q, valid, un.keys, "unlabeled pixels"),
     }  # fmt: skip
     assert all(term > 0 for term in expected.values())
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
@@ -92,19 +92,19 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
 
 def test_a_student_that_agrees_pays_nothing_and_one_that_does_not_pays(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("ael", threshold=0.0), make_batch()
-    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabelled).hardened(0.0, method.supervision)
+    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabeled).hardened(0.0, method.supervision)
     sure = 50.0 * F.one_hot(target.label, 4).movedim(-1, 1).float()
     for logits, low, high in ((sure, 0, 1e-6), (-sure, 10, 60)):
-        assert low <= method.equalised(target, logits, batch.unlabelled.keys, "pixels").cross_entropy(logits) <= high
+        assert low <= method.equalised(target, logits, batch.unlabeled.keys, "pixels").cross_entropy(logits) <= high
 
 
 def test_weights_sum_to_one_and_leave_out_pixels_that_are_not_drawn(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("ael", threshold=0.0), make_batch()
     method.confidence.values.copy_(torch.tensor([1.0, 0.5, 0.5, 0.75]))  # of 0 no pixel is drawn, of 3 every other
-    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabelled).hardened(0.0, method.supervision)
+    target = soft_target(torch.randn(2, 4, 9, 9), batch.unlabeled).hardened(0.0, method.supervision)
     for said, share in ((0, 0.0), (1, 1.0), (3, 0.5)):
         logits = F.one_hot(torch.full((2, 33, 33), said), 4).movedim(-1, 1).float()
-        weight = method.equalised(target, logits, batch.unlabelled.keys, "pixels").weight
+        weight = method.equalised(target, logits, batch.unlabeled.keys, "pixels").weight
         counted = (weight > 0)[target.valid].float().mean().item()
         assert counted == pytest.approx(share, abs=0.05)
         assert weight.sum((1, 2)).tolist() == pytest.approx([float(share > 0)] * 2, abs=1e-4)
@@ -115,7 +115,7 @@ def test_classes_that_are_never_pasted_are_not_and_the_others_by_their_confidenc
 ) -> None:
     always = make_method("ael", paste=1.0, never_pasted=(0, 2), pasted_classes=3)
     always.confidence.values.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
-    lab, found = batch.labelled, always.pasted(batch.labelled)
+    lab, found = batch.labeled, always.pasted(batch.labeled)
     changed = (found.image != lab.image).any(1)
     assert changed.any() and set(lab.donor.label[changed].tolist()) <= {1, 3}
     assert torch.equal(found.label[changed], lab.donor.label[changed])

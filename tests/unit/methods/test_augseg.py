@@ -38,9 +38,9 @@ def sure(make_method: Make) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("injection", [True, False])
 def test_the_terms_are_those_of_the_equation(injection: bool, sure: Make, make_batch: Make) -> None:
-    method, batch = sure(threshold=0.5, injection=injection, unlabelled_weight=0.7), make_batch()
+    method, batch = sure(threshold=0.5, injection=injection, unlabeled_weight=0.7), make_batch()
     student = copy.deepcopy(method.student)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
         probs = up(method.teacher(un.weak)).softmax(1)
@@ -56,29 +56,29 @@ def test_the_terms_are_those_of_the_equation(injection: bool, sure: Make, make_b
     logits = up(student(torch.cat([lab.image, view.mix(image)])))
     loss = F.cross_entropy(logits[2:], view.mix(pasted), ignore_index=IGNORE, reduction="none")
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
-        "unlabelled": 0.7 * (loss * view.mix(counts)).sum() / view.mix(un.valid).sum(),
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "unlabeled": 0.7 * (loss * view.mix(counts)).sum() / view.mix(un.valid).sum(),
     }
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-5)
 
 
-def method_target(method: Any, unlabelled: Any) -> Any:
+def method_target(method: Any, unlabeled: Any) -> Any:
     from des4.methods.ingredients.targets import soft_target
 
     with torch.no_grad():
-        return soft_target(method.teacher(unlabelled.weak), unlabelled)
+        return soft_target(method.teacher(unlabeled.weak), unlabeled)
 
 
-def test_a_teacher_that_is_sure_of_everything_gets_no_labelled_boxes(make_method: Make, make_batch: Make) -> None:
+def test_a_teacher_that_is_sure_of_everything_gets_no_labeled_boxes(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("augseg"), make_batch()
     with torch.no_grad():
         method.teacher.head.weight.weight.zero_()
         method.teacher.head.weight.bias.copy_(torch.tensor([0.0, 100.0, 0.0, 0.0]))
-    other = replace(batch, labelled=replace(batch.labelled, label=batch.labelled.label.roll(1, 0)))
+    other = replace(batch, labeled=replace(batch.labeled, label=batch.labeled.label.roll(1, 0)))
     terms, others = copy.deepcopy(method).losses(batch), method.losses(other)
     assert method.stats()["sureness"] == 1
-    assert torch.equal(terms["unlabelled"], others["unlabelled"])  # no label has come in
-    assert terms["unlabelled"] > 0
+    assert torch.equal(terms["unlabeled"], others["unlabeled"])  # no label has come in
+    assert terms["unlabeled"] > 0
 
 
 def test_one_that_is_sure_of_nothing_leaves_the_labels_of_boxes(make_method: Make, make_batch: Make) -> None:
@@ -86,9 +86,9 @@ def test_one_that_is_sure_of_nothing_leaves_the_labels_of_boxes(make_method: Mak
     with torch.no_grad():
         method.teacher.head.weight.weight.zero_()
     plain = copy.deepcopy(method).losses(batch)
-    assert method.losses(batch)["unlabelled"] > 0
+    assert method.losses(batch)["unlabeled"] > 0
     assert method.stats()["sureness"].item() == pytest.approx(0, abs=1e-6)
-    nothing = replace(batch, labelled=replace(batch.labelled, label=torch.full_like(batch.labelled.label, IGNORE)))
-    assert method.losses(nothing)["unlabelled"] == 0
-    assert make_method("augseg", injection=False, threshold=1.0).losses(batch)["unlabelled"] == 0
-    assert plain["labelled"] > 0
+    nothing = replace(batch, labeled=replace(batch.labeled, label=torch.full_like(batch.labeled.label, IGNORE)))
+    assert method.losses(nothing)["unlabeled"] == 0
+    assert make_method("augseg", injection=False, threshold=1.0).losses(batch)["unlabeled"] == 0
+    assert plain["labeled"] > 0

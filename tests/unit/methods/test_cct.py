@@ -30,7 +30,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     with torch.no_grad():
         method.student.head.weight.weight.mul_(100)
     method.step = 1  # of 2 in which the weight rises
-    student, lab, un = copy.deepcopy(method.student), batch.labelled, batch.unlabelled
+    student, lab, un = copy.deepcopy(method.student), batch.labeled, batch.unlabeled
     found = method.losses(batch)
     (view,) = un.strong
     features = student.features(torch.cat([lab.image, view.mixed]))
@@ -54,7 +54,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
         for net, h in zip(method.auxiliary, perturbed, strict=True)
     ]
     expected = {
-        "labelled": F.cross_entropy(up(student.head(features[:2])), lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(up(student.head(features[:2])), lab.label, ignore_index=IGNORE),
         "consistency": 7 * math.exp(-5 / 4) * sum(gaps) / 7,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

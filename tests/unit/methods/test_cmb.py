@@ -63,7 +63,7 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     method, batch = trained(), make_batch(7, views=2, cutmix="none")
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     with torch.no_grad():
         confidence = up(twin.teacher(un.weak)).softmax(1).amax(1)
     assert 0.3 < confidence.mean() < 0.95
@@ -81,14 +81,14 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
         contrast.append(distance(twin, each, mixed.label.masked_fill(~un.valid, IGNORE)))
     known = up(twin.student.head(features[:2]))
     expected = {
-        "labelled": F.cross_entropy(known, lab.label, ignore_index=IGNORE),
-        "unlabelled": sum(cross) / 2,
+        "labeled": F.cross_entropy(known, lab.label, ignore_index=IGNORE),
+        "unlabeled": sum(cross) / 2,
         "entropy": 0.01 * sum(entropy) / 2,
-        "labelled_contrast": 0.1 * distance(twin, features[:2], lab.label),
-        "unlabelled_contrast": 0.1 * sum(contrast) / 2,
+        "labeled_contrast": 0.1 * distance(twin, features[:2], lab.label),
+        "unlabeled_contrast": 0.1 * sum(contrast) / 2,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-    assert found["labelled_contrast"] > 1e-3 and found["unlabelled_contrast"] > 1e-3
+    assert found["labeled_contrast"] > 1e-3 and found["unlabeled_contrast"] > 1e-3
 
 
 def test_the_weight_rises_then_contrast_begins_and_the_memory_is_filled_from_the_half_on(
@@ -100,8 +100,8 @@ def test_the_weight_rises_then_contrast_begins_and_the_memory_is_filled_from_the
         method.step = step
         terms = method.losses(batch)
         filled.append(bool(method.bank.queue.filled.any()))
-        cross.append(terms["unlabelled"].item())
-        contrast.append(terms["labelled_contrast"].item() > 0 and terms["unlabelled_contrast"].item() > 0)
+        cross.append(terms["unlabeled"].item())
+        contrast.append(terms["labeled_contrast"].item() > 0 and terms["unlabeled_contrast"].item() > 0)
         method.bank.queue.commit()
     assert filled == [False, False, False, True, True, True]
     assert contrast == [False] * 4 + [True] * 2
@@ -146,10 +146,10 @@ def test_pixels_that_are_as_remembered_have_no_distance(trained: Make, make_batc
     memory, batch = method.bank.queue, make_batch(views=2)
     memory.rows.copy_(3 * method.student_projection[2].bias.detach().expand_as(memory.rows))
     memory.filled.fill_(5)
-    assert method.losses(batch)["labelled_contrast"].item() == pytest.approx(0, abs=1e-6)
+    assert method.losses(batch)["labeled_contrast"].item() == pytest.approx(0, abs=1e-6)
     memory.rows.neg_()
-    present = [len(set(label[::4, ::4].unique().tolist()) - {IGNORE}) for label in batch.labelled.label]
-    assert method.losses(batch)["labelled_contrast"].item() == pytest.approx(0.1 * 2 * sum(present) / 2 / 4)
+    present = [len(set(label[::4, ::4].unique().tolist()) - {IGNORE}) for label in batch.labeled.label]
+    assert method.losses(batch)["labeled_contrast"].item() == pytest.approx(0.1 * 2 * sum(present) / 2 / 4)
 
 
 def test_a_background_has_to_exist(make_method: Make) -> None:

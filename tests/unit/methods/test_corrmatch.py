@@ -30,7 +30,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
         method.student.head.weight.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     net, correlation = twin.student, twin.correlation
     low, deep = net.encode(torch.cat([lab.image, un.weak]))
@@ -62,12 +62,12 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     valid = view.mix(un.valid)
     kl = F.kl_div(up(strong).log_softmax(1), view.mix(p), reduction="none").sum(1)
     expected = {
-        "labelled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE) / 4,
-        "labelled_correlation": F.cross_entropy(by_clean[:2], lab.label, ignore_index=IGNORE) / 4,
+        "labeled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE) / 4,
+        "labeled_correlation": F.cross_entropy(by_clean[:2], lab.label, ignore_index=IGNORE) / 4,
         "strong": 0.1 * mean(up(strong), spread.label, spread.keep, valid),
         "divergence": 0.15 * (kl * view.mix(sure)).sum() / valid.sum(),
         "feature": 0.25 * mean(up(out[4:]), y, sure, un.valid),
-        "unlabelled_correlation": 0.175
+        "unlabeled_correlation": 0.175
         * (mean(by_strong, spread.label, spread.keep, valid) + mean(by_clean[2:], y, sure, un.valid)),
     }
     assert all(term > 0 for term in expected.values())
@@ -85,14 +85,14 @@ def test_the_threshold_is_the_moved_one(make_method: Make, make_batch: Make) -> 
         method.level.value.fill_(1.01)
     terms = method.losses(batch)
     assert [name for name, term in terms.items() if term == 0] == [
-        "strong", "divergence", "feature", "unlabelled_correlation"
+        "strong", "divergence", "feature", "unlabeled_correlation"
     ]  # fmt: skip
-    assert terms["labelled"] > 0 and terms["labelled_correlation"] > 0
+    assert terms["labeled"] > 0 and terms["labeled_correlation"] > 0
 
 
 def test_what_is_carried_teaches_the_encoder_and_not_the_classifier(make_method: Make, make_batch: Make) -> None:
     method = make_method("corrmatch", threshold=0.0)
-    term = method.losses(make_batch())["labelled_correlation"]
+    term = method.losses(make_batch())["labeled_correlation"]
     named = dict(method.named_parameters())
     gradients = torch.autograd.grad(term, list(named.values()), allow_unused=True)
     moved = {key for key, each in zip(named, gradients, strict=True) if each is not None and each.any()}

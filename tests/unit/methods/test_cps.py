@@ -21,10 +21,10 @@ def up(logits: Tensor) -> Tensor:
 
 
 def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method("cps", unlabelled_weight=1.5), make_batch()
+    method, batch = make_method("cps", unlabeled_weight=1.5), make_batch()
     student, peer = copy.deepcopy(method.student), copy.deepcopy(method.peer)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
         labels = [view.mix(up(network(un.weak)).argmax(1)) for network in (student, peer)]
@@ -33,8 +33,8 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     expected = {}
     for name, network, other in (("student", student, labels[1]), ("peer", peer, labels[0])):
         logits = up(network(torch.cat([lab.image, view.mixed])))
-        expected[f"{name}/labelled"] = F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
-        expected[f"{name}/unlabelled"] = 1.5 * F.cross_entropy(logits[2:], other, reduction="none")[valid].mean()
+        expected[f"{name}/labeled"] = F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
+        expected[f"{name}/unlabeled"] = 1.5 * F.cross_entropy(logits[2:], other, reduction="none")[valid].mean()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     agreement = (labels[0] == labels[1])[valid].float().mean()
     torch.testing.assert_close(method.stats()["agreement"], agreement)
@@ -56,7 +56,7 @@ def test_equal_networks_train_themselves(make_method: Make, make_batch: Make) ->
     method.peer.load_state_dict(method.student.state_dict())
     terms = method.losses(make_batch())
     assert method.stats()["agreement"] == 1
-    for kind in ("labelled", "unlabelled"):
+    for kind in ("labeled", "unlabeled"):
         assert torch.equal(terms[f"student/{kind}"], terms[f"peer/{kind}"])
 
 
@@ -67,19 +67,19 @@ def test_each_learns_the_others_labels_and_not_its_own(make_method: Make, make_b
         method.peer.head.weight.weight.zero_()
         method.peer.head.weight.bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
     twin = copy.deepcopy(method.student)
-    (view,) = batch.unlabelled.strong
+    (view,) = batch.unlabeled.strong
     terms = method.losses(batch)
     with torch.no_grad():
-        twin(batch.unlabelled.weak)  # whose statistics move first
-        logits = up(twin(torch.cat([batch.labelled.image, view.mixed])))[2:]
-    expected = -logits.log_softmax(1)[:, 2][view.mix(batch.unlabelled.valid)].mean()
-    torch.testing.assert_close(terms["student/unlabelled"], expected)
+        twin(batch.unlabeled.weak)  # whose statistics move first
+        logits = up(twin(torch.cat([batch.labeled.image, view.mixed])))[2:]
+    expected = -logits.log_softmax(1)[:, 2][view.mix(batch.unlabeled.valid)].mean()
+    torch.testing.assert_close(terms["student/unlabeled"], expected)
 
 
 @pytest.mark.parametrize("weight", [0.0, 5.0])
 def test_the_weight_scales_the_cross_terms(weight: float, make_method: Make, make_batch: Make) -> None:
     plain = make_method("cps").losses(make_batch())
-    scaled = make_method("cps", unlabelled_weight=weight).losses(make_batch())
+    scaled = make_method("cps", unlabeled_weight=weight).losses(make_batch())
     for name in ("student", "peer"):
-        assert torch.equal(scaled[f"{name}/labelled"], plain[f"{name}/labelled"])
-        torch.testing.assert_close(scaled[f"{name}/unlabelled"], weight * plain[f"{name}/unlabelled"])
+        assert torch.equal(scaled[f"{name}/labeled"], plain[f"{name}/labeled"])
+        torch.testing.assert_close(scaled[f"{name}/unlabeled"], weight * plain[f"{name}/unlabeled"])

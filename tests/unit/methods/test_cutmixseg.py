@@ -23,7 +23,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     method, batch = make_sure("cutmixseg", threshold=0.5), make_batch()
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (strong,) = un.strong
     with torch.no_grad():
         target = up(twin.teacher.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
@@ -33,7 +33,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     assert 0 < sure < 1
     gap = (logits.softmax(1)[2:] - mixed).square().sum(1)
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
         "consistency": sure * gap[valid].mean(),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

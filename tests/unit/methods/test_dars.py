@@ -14,7 +14,7 @@ from torch import Tensor
 from des4.types import IGNORE
 
 Make = Callable[..., Any]
-SHARES = torch.tensor([8000, 4000, 2000, 500]) / 14500  # of the labelled pixels of these tests
+SHARES = torch.tensor([8000, 4000, 2000, 500]) / 14500  # of the labeled pixels of these tests
 
 
 def up(logits: Tensor) -> Tensor:
@@ -27,35 +27,33 @@ def test_rounds_follow_the_part_on_labels_alone_and_are_equally_long(make_method
     assert [make_method("dars", labels_alone=0.0, ratios=(0.5,)).round(step) for step in (0, 19, 20)] == [1, 1, 1]
 
 
-def test_the_labeller_is_what_the_student_was_when_the_round_began(make_method: Make, make_batch: Make) -> None:
+def test_the_labeler_is_what_the_student_was_when_the_round_began(make_method: Make, make_batch: Make) -> None:
     method = make_method("dars", labels_alone=0.1, ratios=(0.4, 0.5))  # rounds begin with steps 2 and 11
     optimiser = torch.optim.SGD(method.student.parameters(), lr=0.01)
     copied = []
     for step in range(13):
         terms = method(make_batch(step))
-        assert (terms["unlabelled"] > 0) == (step > 2 and step != 11)  # in its first step a round has seen nothing
+        assert (terms["unlabeled"] > 0) == (step > 2 and step != 11)  # in its first step a round has seen nothing
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
         optimiser.zero_grad()
         method.after_step()
-        pairs = zip(method.labeller.state_dict().values(), method.student.state_dict().values(), strict=True)
+        pairs = zip(method.labeler.state_dict().values(), method.student.state_dict().values(), strict=True)
         if all(torch.equal(one, two) for one, two in pairs):
             copied.append(method.step)
     assert copied == [2, 11]
 
 
 def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method("dars", labels_alone=0.0, ratios=(0.4,), unlabelled_weight=0.7), make_batch()
+    method, batch = make_method("dars", labels_alone=0.0, ratios=(0.4,), unlabeled_weight=0.7), make_batch()
     with torch.no_grad():
-        method.labeller.head.weight.weight.mul_(30)
+        method.labeler.head.weight.weight.mul_(30)
     method.losses(make_batch(1))
     method.after_step()
-    student, lab, un = copy.deepcopy(method.student), batch.labelled, batch.unlabelled
+    student, lab, un = copy.deepcopy(method.student), batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
-        probs = (
-            up(method.labeller(un.weak)).softmax(1) + up(method.labeller(un.weak.flip(-1))).softmax(1).flip(-1)
-        ) / 2
+        probs = (up(method.labeler(un.weak)).softmax(1) + up(method.labeler(un.weak.flip(-1))).softmax(1).flip(-1)) / 2
         target = method.aligned(un, 0.4)
     assert torch.equal(target.label, probs.argmax(1))
     assert 0 < target.keep.sum() < un.valid.sum()
@@ -63,14 +61,14 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     logits = up(student(torch.cat([lab.image, view.mixed])))
     loss = F.cross_entropy(logits[2:], view.mix(target.label), reduction="none") * view.mix(target.keep)
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
-        "unlabelled": 0.7 * loss.sum() / view.mix(un.valid).sum() / 0.4,
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "unlabeled": 0.7 * loss.sum() / view.mix(un.valid).sum() / 0.4,
     }
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-5)
 
 
 def say(method: Any, shares: list[float], confidence: Tensor) -> Any:
-    """Let the labeller call these shares of the pixels the classes, with this confidence; return what is kept."""
+    """Let the labeler call these shares of the pixels the classes, with this confidence; return what is kept."""
     edges = torch.tensor(shares).cumsum(0)
     label = torch.bucketize((torch.arange(40_000) + 0.5) / 40_000, edges)
     method.confidences.collect(confidence, torch.ones(40_000, dtype=torch.bool), label)
@@ -80,8 +78,8 @@ def say(method: Any, shares: list[float], confidence: Tensor) -> Any:
     return torch.stack([(kept & (label == c)).sum() / 40_000 for c in range(4)]), kept, label
 
 
-def test_kept_pixels_have_the_shares_of_the_labelled_ones(make_method: Make) -> None:
-    """Also where all are equally confident; and of a class that the labeller finds too little of, all are kept."""
+def test_kept_pixels_have_the_shares_of_the_labeled_ones(make_method: Make) -> None:
+    """Also where all are equally confident; and of a class that the labeler finds too little of, all are kept."""
     for confidence in (torch.rand(40_000) * 0.7 + 0.3, torch.ones(40_000)):
         found, _, _ = say(make_method("dars"), [0.4, 0.2, 0.39, 0.01], confidence)
         expected = torch.minimum(0.5 * SHARES, torch.tensor([0.4, 0.2, 0.39, 0.01]))

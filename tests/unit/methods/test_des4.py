@@ -33,7 +33,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"pseudo_label_mode": "train"},
     {"encoder_warm_start": False},
     {"threshold": 0.3},
-    {"unlabelled_ramp_steps": 10},
+    {"unlabeled_ramp_steps": 10},
     {"evaluated": "student"},
     {"model": {"prototype_start": "random"}},
     {"model": {"temperature": 1.0}},
@@ -92,9 +92,9 @@ def test_each_loss_reaches_its_own_modules(make: Callable[..., DeS4], make_batch
         for term, value in method.losses(make_batch()).items()
     }
     assert reached == {
-        "student/labelled": {"student.encoder", "student.decoder"},
-        "student/unlabelled": {"student.encoder", "student.decoder"},
-        "teacher/labelled": {"teacher.decoder"},
+        "student/labeled": {"student.encoder", "student.decoder"},
+        "student/unlabeled": {"student.encoder", "student.decoder"},
+        "teacher/labeled": {"teacher.decoder"},
     }
     assert not any(b.requires_grad for b in method.buffers())
 
@@ -104,12 +104,12 @@ def test_each_loss_reaches_its_own_modules(make: Callable[..., DeS4], make_batch
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_the_terms_are_those_of_the_equations(make: Callable[..., DeS4], make_batch: Make, threshold: float) -> None:
-    method, batch = make(labelled_weight=0.7, unlabelled_weight=2.0, threshold=threshold), make_batch()
+    method, batch = make(labeled_weight=0.7, unlabeled_weight=2.0, threshold=threshold), make_batch()
     learn(method, make_batch(1))
     twin = copy.deepcopy(method)
     found = method.losses(batch)
 
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (strong,) = un.strong
     boxes = strong.mix
     teacher, student = twin.teacher, twin.student
@@ -130,9 +130,9 @@ def test_the_terms_are_those_of_the_equations(make: Callable[..., DeS4], make_ba
     loss_t = F.cross_entropy(logits_t, lab.label, ignore_index=IGNORE, reduction="none")
     loss_u = F.cross_entropy(logits[2:], boxes(pseudo), reduction="none")
     expected = {
-        "student/labelled": 0.7 * F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
-        "student/unlabelled": 2.0 * (loss_u * keep).sum() / valid.sum(),
-        "teacher/labelled": (weight * loss_t).sum((1, 2)).mean(),
+        "student/labeled": 0.7 * F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "student/unlabeled": 2.0 * (loss_u * keep).sum() / valid.sum(),
+        "teacher/labeled": (weight * loss_t).sum((1, 2)).mean(),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
@@ -153,10 +153,10 @@ def test_prototypes_start_at_the_means_of_the_teachers_features(make: Callable[.
     method.losses(batch)
     method.after_step()
     with torch.no_grad():
-        maps = twin.teacher.eval().encode(batch.labelled.image)
+        maps = twin.teacher.eval().encode(batch.labeled.image)
         twin.teacher.decoder.train()
         features = F.normalize(twin.teacher.decoder(maps), dim=1).movedim(1, -1)
-    label = batch.labelled.label[:, ::4, ::4]
+    label = batch.labeled.label[:, ::4, ::4]
     for c in range(4):
         expected = F.normalize(features[label == c].mean(0), dim=0)
         torch.testing.assert_close(method.student.head.prototypes[c], expected, atol=1e-5, rtol=1e-4)
@@ -179,7 +179,7 @@ def test_without_decoupling_the_whole_teacher_follows(make: Callable[..., DeS4],
     learn(method, make_batch(1))
     before = {key: value.clone() for key, value in method.teacher.state_dict().items()}
     terms = learn(method, make_batch())
-    assert set(terms) == {"student/labelled", "student/unlabelled"}
+    assert set(terms) == {"student/labeled", "student/unlabeled"}
     momentum, student = warm_momentum(0.99, 1), method.student.state_dict()
     for key, value in method.teacher.state_dict().items():
         if not key.startswith("head"):
@@ -211,12 +211,12 @@ def test_one_head_or_two(make: Callable[..., DeS4], make_batch: Make) -> None:
 def test_pixel_reweighting_is_the_only_difference_to_plain_cross_entropy(
     make: Callable[..., DeS4], make_batch: Make
 ) -> None:
-    batch, label = make_batch(), make_batch().labelled.label
+    batch, label = make_batch(), make_batch().labeled.label
     for reweighted, loss in ((False, cross_entropy), (True, reweighted_cross_entropy)):
         method = make(pixel_reweighting=reweighted)
         twin = copy.deepcopy(method)
-        found = method.losses(batch)["teacher/labelled"]
-        maps = twin.teacher.eval().encode(batch.labelled.image)
+        found = method.losses(batch)["teacher/labeled"]
+        maps = twin.teacher.eval().encode(batch.labeled.image)
         twin.teacher.decoder.train()
         torch.testing.assert_close(found, loss(twin.teacher.head(twin.teacher.decoder(maps)), label))
 
@@ -276,25 +276,25 @@ def test_encoder_warm_start(make: Callable[..., DeS4], make_batch: Make, warm: b
 
 def test_a_threshold_of_one_keeps_no_pseudo_label(make: Callable[..., DeS4], make_batch: Make) -> None:
     terms = make(threshold=1.0).losses(make_batch())
-    assert terms["student/unlabelled"] == 0
-    assert terms["student/labelled"] > 0
+    assert terms["student/unlabeled"] == 0
+    assert terms["student/labeled"] > 0
 
 
 def test_weights_scale_their_terms(make: Callable[..., DeS4], make_batch: Make) -> None:
     plain = make().losses(make_batch())
-    scaled = make(labelled_weight=3.0, unlabelled_weight=0.75).losses(make_batch())
+    scaled = make(labeled_weight=3.0, unlabeled_weight=0.75).losses(make_batch())
     factors = {name: (scaled[name] / plain[name]).item() for name in plain}
-    assert factors == pytest.approx({"student/labelled": 3, "student/unlabelled": 0.5, "teacher/labelled": 1})
+    assert factors == pytest.approx({"student/labeled": 3, "student/unlabeled": 0.5, "teacher/labeled": 1})
 
 
-def test_the_ramp_raises_the_unlabelled_term_alone(make: Callable[..., DeS4], make_batch: Make) -> None:
+def test_the_ramp_raises_the_unlabeled_term_alone(make: Callable[..., DeS4], make_batch: Make) -> None:
     plain = make().losses(make_batch())
     for step, share in ((0, 0.0), (3, 0.75), (4, 1.0), (9, 1.0)):
-        method = make(unlabelled_ramp_steps=4)
+        method = make(unlabeled_ramp_steps=4)
         method.step = step
         terms = method.losses(make_batch())
-        assert terms["student/unlabelled"].item() == pytest.approx(share * plain["student/unlabelled"].item())
-        assert all(torch.equal(terms[name], plain[name]) for name in ("student/labelled", "teacher/labelled"))
+        assert terms["student/unlabeled"].item() == pytest.approx(share * plain["student/unlabeled"].item())
+        assert all(torch.equal(terms[name], plain[name]) for name in ("student/labeled", "teacher/labeled"))
 
 
 def test_a_random_start_moves_by_one_percent(make: Callable[..., DeS4], make_batch: Make) -> None:

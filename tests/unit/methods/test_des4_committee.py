@@ -55,20 +55,20 @@ def test_the_first_part_learns_from_labels_alone(make: Make, make_batch: Make) -
     one, two = make(), make()
     for m in range(FIRST + 1):
         batch = make_batch(m)
-        terms, changed = learn(one, batch), learn(two, replace(batch, unlabelled=make_batch(m + 10).unlabelled))
-        assert ("student/unlabelled" in terms) == (m == FIRST)
-        assert ("others/labelled" in terms) == (m < FIRST)
+        terms, changed = learn(one, batch), learn(two, replace(batch, unlabeled=make_batch(m + 10).unlabeled))
+        assert ("student/unlabeled" in terms) == (m == FIRST)
+        assert ("others/labeled" in terms) == (m < FIRST)
         assert same(terms, changed) == (m < FIRST)
 
 
 @pytest.mark.parametrize("name", ["des4_committee"])  # whose views the batch then has
 def test_each_of_the_others_learns_labels_in_its_own_colours(name: str, make: Make, make_batch: Make) -> None:
     method, batch = make(networks=4), make_batch()
-    labelled = batch.labelled
-    assert len(labelled.recoloured) == 2
-    pairs = zip(copy.deepcopy(method.others), [*labelled.recoloured, labelled.image], strict=True)
-    expected = sum(F.cross_entropy(up(other(image)), labelled.label, ignore_index=IGNORE) for other, image in pairs)
-    torch.testing.assert_close(method.losses(batch)["others/labelled"], expected)
+    labeled = batch.labeled
+    assert len(labeled.recoloured) == 2
+    pairs = zip(copy.deepcopy(method.others), [*labeled.recoloured, labeled.image], strict=True)
+    expected = sum(F.cross_entropy(up(other(image)), labeled.label, ignore_index=IGNORE) for other, image in pairs)
+    torch.testing.assert_close(method.losses(batch)["others/labeled"], expected)
     starts = [next(network.decoder.parameters()) for network in (method.student, *method.others)]
     assert not any(torch.equal(one, two) for n, one in enumerate(starts) for two in starts[:n])
 
@@ -95,28 +95,28 @@ def test_the_student_learns_the_mean_of_the_committee(
 ) -> None:
     method, batch = make(pseudo_label_scales=scales, pseudo_label_mirror=mirror), make_batch()
     method.step = FIRST
-    labelled, unlabelled = batch.both
-    (view,) = unlabelled.strong
+    labeled, unlabeled = batch.both
+    (view,) = unlabeled.strong
     found = []
     for network in copy.deepcopy([method.teacher, *method.others]):
         for scale in scales:
-            image = unlabelled.weak
+            image = unlabeled.weak
             if scale != 1:
                 image = F.interpolate(image, size=round(33 * scale), mode="bilinear", antialias=True)
             found.append(up(network.eval()(image)).softmax(1))
             if mirror:
                 found.append(up(network(image.flip(3))).softmax(1).flip(3))
     mean = view.mix(torch.stack(found).mean(0))
-    logits = up(copy.deepcopy(method.student)(torch.cat([labelled.image, view.mixed])))
-    loss = -(mean * logits[len(labelled.image) :].log_softmax(1)).sum(1)[view.mix(unlabelled.valid)].mean()
+    logits = up(copy.deepcopy(method.student)(torch.cat([labeled.image, view.mixed])))
+    loss = -(mean * logits[len(labeled.image) :].log_softmax(1)).sum(1)[view.mix(unlabeled.valid)].mean()
     terms = method.losses(batch)
-    torch.testing.assert_close(terms["student/unlabelled"], 1.5 * loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["student/unlabeled"], 1.5 * loss, rtol=1e-4, atol=1e-5)
     assert not any(module.training for module in method.others.modules())
 
 
 def test_a_committee_of_one_is_the_students_average(make: Make, make_batch: Make) -> None:
     method = make(networks=1)
-    assert set(learn(method, make_batch())) == {"student/labelled"}
+    assert set(learn(method, make_batch())) == {"student/labeled"}
     assert not method.rests
     assert list(method.networks()) == ["student", "teacher"]
 

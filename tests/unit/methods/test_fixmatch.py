@@ -23,7 +23,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     method, batch = make_sure("fixmatch", threshold=0.5), make_batch()
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (strong,) = un.strong
     with torch.no_grad():
         target = up(twin.student.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
@@ -34,7 +34,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     logits = up(twin.student.train()(torch.cat([lab.image, strong.mixed])))
     loss = F.cross_entropy(logits[2:], pseudo, reduction="none")
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE) / 2,
-        "unlabelled": (loss * keep)[valid].mean() / 2,
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE) / 2,
+        "unlabeled": (loss * keep)[valid].mean() / 2,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

@@ -35,10 +35,10 @@ def method(make_method: Make) -> Any:
 
 def test_the_terms_are_those_of_the_equations(method: Any, make_batch: Make) -> None:
     batch = make_batch()
-    twin, lab, (view,) = copy.deepcopy(method), batch.labelled, batch.unlabelled.strong
+    twin, lab, (view,) = copy.deepcopy(method), batch.labeled, batch.unlabeled.strong
     found = method.losses(batch)
     has_label = lab.label != IGNORE
-    valid = torch.cat([has_label, view.mix(batch.unlabelled.valid)])
+    valid = torch.cat([has_label, view.mix(batch.unlabeled.valid)])
     images = torch.cat([lab.image, view.mixed])
     logits = [up(network(images)) for network in (twin.student, twin.peer)]
     probs = [each.softmax(1) * valid[:, None] for each in logits]
@@ -54,8 +54,8 @@ def test_the_terms_are_those_of_the_equations(method: Any, make_batch: Make) -> 
     gap = (probs[0] - probs[1]).square().mean(1)
     gives = (mine < other) & valid
     expected = {
-        "student/labelled": F.cross_entropy(logits[0][:2], lab.label, ignore_index=IGNORE),
-        "peer/labelled": F.cross_entropy(logits[1][:2], lab.label, ignore_index=IGNORE),
+        "student/labeled": F.cross_entropy(logits[0][:2], lab.label, ignore_index=IGNORE),
+        "peer/labeled": F.cross_entropy(logits[1][:2], lab.label, ignore_index=IGNORE),
         "student/correction": 0.5 * (flaws[0].square() * bad)[valid].mean(),
         "peer/correction": 0.5 * (flaws[1].square() * bad)[valid].mean(),
         "student/consistency": 7 * (gap * takes)[valid].mean(),

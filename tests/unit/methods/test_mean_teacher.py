@@ -25,7 +25,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     method, batch = make_sure("mean_teacher"), make_batch()
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (strong,) = un.strong
     with torch.no_grad():
         target = up(twin.teacher.eval()(torch.cat([lab.image, un.weak]))).softmax(1)
@@ -34,7 +34,7 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
     gap = (logits.softmax(1) - torch.cat([on_images, mixed])).square().mean(1)
     where = torch.cat([lab.label != IGNORE, strong.mix(un.valid)])
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
         "consistency": 100 * gap[where].mean(),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from des4.methods.ingredients.pixel_pairs import pixel_pairs
-from des4.types import IGNORE, Batch, ConfigError, StrongView, Unlabelled
+from des4.types import IGNORE, Batch, ConfigError, StrongView, Unlabeled
 
 Make = Callable[..., Any]
 
@@ -25,7 +25,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     method, batch = make_method("pc2seg", consistency_weight=2.0, contrast_weight=0.3), make_batch()
     with torch.no_grad():
         method.student.head.weight.weight.mul_(100)
-    twin, lab, un = copy.deepcopy(method), batch.labelled, batch.unlabelled
+    twin, lab, un = copy.deepcopy(method), batch.labeled, batch.unlabeled
     found, (view,) = method.losses(batch), un.strong
     features = twin.student.features(torch.cat([lab.image, un.weak, view.mixed]))
     logits = twin.student.head(features)
@@ -33,7 +33,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     gap = 1 - F.cosine_similarity(probs[4:], view.mix(probs[2:4].detach()), dim=1)
     weak, strong = twin.projection(features[2:]).split(2)
     expected = {
-        "labelled": F.cross_entropy(up(logits[:2]), lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(up(logits[:2]), lab.label, ignore_index=IGNORE),
         "consistency": 2 * gap[view.mix(un.valid)].mean(),
         "contrast": 0.3 * pixel_pairs(weak, strong, logits[2:4].softmax(1), un, view, twin.config),
     }
@@ -45,18 +45,16 @@ def test_the_same_image_twice_is_consistent_and_another_is_not(make_method: Make
     method, batch = make_method("pc2seg").eval(), make_batch(cutmix="none")
     with torch.no_grad():
         method.student.head.weight.weight.mul_(100)
-    un = batch.unlabelled
+    un = batch.unlabeled
 
     def gap(image: Tensor) -> float:
         view = StrongView(image, un.strong[0].mix)
-        return method.losses(Batch(batch.labelled, Unlabelled(un.weak, (view,), un.valid, un.keys)))[
-            "consistency"
-        ].item()
+        return method.losses(Batch(batch.labeled, Unlabeled(un.weak, (view,), un.valid, un.keys)))["consistency"].item()
 
     assert gap(un.weak) == pytest.approx(0, abs=1e-7)
     assert gap(1 - un.weak) > 1e-3
 
 
 def test_a_lone_image_has_nothing_to_be_held_against(make_method: Make, make_batch: Make) -> None:
-    with pytest.raises(ConfigError, match="unlabelled_batch_size"):
+    with pytest.raises(ConfigError, match="unlabeled_batch_size"):
         make_method("pc2seg").losses(make_batch(images=1))

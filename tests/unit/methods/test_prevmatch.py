@@ -53,7 +53,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     found = method.losses(batch)
     seen = twin.predicted(batch)
     label = torch.full((2, 33, 33), asked % 4)
-    un = batch.unlabelled
+    un = batch.unlabeled
 
     def consistency(logits: Tensor, mix: Callable[[Tensor], Tensor], label: Tensor) -> Tensor:
         return F.cross_entropy(up(logits), mix(label), reduction="none")[mix(un.valid)].mean()
@@ -67,7 +67,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     )
     torch.testing.assert_close(found["previous"], v * of_states / (2 + v))
     torch.testing.assert_close(found["strong2"], 0.25 * consistency(seen.strong[1], two.mix, own) / (2 + v))
-    torch.testing.assert_close(found["labelled"], twin.supervise(seen.labelled, batch.labelled) / (2 + v))
+    torch.testing.assert_close(found["labeled"], twin.supervise(seen.labeled, batch.labeled) / (2 + v))
 
 
 def test_labels_of_states_weigh_as_their_mean_confidence_in_the_mixed_image(make_method: Make, batch: Any) -> None:
@@ -104,14 +104,14 @@ def test_only_states_that_are_there_are_asked_and_never_more_than_some(make_meth
     for step in range(20):
         method.step = step
         asked.clear()
-        target = method.previous_labels(batch.unlabelled)
+        target = method.previous_labels(batch.unlabeled)
         assert (target is None) == (step == 0)
         assert all(number < min(step, 8) for number in asked)
         assert len(set(asked)) == len(asked) <= 3
         counts.add(len(asked))
         first = list(asked)
         asked.clear()
-        method.previous_labels(batch.unlabelled)
+        method.previous_labels(batch.unlabeled)
         assert asked == first  # a function of (seed, step), whatever part of the step it is
     assert counts == {0, 1, 2, 3}
 

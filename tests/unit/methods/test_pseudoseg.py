@@ -23,13 +23,13 @@ def up(logits: Tensor) -> Tensor:
 
 
 def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    settings = {"unlabelled_weight": 3.0, "sharpening": 0.25, "background_class": 1, "attention_dim": 4}
+    settings = {"unlabeled_weight": 3.0, "sharpening": 0.25, "background_class": 1, "attention_dim": 4}
     batch, plain = make_batch(), make_method("pseudoseg", **settings)
-    middle = plain.fused(batch.unlabelled).probs.amax(1).median().item()
+    middle = plain.fused(batch.unlabeled).probs.amax(1).median().item()
     method = make_method("pseudoseg", threshold=middle, **settings)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
         maps = twin.student.eval().encode(un.weak)
@@ -52,16 +52,16 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     assert 0 < counted.sum() < (view.mix(un.valid) & ~hole).sum()
     soft = -(view.mix(target) * out[2:].log_softmax(1)).sum(1) * counted
     expected = {
-        "labelled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
-        "labelled_activation": F.cross_entropy(up(seen), lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
+        "labeled_activation": F.cross_entropy(up(seen), lab.label, ignore_index=IGNORE),
         "image_classes": -(has * said.sigmoid().log() + ~has * (-said).sigmoid().log()).mean(),
-        "unlabelled": 3 * soft.sum() / view.mix(un.valid).sum(),
+        "unlabeled": 3 * soft.sum() / view.mix(un.valid).sum(),
     }
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_where_both_agree_labels_are_sharper_than_where_they_do_not(make_method: Make, make_batch: Make) -> None:
-    method, un = make_method("pseudoseg", sharpening=1.0, attention_dim=4), make_batch().unlabelled
+    method, un = make_method("pseudoseg", sharpening=1.0, attention_dim=4), make_batch().unlabeled
     with torch.no_grad():
         method.student.head.weight.weight.zero_()
         method.student.head.weight.bias.copy_(torch.tensor([3.0, -1, -1, -1]))
@@ -78,7 +78,7 @@ def test_where_both_agree_labels_are_sharper_than_where_they_do_not(make_method:
 
 def test_an_image_without_any_label_teaches_the_classifier_nothing(make_method: Make, make_batch: Make) -> None:
     method, batch = make_method("pseudoseg", attention_dim=4), make_batch()
-    lab = batch.labelled
+    lab = batch.labeled
     said, has = torch.randn(2, 4), method.present(lab)
     whole = method.image_loss(said, has, lab)
     label = lab.label.clone()
@@ -90,7 +90,7 @@ def test_an_image_without_any_label_teaches_the_classifier_nothing(make_method: 
 
 def test_a_label_that_nobody_is_sure_of_teaches_nothing(make_method: Make, make_batch: Make) -> None:
     terms = make_method("pseudoseg", threshold=1.0, attention_dim=4).losses(make_batch())
-    assert terms.pop("unlabelled") == 0
+    assert terms.pop("unlabeled") == 0
     assert all(term > 0 for term in terms.values())
 
 

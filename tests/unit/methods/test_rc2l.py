@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.types import IGNORE, Batch, StrongView, Unlabelled
+from des4.types import IGNORE, Batch, StrongView, Unlabeled
 
 Make = Callable[..., Any]
 
@@ -26,7 +26,7 @@ def sure(make_method: Make, make_batch: Make) -> Callable[..., Any]:
         method.teacher.load_state_dict(other.student.state_dict())
         with torch.no_grad():
             for net in (method.student, method.teacher):
-                features, last = net.features(make_batch().unlabelled.weak), net.head.weight
+                features, last = net.features(make_batch().unlabeled.weak), net.head.weight
                 last.weight.mul_(1000)
                 last.bias.copy_(-last.weight[:, :, 0, 0] @ features.mean((0, 2, 3)))
         return method
@@ -41,7 +41,7 @@ def dice(one: Tensor, two: Tensor) -> Tensor:
 def test_the_terms_are_those_of_the_equation(sure: Make, make_batch: Make) -> None:
     method, batch = sure(region_area=0.1, contrast_temperature=0.5, threshold=0.6), make_batch()
     weights = {"mask_contrast": 0.1, "feature_contrast": 0.1, "presence": 1.0, "masks": 1.0}
-    twin, lab, un = copy.deepcopy(method), batch.labelled, batch.unlabelled
+    twin, lab, un = copy.deepcopy(method), batch.labeled, batch.unlabeled
     found, (view,) = method.losses(batch), un.strong
     box = view.mix.box[:, ::4, ::4]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_the_terms_are_those_of_the_equation(sure: Make, make_batch: Make) -> No
         for name, values in each.items():
             terms[name].append(torch.stack(values).mean())
     known = F.interpolate(twin.student.head(features[:2]), size=(33, 33), mode="bilinear", align_corners=True)
-    expected = {"labelled": F.cross_entropy(known, lab.label, ignore_index=IGNORE)} | {
+    expected = {"labeled": F.cross_entropy(known, lab.label, ignore_index=IGNORE)} | {
         name: weights[name] * sum(values) / 2 for name, values in terms.items()
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
@@ -94,11 +94,11 @@ def test_who_says_what_the_teacher_says_has_nothing_to_learn_from_masks(sure: Ma
     with torch.no_grad():
         method.student.head.weight.weight.mul_(1e4)
         method.teacher.load_state_dict(method.student.state_dict())
-    un = batch.unlabelled
+    un = batch.unlabeled
 
     def terms(image: Tensor) -> dict[str, Tensor]:
-        seen = Unlabelled(un.weak, (StrongView(image, un.strong[0].mix),), un.valid, un.keys)
-        return method.losses(Batch(batch.labelled, seen))
+        seen = Unlabeled(un.weak, (StrongView(image, un.strong[0].mix),), un.valid, un.keys)
+        return method.losses(Batch(batch.labeled, seen))
 
     same, other = terms(un.weak), terms(1 - un.weak)
     assert same["masks"].item() == pytest.approx(0, abs=1e-3)

@@ -23,7 +23,7 @@ def test_the_term_is_that_of_the_equation(make_sure: Make, make_batch: Make) -> 
     method, batch = make_sure("supervised"), make_batch()
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab = batch.labelled
+    lab = batch.labeled
     logits = up(twin.student.train()(lab.image))
-    expected = {"labelled": F.cross_entropy(logits, lab.label, ignore_index=IGNORE)}
+    expected = {"labeled": F.cross_entropy(logits, lab.label, ignore_index=IGNORE)}
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

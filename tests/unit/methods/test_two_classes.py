@@ -11,7 +11,7 @@ from eager import eager
 
 from des4.methods import METHODS
 from des4.models import ModelConfig, build_segmenter
-from des4.types import Batch, Labelled, Mix, StrongView, Unlabelled
+from des4.types import Batch, Labeled, Mix, StrongView, Unlabeled
 
 Make = Callable[..., Any]
 MODEL = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8)
@@ -35,11 +35,11 @@ def test_two_classes_are_enough(name: str, settings: dict[str, Any], make_settin
     cls = METHODS[name]
     method = cls(cls.Config.model_validate(eager(name) | settings), setting).train()
     image, keys, valid = torch.rand(2, 3, 33, 33), torch.tensor([1, 2]), torch.ones(2, 33, 33, dtype=torch.bool)
-    donor = Labelled(image, (image[:, 1] > 0.5).long(), keys)
+    donor = Labeled(image, (image[:, 1] > 0.5).long(), keys)
     colours = tuple(1 - image for _ in cls.VIEWS.recoloured)
-    labelled = Labelled(image, (image[:, 0] > 0.5).long(), keys, recoloured=colours, donor=donor)
+    labeled = Labeled(image, (image[:, 0] > 0.5).long(), keys, recoloured=colours, donor=donor)
     view = StrongView(1 - image, Mix(torch.tensor([1, 0]), torch.zeros_like(valid), 2))
-    batch = Batch(labelled, Unlabelled(image, (view,) * cls.VIEWS.strong, valid, keys + 5))
+    batch = Batch(labeled, Unlabeled(image, (view,) * cls.VIEWS.strong, valid, keys + 5))
     for _ in range(2):
         terms = method(batch)
         torch.stack(list(terms.values())).sum().backward()

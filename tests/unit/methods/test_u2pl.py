@@ -47,9 +47,9 @@ def trained(make_method: Make, make_batch: Make) -> Callable[..., Any]:
 def calibrated(method: Any, batch: Any) -> Any:
     """The method once it has seen nothing but the doubts of this batch."""
     with torch.no_grad():
-        probs = up(method.teacher(batch.unlabelled.weak)).softmax(1)
+        probs = up(method.teacher(batch.unlabeled.weak)).softmax(1)
     method.entropies.reset()
-    method.entropies.collect(doubt(probs), batch.unlabelled.valid)
+    method.entropies.collect(doubt(probs), batch.unlabeled.valid)
     method.entropies.commit()
     return method
 
@@ -59,7 +59,7 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     method = calibrated(trained(anchor_threshold=0.26), batch)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un, alpha = batch.labelled, batch.unlabelled, 0.2 * (1 - 2 / 20)
+    lab, un, alpha = batch.labeled, batch.unlabeled, 0.2 * (1 - 2 / 20)
     (view,) = un.strong
     with torch.no_grad():
         seen = twin.teacher.features(torch.cat([lab.image, un.weak]))
@@ -74,7 +74,7 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     features = twin.student.features(torch.cat([lab.image, view.mixed]))
     logits = up(twin.student.head(features))
     loss = F.cross_entropy(logits[2:], view.mix(label), reduction="none")
-    unlabelled = (loss * view.mix(reliable)).sum() / view.mix(un.valid).sum()
+    unlabeled = (loss * view.mix(reliable)).sum() / view.mix(un.valid).sum()
     own = coarse[:2].gather(1, small(lab.label).masked_fill(small(lab.label) == IGNORE, 0)[:, None])[:, 0]
     anchors = torch.cat([
         small(lab.label).masked_fill(own <= 0.26, IGNORE),
@@ -84,18 +84,18 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     contrast = twin.contrast.loss(twin.student_projection(features), anchors, torch.cat([lab.keys, un.keys]))
     assert contrast > 0
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
-        "unlabelled": unlabelled / (1 - alpha) ** 2,
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "unlabeled": unlabeled / (1 - alpha) ** 2,
         "contrast": 0.25 * contrast,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch: Make) -> None:
-    """Of four classes: on labelled pixels the first three but their own, on unreliable ones the last."""
+    """Of four classes: on labeled pixels the first three but their own, on unreliable ones the last."""
     batch = make_batch()
     method = calibrated(trained(), batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     seen: list[tuple[Tensor, ...]] = []
     method.contrast.collect = lambda *arguments: seen.append(arguments)
     method.losses(batch)
@@ -119,14 +119,14 @@ def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch:
 def test_without_unreliable_pixels_all_labels_count_and_none_is_surest(trained: Make, make_batch: Make) -> None:
     method, batch = trained(unreliable=0.0), make_batch()
     terms = method.losses(batch)
-    (view,) = batch.unlabelled.strong
+    (view,) = batch.unlabeled.strong
     twin = copy.deepcopy(method)
     assert method.stats()["reliable"] == 1
     with torch.no_grad():
-        label = up(method.teacher(batch.unlabelled.weak)).argmax(1)
-    logits = up(twin.student(torch.cat([batch.labelled.image, view.mixed])))[2:]
-    expected = F.cross_entropy(logits, view.mix(label), reduction="none")[view.mix(batch.unlabelled.valid)].mean()
-    torch.testing.assert_close(terms["unlabelled"], expected)
+        label = up(method.teacher(batch.unlabeled.weak)).argmax(1)
+    logits = up(twin.student(torch.cat([batch.labeled.image, view.mixed])))[2:]
+    expected = F.cross_entropy(logits, view.mix(label), reduction="none")[view.mix(batch.unlabeled.valid)].mean()
+    torch.testing.assert_close(terms["unlabeled"], expected)
 
 
 def test_the_share_of_unreliable_pixels_falls_to_nothing(make_method: Make) -> None:

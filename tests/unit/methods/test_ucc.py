@@ -16,7 +16,7 @@ from des4.methods.ingredients.injection import in_order
 from des4.methods.ingredients.pasting import paste_classes
 from des4.methods.ingredients.targets import soft_target
 from des4.models import Segmenter
-from des4.types import IGNORE, Batch, ConfigError, Labelled
+from des4.types import IGNORE, Batch, ConfigError, Labeled
 
 Make = Callable[..., Any]
 
@@ -50,46 +50,46 @@ def make_pair(make_batch: Make) -> Make:
 
     def make(seed: int = 0, **settings: Any) -> Batch:
         batch, other = make_batch(seed, **settings), make_batch(seed + 100, **settings)
-        donor = Labelled(other.labelled.image, other.labelled.label, batch.labelled.keys)
-        labelled = Labelled(batch.labelled.image, batch.labelled.label, batch.labelled.keys, donor=donor)
-        return Batch(labelled, batch.unlabelled)
+        donor = Labeled(other.labeled.image, other.labeled.label, batch.labeled.keys)
+        labeled = Labeled(batch.labeled.image, batch.labeled.label, batch.labeled.keys, donor=donor)
+        return Batch(labeled, batch.unlabeled)
 
     return make
 
 
-def pasted(method: Any, batch: Batch) -> tuple[Labelled, Tensor, Tensor, Tensor]:
-    """Labelled images, strong images before they are mixed, where labels are pasted onto these, and the labels."""
-    lab, un = batch.labelled, batch.unlabelled
+def pasted(method: Any, batch: Batch) -> tuple[Labeled, Tensor, Tensor, Tensor]:
+    """Labeled images, strong images before they are mixed, where labels are pasted onto these, and the labels."""
+    lab, un = batch.labeled, batch.unlabeled
     assert un is not None and lab.donor is not None
-    labelled = paste_classes(lab, method.chosen(lab.donor, lab.keys))
+    labeled = paste_classes(lab, method.chosen(lab.donor, lab.keys))
     source = in_order(lab, len(un.weak))
     classes = method.chosen(source, un.keys)
     box = torch.stack([
         torch.isin(label, torch.arange(4)[some]) & seen
         for label, some, seen in zip(source.label, classes, un.valid, strict=True)
     ])  # fmt: skip
-    return labelled, torch.where(box[:, None], source.image, un.strong[0].image), box, source.label
+    return labeled, torch.where(box[:, None], source.image, un.strong[0].image), box, source.label
 
 
 @pytest.mark.parametrize("detached", [True, False])
 def test_the_terms_are_those_of_the_equation(detached: bool, sure: Make, make_pair: Make) -> None:
-    method, batch = sure(paste=1.0, detached=detached, unlabelled_weight=3.0), make_pair()
-    twin, un = copy.deepcopy(method), batch.unlabelled
+    method, batch = sure(paste=1.0, detached=detached, unlabeled_weight=3.0), make_pair()
+    twin, un = copy.deepcopy(method), batch.unlabeled
     found, (view,) = method.losses(batch), un.strong
     lab, image, box, label = pasted(twin, batch)
-    assert 0 < box.float().mean() < 0.9 and not torch.equal(lab.label, batch.labelled.label)
+    assert 0 < box.float().mean() < 0.9 and not torch.equal(lab.label, batch.labeled.label)
     nets = (twin.student, peer(twin))
     weak = [up(net(un.weak)).softmax(1).detach() for net in nets]
     known, strong = ([up(net(images)) for net in nets] for images in (lab.image, view.mix(image)))
     expected = {}
     for name, own, other in (("first", 0, 1), ("second", 1, 0)):
-        expected[f"{name}/labelled"] = F.cross_entropy(known[own], lab.label, ignore_index=IGNORE)
+        expected[f"{name}/labeled"] = F.cross_entropy(known[own], lab.label, ignore_index=IGNORE)
         said = view.mix(weak[other])
         gap = (said * (said.log() - strong[other].log_softmax(1))).sum(1).masked_fill(view.mix(box), 0)
         target = view.mix(torch.where(box, label, weak[other].argmax(1)))
         cross = F.cross_entropy(strong[own], target, reduction="none")
         loss = (-gap).exp() * cross + (0 if detached else gap)
-        expected[f"{name}/unlabelled"] = 3 * loss[view.mix(un.valid)].mean()
+        expected[f"{name}/unlabeled"] = 3 * loss[view.mix(un.valid)].mean()
         assert (-gap).exp()[view.mix(un.valid)].min() < 0.98  # a weight that is always 1 would not do
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
@@ -99,7 +99,7 @@ def test_the_weight_is_a_weight_alone_unless_it_is_asked_to_learn(sure: Make, ma
     batch = make_pair()
     for detached, moves in ((True, False), (False, True)):
         method = sure(detached=detached)
-        term = method.losses(batch)["first/unlabelled"]
+        term = method.losses(batch)["first/unlabeled"]
         (gradient,) = torch.autograd.grad(term, method.peer_head.weight.weight, allow_unused=True)
         assert (gradient is not None and bool(gradient.any())) == moves
 
@@ -117,7 +117,7 @@ def test_of_the_classes_that_are_there_the_badly_predicted_ones_are_pasted(make_
     label = torch.zeros(4000, 2, 2, dtype=torch.long)
     label[:, 0], label[:, 1, 1] = torch.tensor([1, 3]), IGNORE
     keys = torch.randint(2**62, (4000,), generator=torch.Generator().manual_seed(0))
-    source = Labelled(torch.zeros(4000, 3, 2, 2), label, keys)
+    source = Labeled(torch.zeros(4000, 3, 2, 2), label, keys)
     assert classes_present(label, source.valid, 4)[0].tolist() == [True, True, False, True]
     assert method.chosen(source, keys).float().mean(0).tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=0.03)
     method.confidence.values.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))  # e⁰ against e¹
@@ -132,11 +132,11 @@ def test_without_pasting_nothing_is_pasted_and_the_memory_follows_the_labels(sur
     twin = copy.deepcopy(method)
     terms = method.losses(batch)
     method.after_step()
-    probs, label = twin.student(batch.labelled.image).softmax(1), batch.labelled.label[:, ::4, ::4]
+    probs, label = twin.student(batch.labeled.image).softmax(1), batch.labeled.label[:, ::4, ::4]
     for c in range(4):
         assert method.confidence.values[c].item() == pytest.approx(probs[:, c][label == c].mean().item(), rel=1e-4)
-    known = F.cross_entropy(up(twin.student(batch.labelled.image)), batch.labelled.label, ignore_index=IGNORE)
-    torch.testing.assert_close(terms["first/labelled"], known)
+    known = F.cross_entropy(up(twin.student(batch.labeled.image)), batch.labeled.label, ignore_index=IGNORE)
+    torch.testing.assert_close(terms["first/labeled"], known)
     assert method.stats()["pasted"] == 0
 
 
@@ -150,7 +150,7 @@ def test_classes_that_are_never_pasted_have_to_exist(make_method: Make) -> None:
 def test_labels_of_a_head_are_those_of_its_own_view(sure: Make, make_pair: Make) -> None:
     """Where views are alike there is no doubt, and a label weighs 1."""
     method, batch = sure(paste=0.0), make_pair(cutmix="none")
-    un = batch.unlabelled
+    un = batch.unlabeled
     soft = soft_target(peer(method)(un.weak), un)
     labels, logits = soft.hardened(0.0, method.supervision), method.student(un.weak)
     same = method.rectified(labels, soft, peer(method)(un.weak), logits)

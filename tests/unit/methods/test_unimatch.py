@@ -45,7 +45,7 @@ def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
     method = sure(threshold=0.5, strong_weight=0.3, feature_weight=0.4, drop=0.25)
     twin = copy.deepcopy(method).student
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
 
     maps = twin.encode(torch.cat([lab.image, un.weak]))
     keep = [~bernoulli(un.keys, (each.shape[1],), f"feature/{n}", 0.25) for n, each in enumerate(maps)]
@@ -62,7 +62,7 @@ def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
         return (F.cross_entropy(logits, mix(label), reduction="none") * kept).sum() / valid.sum()
 
     expected = {
-        "labelled": 0.5 * F.cross_entropy(known, lab.label, ignore_index=IGNORE),
+        "labeled": 0.5 * F.cross_entropy(known, lab.label, ignore_index=IGNORE),
         "feature": 0.5 * 0.4 * consistency(perturbed, lambda tensor: tensor),
         "strong1": 0.5 * 0.3 * consistency(strong[0], un.strong[0].mix),
         "strong2": 0.5 * 0.3 * consistency(strong[1], un.strong[1].mix),
@@ -76,15 +76,15 @@ def test_the_defaults_are_the_published_weights(sure: Make, batch: Any) -> None:
         sure(threshold=0.0, strong_weight=1, feature_weight=1).losses(batch),
     )
     shares = {name: (plain[name] / ones[name]).item() for name in plain}
-    assert shares == pytest.approx({"labelled": 1, "feature": 0.5, "strong1": 0.25, "strong2": 0.25})
+    assert shares == pytest.approx({"labeled": 1, "feature": 0.5, "strong1": 0.25, "strong2": 0.25})
     assert METHODS["unimatch"].Config().threshold == 0.95  # type: ignore[attr-defined]
 
 
 def test_equal_views_have_equal_terms_and_different_ones_do_not(sure: Make, batch: Any) -> None:
     apart = sure(threshold=0.0).losses(batch)
     assert apart["strong1"] != apart["strong2"]
-    un = batch.unlabelled
-    alike = replace(batch, unlabelled=replace(un, strong=(un.strong[0],) * 2))
+    un = batch.unlabeled
+    alike = replace(batch, unlabeled=replace(un, strong=(un.strong[0],) * 2))
     terms = sure(threshold=0.0).losses(alike)
     torch.testing.assert_close(terms["strong1"], terms["strong2"])
 
@@ -94,15 +94,15 @@ def test_without_dropping_the_perturbed_view_is_the_weak_one(sure: Make, batch: 
     method = sure(threshold=0.0, drop=0.0).eval()
     with torch.no_grad():
         terms = method.losses(batch)
-        confidence = up(method.student(batch.unlabelled.weak)).softmax(1).amax(1)
-    expected = 0.25 * -confidence.log()[batch.unlabelled.valid].mean()
+        confidence = up(method.student(batch.unlabeled.weak)).softmax(1).amax(1)
+    expected = 0.25 * -confidence.log()[batch.unlabeled.valid].mean()
     torch.testing.assert_close(terms["feature"], expected)
     assert 0 < terms["feature"] < sure(threshold=0.0).eval().losses(batch)["feature"]
 
 
 def test_a_threshold_of_one_leaves_the_labels_alone(sure: Make, batch: Any) -> None:
     terms = sure(threshold=1.0).losses(batch)
-    assert terms["labelled"] > 0
+    assert terms["labeled"] > 0
     assert terms["feature"] == terms["strong1"] == terms["strong2"] == 0
 
 
@@ -111,7 +111,7 @@ def test_the_same_sample_drops_the_same_channels_and_another_key_others(sure: Ma
     first = method.losses(batch)
     torch.manual_seed(9)
     assert torch.equal(method.losses(batch)["feature"], first["feature"])
-    other = replace(batch, unlabelled=replace(batch.unlabelled, keys=batch.unlabelled.keys + 1))
+    other = replace(batch, unlabeled=replace(batch.unlabeled, keys=batch.unlabeled.keys + 1))
     changed = method.losses(other)
     assert [name for name in first if not torch.equal(first[name], changed[name])] == ["feature"]
 
@@ -119,8 +119,8 @@ def test_the_same_sample_drops_the_same_channels_and_another_key_others(sure: Ma
 def test_no_gradient_reaches_the_labels_of_the_weak_view(sure: Make, batch: Any) -> None:
     """In eval mode and from the strong views alone, the weak image gets none."""
     method = sure(threshold=0.0).eval()
-    weak = batch.unlabelled.weak.clone().requires_grad_()
-    terms = method.losses(replace(batch, unlabelled=replace(batch.unlabelled, weak=weak)))
+    weak = batch.unlabeled.weak.clone().requires_grad_()
+    terms = method.losses(replace(batch, unlabeled=replace(batch.unlabeled, weak=weak)))
     (none,) = torch.autograd.grad(terms["strong1"] + terms["strong2"], weak, retain_graph=True, allow_unused=True)
     assert none is None
     (some,) = torch.autograd.grad(terms["feature"], weak)

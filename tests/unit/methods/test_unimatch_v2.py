@@ -44,7 +44,7 @@ def batch(make_batch: Make) -> Any:
 
 def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
     method = sure(threshold=0.5, strong_weight=0.3, whole=0.4)
-    student, lab, un = copy.deepcopy(method.student), batch.labelled, batch.unlabelled
+    student, lab, un = copy.deepcopy(method.student), batch.labeled, batch.unlabeled
     found = method.losses(batch)
     with torch.no_grad():
         confidence, label = up(method.teacher(un.weak)).softmax(1).max(1)
@@ -63,7 +63,7 @@ def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
         return (F.cross_entropy(logits, mix(label), reduction="none") * kept).sum() / valid.sum()
 
     expected = {
-        "labelled": 0.5 * F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "labeled": 0.5 * F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
         "strong1": 0.5 * 0.3 * consistency(logits[2:4], un.strong[0].mix),
         "strong2": 0.5 * 0.3 * consistency(logits[4:], un.strong[1].mix),
     }
@@ -83,8 +83,8 @@ def test_a_channel_is_of_one_view_or_of_the_other_or_of_both_in_an_image_that_st
 
 
 def test_whole_images_with_equal_views_have_equal_terms(sure: Make, batch: Any) -> None:
-    un = batch.unlabelled
-    alike = replace(batch, unlabelled=replace(un, strong=(un.strong[0],) * 2))
+    un = batch.unlabeled
+    alike = replace(batch, unlabeled=replace(un, strong=(un.strong[0],) * 2))
     terms = sure(threshold=0.0, whole=1.0).losses(alike)
     torch.testing.assert_close(terms["strong1"], terms["strong2"])
     shared = sure(threshold=0.0, whole=0.0).losses(alike)
@@ -93,5 +93,5 @@ def test_whole_images_with_equal_views_have_equal_terms(sure: Make, batch: Any) 
 
 def test_a_threshold_of_one_leaves_the_labels_alone(sure: Make, batch: Any) -> None:
     terms = sure(threshold=1.0).losses(batch)
-    assert terms["labelled"] > 0
+    assert terms["labeled"] > 0
     assert terms["strong1"] == terms["strong2"] == 0

@@ -44,10 +44,10 @@ def stepped(make_method: Make, make_batch: Make) -> Callable[..., Any]:
 
 
 def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) -> None:
-    batch, method = make_batch(), stepped(threshold=0.4, unlabelled_weight=2.0, subclass_weight=3.0)
+    batch, method = make_batch(), stepped(threshold=0.4, unlabeled_weight=2.0, subclass_weight=3.0)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
-    lab, un = batch.labelled, batch.unlabelled
+    lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     images = torch.cat([lab.image, un.weak, view.mixed])
     out, sub = twin.student(images), twin.sub(images)
@@ -66,12 +66,12 @@ def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) ->
     sub_keep = (sub_q >= 0.4) & on_grid[1]
     mixed = [torch.where(on_grid[0], each[view.mix.partner], each) for each in (sub_y, sub_keep)]
     sub_strong = F.cross_entropy(sub[4:], mixed[0], reduction="none") * mixed[1]
-    names = twin.subclasses.assign(twin.labeller.features(lab.image), lab.label[:, ::4, ::4])
+    names = twin.subclasses.assign(twin.labeler.features(lab.image), lab.label[:, ::4, ::4])
     assert (names == IGNORE).equal(lab.label[:, ::4, ::4] == IGNORE)
     part = 81 / 33**2
     expected = {
-        "labelled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE),
-        "unlabelled": 2 * strong.sum() / view.mix(un.valid).sum(),
+        "labeled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE),
+        "unlabeled": 2 * strong.sum() / view.mix(un.valid).sum(),
         "sub/labels": 3 * F.cross_entropy(sub[:2], names, ignore_index=IGNORE, reduction="sum")
         / (lab.valid.sum() * part),
         "sub/pseudo-labels": 6 * sub_strong.sum() / (view.mix(un.valid).sum() * part),
@@ -84,23 +84,23 @@ def test_first_labels_alone_then_all_begin_from_the_student(make_method: Make, m
     method = make_method("usrn", labels_alone=0.1)  # 2 of 20 steps
     assert method.restarts == (2,) and method.rests
     for _ in range(2):
-        assert list(method.losses(make_batch())) == ["labelled"]
+        assert list(method.losses(make_batch())) == ["labeled"]
         with torch.no_grad():
             method.student.decoder.low[0].weight.add_(1)
         method.after_step()
     assert len(method.losses(make_batch())) == 4
-    for network in (method.labeller, method.sub):
+    for network in (method.labeler, method.sub):
         assert torch.equal(network.decoder.low[0].weight, method.student.decoder.low[0].weight)
-    labeller = copy.deepcopy(method.labeller.state_dict())
+    labeler = copy.deepcopy(method.labeler.state_dict())
     with torch.no_grad():
         method.student.decoder.low[0].weight.add_(1)
     method.after_step()
-    assert all(torch.equal(value, labeller[name]) for name, value in method.labeller.state_dict().items())
+    assert all(torch.equal(value, labeler[name]) for name, value in method.labeler.state_dict().items())
     assert make_method("usrn", labels_alone=0.0).restarts == ()
 
 
 def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: Make, make_batch: Make) -> None:
-    parent, un = stepped().subclasses.parent, make_batch().unlabelled
+    parent, un = stepped().subclasses.parent, make_batch().unlabeled
     logits = torch.tensor([1.0, 0.0, 2.0, 0.0])[None, :, None, None].expand(2, 4, 9, 9)
     sure, unsure = torch.zeros(2, 8, 9, 9), torch.zeros(2, 8, 9, 9)
     sure[:, 7] = 20.0
@@ -113,5 +113,5 @@ def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: M
 
 def test_without_a_confident_pixel_only_labels_teach(stepped: Make, make_batch: Make) -> None:
     terms = stepped(threshold=1.0).losses(make_batch())
-    assert terms["unlabelled"] == terms["sub/pseudo-labels"] == 0
-    assert terms["labelled"] > 0 and terms["sub/labels"] > 0
+    assert terms["unlabeled"] == terms["sub/pseudo-labels"] == 0
+    assert terms["labeled"] > 0 and terms["sub/labels"] > 0

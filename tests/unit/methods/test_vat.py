@@ -41,7 +41,7 @@ def taught(make_method: Make, make_batch: Make) -> Callable[..., Any]:
 
 def test_the_terms_are_those_of_the_equation(taught: Make, make_batch: Make) -> None:
     method, batch = taught(threshold=0.5, consistency_weight=0.3), make_batch()
-    student, lab, un = copy.deepcopy(method.student), batch.labelled, batch.unlabelled
+    student, lab, un = copy.deepcopy(method.student), batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
         probs = up(method.teacher(un.weak)).softmax(1)
@@ -53,7 +53,7 @@ def test_the_terms_are_those_of_the_equation(taught: Make, make_batch: Make) -> 
     sure = (mixed.amax(1) >= 0.5)[valid].float().mean()
     assert 0 < sure < 1
     expected = {
-        "labelled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
         "consistency": 0.3 * sure * kl(mixed, logits[2:])[valid].mean(),
     }
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-4)
@@ -61,7 +61,7 @@ def test_the_terms_are_those_of_the_equation(taught: Make, make_batch: Make) -> 
 
 
 def test_the_change_moves_the_prediction_further_than_any_other_of_its_length(taught: Make, make_batch: Make) -> None:
-    method, un = taught(), make_batch().unlabelled
+    method, un = taught(), make_batch().unlabeled
     with torch.no_grad():
         probs = up(method.teacher(un.weak)).softmax(1)
     radius = torch.tensor([0.5, 1.0])

@@ -197,7 +197,7 @@ def test_pixels_of_one_entropy_are_all_in_zone_0() -> None:
 
 
 @pytest.mark.parametrize("labels", [[], [255] * 8, [-1, 7, 255]])
-def test_nothing_labelled_gives_nothing(labels: list[int]) -> None:
+def test_nothing_labeled_gives_nothing(labels: list[int]) -> None:
     target = torch.tensor(labels, dtype=torch.int64)
     quota = torch.tensor([3, 3])
     assert not multi_entropy_sample(torch.rand(len(labels)), target, quota).any()

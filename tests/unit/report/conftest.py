@@ -19,7 +19,7 @@ CONFIG: dict[str, Any] = {
     "data": {"name": "folder", "root": "photos"},
     "views": {"crop_size": 321},
     "model": {"encoder": "resnet50", "weights": "timm"},
-    "train": {"steps": 100, "batch_size": 8, "unlabelled_batch_size": None, "seed": 0},
+    "train": {"steps": 100, "batch_size": 8, "unlabeled_batch_size": None, "seed": 0},
     "eval": {"mode": "whole"},
     "out": "runs/a",
 }
@@ -30,8 +30,8 @@ def make_run(tmp_path: Path) -> MakeRun:
     def make(name: str = "run", seed: int = 0, miou: float = 0.6, scored: bool = True, **changes: Any) -> RunFolder:
         """Write a run. changes: config keys with `__` for the dot, and `data`, laid over that of results.json."""
         run = RunFolder.create(tmp_path / name)
-        data = {"name": "folder", **dict.fromkeys(("labelled", "unlabelled", "val"), 4)}
-        data |= {f"{k}_hash": f"{k}-hash" for k in ("labelled", "unlabelled", "val")} | changes.pop("data", {})
+        data = {"name": "folder", **dict.fromkeys(("labeled", "unlabeled", "val"), 4)}
+        data |= {f"{k}_hash": f"{k}-hash" for k in ("labeled", "unlabeled", "val")} | changes.pop("data", {})
         config = {key: dict(value) if isinstance(value, dict) else value for key, value in CONFIG.items()}
         config["train"]["seed"], config["out"] = seed, str(run.path)
         for key, value in changes.items():

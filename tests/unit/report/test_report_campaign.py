@@ -15,7 +15,7 @@ from des4.report.campaign import CampaignReport, Finished
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
     results = {
         "miou": miou, "tail_miou": tail, "iou": {"sky": miou, "pole": tail}, "steps": 9,
-        "tail_classes": ["pole"] if masks > 6 else ["sky"], "data": {"labelled": masks},
+        "tail_classes": ["pole"] if masks > 6 else ["sky"], "data": {"labeled": masks},
     }  # fmt: skip
     return Finished(method, lists, seed, results)
 

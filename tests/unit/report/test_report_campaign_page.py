@@ -26,7 +26,7 @@ def report(make_run: MakeRun) -> CampaignReport:
         ("plain", "6<a>", 0, 0.40), ("plain", "6<a>", 1, 0.42), ("plain", "all", 0, 0.60),
         ("ours", "6<a>", 0, 0.45), ("ours", "6<a>", 1, 0.44),
     ):  # fmt: skip
-        data = {"labelled": 100 if lists == "all" else 6, "labelled_hash": f"{lists}-0123456789abcdef"}
+        data = {"labeled": 100 if lists == "all" else 6, "labeled_hash": f"{lists}-0123456789abcdef"}
         run = make_run(f"{method}-{lists[0]}-{seed}", seed, miou, data=data)
         run.log(20, {"val/teacher/miou": miou, "val/teacher/tail_miou": 0.2, "images_per_second": 11.0})
         if method == "ours":
@@ -46,8 +46,8 @@ def test_the_page_says_it_all(report: CampaignReport, tmp_path: Path) -> None:
     ):  # fmt: skip
         assert text in page.partition("Protocol</h2>")[0], text
     for cells in (
-        ("model.encoder", "resnet50"), ("steps", "100"), ("train.unlabelled_batch_size", "null"),
-        ("6&lt;a&gt;", "none", "6, 6&lt;a&gt;-0123456789a", "4, unlabelled-hash", "4, val-hash"),
+        ("model.encoder", "resnet50"), ("steps", "100"), ("train.unlabeled_batch_size", "null"),
+        ("6&lt;a&gt;", "none", "6, 6&lt;a&gt;-0123456789a", "4, unlabeled-hash", "4, val-hash"),
         ("plain", "3", "1 h 2 min", "10.0", "–", "–", "–"),
         ("ours", "2", "1 h 2 min", "10.0", "2.50 M", "1.20 M", "1.50"),
         ("ours", "every list", "2", "+3.50 ± 2.12", "+3.50 ± 2.12", "19.00", "18 %"),

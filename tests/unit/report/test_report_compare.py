@@ -32,7 +32,7 @@ def test_a_class_missing_in_one_run_is_averaged_over_the_others() -> None:
     assert str(Score((0.5, math.nan))) == "50.00"
 
 
-def test_groups_are_labelled_by_method_and_by_what_differs(make_run: MakeRun) -> None:
+def test_groups_are_labeled_by_method_and_by_what_differs(make_run: MakeRun) -> None:
     runs = [
         make_run("a"),
         make_run("b", method__sampling="quantity"),
@@ -47,14 +47,14 @@ def test_groups_are_labelled_by_method_and_by_what_differs(make_run: MakeRun) ->
 def test_every_breach_of_the_protocol_is_named(make_run: MakeRun) -> None:
     other = make_run(
         "b", seed=1, train__steps=200, train__batch_size=16, views__crop_size=513, model__encoder="resnet101",
-        eval__mode="sliding", data={"labelled": 5, "labelled_hash": "other"},
+        eval__mode="sliding", data={"labeled": 5, "labeled_hash": "other"},
     )  # fmt: skip
     result = compare([make_run("a"), other])
     named = [w for w in result.warnings if w.startswith("not one protocol: ")]
     assert [w.split(": ")[1].removesuffix(" differs") for w in named] == [
-        "labelled list", "steps", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
+        "labeled list", "steps", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
     ]  # fmt: skip
-    assert "labelled-hash (4 images), other (5 images)" in named[0]
+    assert "labeled-hash (4 images), other (5 images)" in named[0]
 
 
 def test_runs_with_other_images_under_one_path_are_no_seeds_of_one_group(make_run: MakeRun) -> None:
@@ -109,9 +109,9 @@ def test_families_of_lists_never_share_a_table(make_run: MakeRun, tmp_path: Path
     result = compare(
         [
             make_run("a", miou=0.5, data={"protocol": "voc/u2pl/1323"}),
-            make_run("b", seed=1, miou=0.6, data={"protocol": "voc/blended/1323", "labelled_hash": "other"}),
+            make_run("b", seed=1, miou=0.6, data={"protocol": "voc/blended/1323", "labeled_hash": "other"}),
             make_run("c", seed=1, miou=0.7, data={"protocol": "voc/u2pl/1323"}),
-            make_run("d", seed=1, miou=0.8, data={"labelled_hash": "own", "protocol": None}),
+            make_run("d", seed=1, miou=0.8, data={"labeled_hash": "own", "protocol": None}),
         ]
     )
     assert {family: [g.seeds for g in groups] for family, groups in result.families.items()} == {
@@ -124,7 +124,7 @@ def test_families_of_lists_never_share_a_table(make_run: MakeRun, tmp_path: Path
     assert "60.00 ± 14.14" in markdown.split("### ")[1] and "60.00 |" in markdown.split("### ")[2]
     assert result.warnings[0].startswith("voc/u2pl, voc/blended and unpublished lists are lists of different images")
     assert result.warnings[1].startswith("voc/blended: des4: one seed only")
-    assert not any("labelled list differs" in warning for warning in result.warnings)
+    assert not any("labeled list differs" in warning for warning in result.warnings)
     console = Console(width=160, record=True, file=StringIO())
     console.print(result)
     assert console.export_text().count("mIoU %") == 6
@@ -135,13 +135,13 @@ def test_families_of_lists_never_share_a_table(make_run: MakeRun, tmp_path: Path
 
 def test_one_family_is_named_and_keeps_one_table(make_run: MakeRun, tmp_path: Path) -> None:
     """Two sizes of one family may stand together, with a warning."""
-    runs = [make_run("a", data={"protocol": "voc/classic/92", "labelled_hash": "92"}),
-            make_run("b", seed=1, data={"protocol": "voc/classic/183", "labelled_hash": "183"})]  # fmt: skip
+    runs = [make_run("a", data={"protocol": "voc/classic/92", "labeled_hash": "92"}),
+            make_run("b", seed=1, data={"protocol": "voc/classic/183", "labeled_hash": "183"})]  # fmt: skip
     result = compare(runs)
     assert [g.protocol for g in result.groups] == ["voc/classic/92", "voc/classic/183"]
     assert result.markdown().startswith("### voc/classic\n")
     assert compare(runs[:1]).markdown().startswith("### voc/classic/92\n")
-    assert any("labelled list differs" in warning for warning in result.warnings)
+    assert any("labeled list differs" in warning for warning in result.warnings)
     result.plot(tmp_path / "compare.png")
     assert (tmp_path / "compare.png").exists()
 

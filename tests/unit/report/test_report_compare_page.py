@@ -34,13 +34,13 @@ def test_shares_of_pseudo_labels_are_those_of_the_last_quarter_over_the_seeds(ru
     shares = class_shares(compare(runs).groups)
     assert shares is not None and list(shares.groups) == ["des4"]
     assert shares.groups["des4"] == pytest.approx({"road": 0.6, "<b>sign</b>": 0.3, "$5 [bold]|note": 0.1})
-    assert shares.truth["road"] == 0.5 and "5 unlabelled images" in shares.told
+    assert shares.truth["road"] == 0.5 and "5 unlabeled images" in shares.told
     assert shares.rows[0] == ["% of the pixels", "truth", "des4"]
     assert shares.rows[1] == ["road", "50.00", "60.00 (×1.2)"]
     assert shares.rows[3] == ["<b>sign</b>", "20.00", "30.00 (×1.5)"]
     assert class_shares(compare(runs[:1]).groups) is None
-    labelled = class_shares(compare(runs[:2]).groups)
-    assert labelled is not None and labelled.truth["road"] == 0.7 and "the labelled images" in labelled.told
+    labeled = class_shares(compare(runs[:2]).groups)
+    assert labeled is not None and labeled.truth["road"] == 0.7 and "the labeled images" in labeled.told
 
 
 def test_the_page_holds_the_comparison_and_needs_nothing_else(runs: list[RunFolder], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def finding(
 
 def summary(*found: Any, **changes: Any) -> dict[str, Any]:
     classes = [
-        {"name": name, "tail": share < 0.1, "labelled": {"pixels": int(1000 * share), "share": share, "images": 4},
+        {"name": name, "tail": share < 0.1, "labeled": {"pixels": int(1000 * share), "share": share, "images": 4},
          "val": {"pixels": 0, "share": 0.0, "images": 0}}
         for name, share in (("<b>sign</b>", 0.004), ("road", 0.996), ("[red]", 0.0))
     ]  # fmt: skip
@@ -34,7 +34,7 @@ def summary(*found: Any, **changes: Any) -> dict[str, Any]:
     return {
         "root": "my data",
         "format": "folder",
-        "images": {"labelled": 4, "unlabelled": 3, "val": 2, "unread": 0},
+        "images": {"labeled": 4, "unlabeled": 3, "val": 2, "unread": 0},
         "classes": classes,
         "imbalance": 249.0,
         "ignored_share": 0.031,
@@ -59,11 +59,11 @@ def test_the_table_says_what_the_data_hold() -> None:
     assert [line.split("│")[1].strip() for line in lines] == ["road", "<b>sign</b> (tail)", "[red] (tail)"]
     assert "99.60" in lines[0] and "█" * 16 in lines[0]
     assert "▏" in lines[1] and "▏" not in lines[2]
-    assert "my data · folder · 4 labelled · 3 unlabelled · 2 val" in text
-    assert "road has 249 times the pixels of <b>sign</b>; 3.1 % of the labelled images' pixels are ignored" in text
+    assert "my data · folder · 4 labeled · 3 unlabeled · 2 val" in text
+    assert "road has 249 times the pixels of <b>sign</b>; 3.1 % of the labeled images' pixels are ignored" in text
     assert "all images are 48×36 pixels" in text
-    unread = {"labelled": 4, "unlabelled": 3, "val": 2, "unread": 3}
-    assert "3 unlabelled images were not opened (--quick)" in printed(overview(summary(images=unread)))
+    unread = {"labeled": 4, "unlabeled": 3, "val": 2, "unread": 3}
+    assert "3 unlabeled images were not opened (--quick)" in printed(overview(summary(images=unread)))
 
 
 def test_a_rare_class_does_not_read_as_none() -> None:
@@ -100,7 +100,7 @@ def test_nothing_found_is_said() -> None:
 
 
 def test_data_that_cannot_be_laid_out_have_no_table() -> None:
-    empty = summary(images=dict.fromkeys(("labelled", "unlabelled", "val", "unread"), 0), classes=[], sizes=[],
+    empty = summary(images=dict.fromkeys(("labeled", "unlabeled", "val", "unread"), 0), classes=[], sizes=[],
                     imbalance=None, ignored_share=0.0)  # fmt: skip
     assert "no file has been opened" in printed(overview(empty))
     page = data_page(empty, "", [], ())

@@ -49,7 +49,7 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
     }  # fmt: skip
     assert page.count("data:image/webp;base64,") == 5 + 2, "curves and stats for a phone too; the bars are in the table"
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
-    for text in ("60.00", "40.00", "65.00", "72.7", "“Best” was", "labelled-hash", "1 h 2 min", "config.yaml", "2.15.0",
+    for text in ("60.00", "40.00", "65.00", "72.7", "“Best” was", "labeled-hash", "1 h 2 min", "config.yaml", "2.15.0",
                  "Samples of the validation list", "by hand", "encoder: resnet50"):  # fmt: skip
         assert text in page, text
     assert page.index("Samples of") < page.index("by hand")
@@ -144,8 +144,8 @@ def test_what_became_of_the_pseudo_labels_is_shown(make_run: MakeRun) -> None:
     )
     page = write_report(run).read_text(encoding="utf-8")
     assert {"drift.png", "truth.png", "truth_over_time.png"} <= {path.name for path in run.plots.iterdir()}
-    for text in ("&lt;b&gt;sign&lt;/b&gt;: from step 20 on it had drifted to 2.5 times its labelled share.",
-                 "was 3 times", "7 unlabelled images whose masks", "43.21", "On 2 labelled images that", "34.56",
+    for text in ("&lt;b&gt;sign&lt;/b&gt;: from step 20 on it had drifted to 2.5 times its labeled share.",
+                 "was 3 times", "7 unlabeled images whose masks", "43.21", "On 2 labeled images that", "34.56",
                  "ORACLE RUN. NO RESULT.",
                  "<title>ORACLE"):  # fmt: skip
         assert text in page, text

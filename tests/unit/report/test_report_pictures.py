@@ -20,7 +20,7 @@ def test_colourise_gives_each_class_its_colour_and_everything_else_the_neutral_o
     assert colourise(np.array([[-1]]), PALETTE).tolist() == [[list(NEUTRAL)]]
 
 
-def test_overlay_blends_labelled_pixels_and_leaves_the_others() -> None:
+def test_overlay_blends_labeled_pixels_and_leaves_the_others() -> None:
     assert overlay(IMAGE, LABEL, PALETTE, 0.25).tolist() == [[[78, 75, 75], [75, 125, 75]], [[100] * 3, [100] * 3]]
     assert (overlay(IMAGE, LABEL, PALETTE, 0) == IMAGE).all()
 

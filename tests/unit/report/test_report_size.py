@@ -69,7 +69,7 @@ def test_of_many_classes_the_most_frequent_and_the_rarest_are_drawn() -> None:
     assert classes.told(share) == "21 of 151 classes are drawn: the 7 most frequent and the 14 rarest"
     few = {name: share[name] if name < "020" else 0.0 for name in share}
     assert len(classes.shown(few)) == 10
-    assert classes.told(few) == "10 of 151 classes are drawn: those that have labelled pixels"
+    assert classes.told(few) == "10 of 151 classes are drawn: those that have labeled pixels"
     assert classes.told({"a": 1.0, "b": 0.0}) == "", "there are no more than can be told apart"
     assert len(classes.shown(dict.fromkeys(share, 0.0))) == 21
 

@@ -15,7 +15,7 @@ from des4.metrics import Results
 from des4.watch.terminal import TerminalView, duration, live_console, sparkline
 
 CLASSES = ("road", "sky [i]", "a class with a long name", "车", "unseen")
-LINE = {"loss": 1.25, "loss/labelled": 1.0, "loss/unlabelled": 0.25, "lr": 0.001, "images_per_second": 12.3}
+LINE = {"loss": 1.25, "loss/labeled": 1.0, "loss/unlabeled": 0.25, "lr": 0.001, "images_per_second": 12.3}
 
 
 def terminal(width: int = 80, height: int = 24, encoding: str = "utf-8", **options: object) -> Console:
@@ -52,7 +52,7 @@ def test_it_shows_how_far_a_run_is_and_what_it_learns() -> None:
     view._live.refresh()
     shown = written(console)
     for text in ("runs/des4-1", "step 40/100", "40 %", "1 h 02 min left", "12.3 img/s", "lr 1.23e-03", "loss 1.25",
-                 "labelled 1", "unlabelled 0.25", "mIoU", "step 40, best", "tail mIoU", "sky [i]", "车 (tail)",
+                 "labeled 1", "unlabeled 0.25", "mIoU", "step 40, best", "tail mIoU", "sky [i]", "车 (tail)",
                  "a class with a long…"):  # fmt: skip
         assert text in shown, text
     assert "unseen" not in shown  # it has no score

@@ -44,7 +44,7 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def good_folder(root: Path) -> Path:
-    """Write four labelled, two val and two unlabelled images, and the names of three classes."""
+    """Write four labeled, two val and two unlabeled images, and the names of three classes."""
     (root / "images").mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(CLASSES))
     for number, name in enumerate(("a", "b", "c", "d", "val/e", "val/f", "g", "h")):
@@ -73,7 +73,7 @@ def image(path: str, severity: str, code: str, says: str, data: Callable[[], byt
     return Bad(f"images/{path}", severity, code, says, lambda root: put(root / "images" / path, data()))
 
 
-def labelled(path: str, code: str, says: str, data: Callable[[], bytes]) -> Bad:
+def labeled(path: str, code: str, says: str, data: Callable[[], bytes]) -> Bad:
     """Return a bad image with a good mask."""
 
     def write(root: Path) -> None:
@@ -140,7 +140,7 @@ CORPUS: tuple[Bad, ...] = (
     image("half.jpg", "warning", "damaged-file", "cannot be read", lambda: half(encoded(picture(104), "JPEG"))),
     image("cut.png", "warning", "damaged-file", "cannot be read", lambda: half(encoded(picture(105), "PNG"))),
     image("torn.webp", "warning", "damaged-file", "cannot be read", lambda: half(encoded(picture(106), "WEBP"))),
-    labelled("cut_labelled.jpg", "damaged-file", "cannot be read", lambda: half(encoded(picture(107), "JPEG"))),
+    labeled("cut_labeled.jpg", "damaged-file", "cannot be read", lambda: half(encoded(picture(107), "JPEG"))),
     image("words.jpg", "warning", "not-an-image", "cannot be read", lambda: b"These are words."),
     image("page.jpg", "warning", "not-an-image", "is a web page", lambda: b"<!DOCTYPE html><title>404</title>"),
     image("pointer.png", "warning", "not-an-image", "Git LFS", lambda: b"version https://git-lfs.github.com/spec/v1\n"),
@@ -155,7 +155,7 @@ CORPUS: tuple[Bad, ...] = (
           lambda: encoded(Image.fromarray(picture(110)).convert("CMYK"), "JPEG")),
     image("glass.png", "warning", "alpha", "transparent", transparent),
     image("turned.jpg", "note", "exif-rotation", "rotation", rotated),
-    labelled("turned_labelled.jpg", "exif-rotation", "rotation", lambda: rotated(3)),
+    labeled("turned_labeled.jpg", "exif-rotation", "rotation", lambda: rotated(3)),
     image("thumbnail.png", "warning", "tiny-image", "12×9", lambda: encoded(picture(111)[:9, :12], "PNG")),
     image("black.png", "warning", "blank-image", "one colour", lambda: encoded(np.zeros((*SIZE, 3), np.uint8), "PNG")),
     image("phone.heic", "warning", "unread-file", "left out", lambda: b"\0\0\0\x18ftypheic"),

@@ -16,13 +16,13 @@ from des4.datasets import FolderConfig
 CPU, GPU = Machine(None), Machine(80 << 30)
 
 
-def data(sizes: dict[tuple[int, int], int], labelled: int = 100, unlabelled: int = 1000, val: int = 50) -> DataCheck:
+def data(sizes: dict[tuple[int, int], int], labeled: int = 100, unlabeled: int = 1000, val: int = 50) -> DataCheck:
     """Return the check of data with images of these sizes, (height, width) → count."""
     classes = tuple(
-        ClassCount(name, {"labelled": n, "val": n}, {"labelled": 9, "val": 9}, name == "sign")
+        ClassCount(name, {"labeled": n, "val": n}, {"labeled": 9, "val": 9}, name == "sign")
         for name, n in (("road", 900), ("tree", 90), ("sign", 10))
     )
-    counts: Any = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
+    counts: Any = {"labeled": labeled, "unlabeled": unlabeled, "val": val}
     return DataCheck(FolderConfig(root=Path("photos")), counts, 0, classes, 0.0, sizes, ())
 
 
@@ -42,14 +42,14 @@ SIZES = {
 
 @pytest.mark.parametrize("machine", [CPU, GPU, Machine(8 << 30), Machine(1 << 28)], ids=str)
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("unlabelled", [0, 3, 100_000])
-def test_every_suggestion_is_a_config_of_which_each_value_has_a_reason(sizes, machine, unlabelled):
-    settings = suggest(data(sizes, unlabelled=unlabelled), machine)
+@pytest.mark.parametrize("unlabeled", [0, 3, 100_000])
+def test_every_suggestion_is_a_config_of_which_each_value_has_a_reason(sizes, machine, unlabeled):
+    settings = suggest(data(sizes, unlabeled=unlabeled), machine)
     assert all(setting.reason for setting in settings)
     tree = yaml.safe_load(as_yaml(settings, "Where to begin\nwith photos"))
     config = load_config(tree)
     config.train.shares()
-    config.train.total_steps(100, unlabelled)
+    config.train.total_steps(100, unlabeled)
     written = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
     assert written == {s.key: str(s.value) if isinstance(s.value, Path) else s.value for s in settings}
 
@@ -84,8 +84,8 @@ def test_memory_decides_about_parts_and_encoder():
     assert values(data(SIZES["chips"]), GPU)["model.output_stride"] == 8
 
 
-def test_without_unlabelled_images_training_is_supervised():
-    assert values(data(SIZES["voc"], unlabelled=0), CPU)["method.name"] == "supervised"
+def test_without_unlabeled_images_training_is_supervised():
+    assert values(data(SIZES["voc"], unlabeled=0), CPU)["method.name"] == "supervised"
     assert values(data(SIZES["voc"]), CPU)["method.name"] == "des4_committee"
 
 

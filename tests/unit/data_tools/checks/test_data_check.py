@@ -84,8 +84,8 @@ def test_errors_are_what_a_training_would_stop_at(root: Path, bad: Bad) -> None:
     refused = False
     try:
         data = Folder(FolderConfig(root=root))
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
+        data.check_labeled()
+        for sample_id in (*data.labeled, *data.val):
             data.image(sample_id)
             data.label(sample_id)
     except DataError:
@@ -119,13 +119,13 @@ def test_a_good_folder_is_clean(root: Path) -> None:
     done = look_at(root)
     assert [finding.code for finding in done.findings] == ["few-val"]
     assert (done.exit_code(), done.exit_code(strict=True)) == (0, 1)
-    assert done.counts == {"labelled": 4, "unlabelled": 2, "val": 2}
+    assert done.counts == {"labeled": 4, "unlabeled": 2, "val": 2}
     assert done.sizes == {(40, 56): 8}
     road = done.classes[0]
     assert (road.name, road.pixels, road.images) == (
         "road",
-        {"labelled": 4 * (14 * 56 - 1), "val": 2 * (14 * 56 - 1)},
-        {"labelled": 4, "val": 2},
+        {"labeled": 4 * (14 * 56 - 1), "val": 2 * (14 * 56 - 1)},
+        {"labeled": 4, "val": 2},
     )
     assert [count.name for count in done.classes if count.tail] == ["sky"]
     assert done.ignored == 1 / (40 * 56)
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_is_checked_all_the_same(root: Path) -> 
             folder.chmod(0o755)
 
 
-def test_unlabelled_images_are_opened_unless_it_is_to_be_quick_and_their_masks_never(root: Path) -> None:
+def test_unlabeled_images_are_opened_unless_it_is_to_be_quick_and_their_masks_never(root: Path) -> None:
     put(root / "images" / "empty.jpg", b"")
     put(root / "masks" / "g.png", b"whoever opens this fails")
     put(root / "labeled.txt", b"a\nb\nc\nd\n")
@@ -184,7 +184,7 @@ def test_progress_sees_every_sample_once(root: Path) -> None:
     assert totals == [8]
 
 
-def test_images_in_shards_are_unlabelled_images_too(root: Path, tmp_path: Path) -> None:
+def test_images_in_shards_are_unlabeled_images_too(root: Path, tmp_path: Path) -> None:
     shard = tmp_path / "more.tar"
     with tarfile.open(shard, "w") as tar:
         for name, data in (("a.png", encoded(picture(70), "PNG")), ("b.jpg", b"no image"),
@@ -193,7 +193,7 @@ def test_images_in_shards_are_unlabelled_images_too(root: Path, tmp_path: Path) 
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     done = look_at(root, shards=shard, cache_dir=tmp_path / "cache")
-    assert done.counts["unlabelled"] == 5
+    assert done.counts["unlabeled"] == 5
     assert done.sizes == {(40, 56): 10}
     assert codes(done) == {("warning", "not-an-image"), ("warning", "leak")}
     assert only(done, "not-an-image").path.parent == shard
@@ -222,8 +222,8 @@ def test_all_faults_of_names_and_lists_are_collected(root: Path) -> None:
             ("warning", "orphan-mask"), ("warning", "case-clash")} <= codes(done)  # fmt: skip
     texts = [f.message for f in done.findings if f.code == "missing-file"]
     assert [text[:17] for text in texts] == ["no image 'zebra' ", "'g' has no mask i"]
-    assert "'val/e' is both labelled and val" in only(done, "in-val-too").message
-    assert done.classes[0].images["labelled"] == 3
+    assert "'val/e' is both labeled and val" in only(done, "in-val-too").message
+    assert done.classes[0].images["labeled"] == 3
 
     put(root / "labeled.txt", b"")
     assert ("error", "unreadable-list") in codes(look_at(root))
@@ -240,7 +240,7 @@ def test_a_folder_that_is_none_of_the_format_is_one_error(tmp_path: Path) -> Non
 def test_one_mask_cannot_serve_training_and_validation(tmp_path: Path) -> None:
     put(tmp_path / "images" / "a.png", encoded(picture(0), "PNG"))
     put(tmp_path / "masks" / "a.png", encoded(labels(), "PNG"))
-    assert {("error", "too-few-labelled"), ("warning", "no-unlabelled")} <= codes(look_at(tmp_path))
+    assert {("error", "too-few-labeled"), ("warning", "no-unlabeled")} <= codes(look_at(tmp_path))
 
 
 def test_what_was_decided_is_noted(root: Path) -> None:
@@ -249,7 +249,7 @@ def test_what_was_decided_is_noted(root: Path) -> None:
         (root / "images" / "val" / f"{name}.png").unlink()
         (root / "masks" / "val" / f"{name}.png").unlink()
     done = look_at(root)
-    assert "1 of the 4 labelled images" in only(done, "decided").message
+    assert "1 of the 4 labeled images" in only(done, "decided").message
     assert [count.name for count in done.classes] == ["class_0", "class_1", "class_2"]
     assert len(done.palette) == 3
 
@@ -356,7 +356,7 @@ DESERVED = {
     "leak",
     "duplicate",
     "tiny-image",
-    "no-unlabelled",
+    "no-unlabeled",
     "class-missing",
     "class-not-in-val",
     "class-only-in-val",
@@ -372,9 +372,9 @@ def test_every_format_is_checked(tmp_path: Path, name: str) -> None:
     done = check(FORMATS[name].Config(root=root))
     assert {code for _, code in codes(done)} <= DESERVED
     assert sum(done.sizes.values()) == sum(done.counts.values())
-    assert any(count.pixels["labelled"] for count in done.classes)
+    assert any(count.pixels["labeled"] for count in done.classes)
     assert snapshot(root) == before
-    mask = done.dataset.mask(done.dataset.labelled[0]).path
+    mask = done.dataset.mask(done.dataset.labeled[0]).path
     put(mask, b"")
     broken = check(FORMATS[name].Config(root=root))
     assert [f for f in broken.findings if f.severity == "error" and f.path.name == mask.name] or (

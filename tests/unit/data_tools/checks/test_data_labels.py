@@ -84,5 +84,5 @@ def test_classes_that_are_missing_where_they_are_needed():
         ("warning", "class-not-in-val", "class 3"),
         ("note", "class-in-few-images", "class 4"),
     ]
-    assert "seen in 2 labelled images alone" in found[3].message
-    assert "1 labelled image alone" in judge_occurrence(("a",), (1,), (1,), (1,), (0,), ROOT)[0].message
+    assert "seen in 2 labeled images alone" in found[3].message
+    assert "1 labeled image alone" in judge_occurrence(("a",), (1,), (1,), (1,), (0,), ROOT)[0].message

@@ -484,10 +484,10 @@ def test_the_reader_reads_what_is_made(tmp_path: Path, publisher: Publisher, nam
     TREES[name](reference)
     cls = DATASETS[name]
     made, expected = (cls(cls.Config(root=path)) for path in (root, reference))  # type: ignore[arg-type,call-arg]
-    assert made.labelled == expected.labelled
+    assert made.labeled == expected.labeled
     assert made.val == expected.val
     own = set(VOC_TRAIN + VOC_VAL)
-    for sample_id in (*made.labelled, *made.val):
+    for sample_id in (*made.labeled, *made.val):
         assert made.image(sample_id).equal(expected.image(sample_id))
         if name != "voc" or sample_id in own:
             assert made.label(sample_id).equal(expected.label(sample_id))

@@ -92,8 +92,8 @@ def use(name, root):
     """Read all that a training would, and a little more. Whatever is refused must be so in one printable line."""
     try:
         data = FORMATS[name](FORMATS[name].Config(root=root))
-        data.check_labelled()
-        for sample_id in (*data.labelled, *data.val):
+        data.check_labeled()
+        for sample_id in (*data.labeled, *data.val):
             assert tuple(data.label(sample_id).shape) == SIZE
     except DataError as error:
         assert str(error).isprintable(), str(error)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from des4.methods.ingredients.class_bank import ClassBank, ClassBankConfig
-from des4.types import IGNORE, Labelled
+from des4.types import IGNORE, Labeled
 
 KEYS = torch.tensor([11, -5])
 
@@ -26,8 +26,8 @@ def even(rows: Tensor) -> Tensor:
     return torch.full(rows.shape[:-1], 0.3)
 
 
-def labelled(label: Tensor) -> Labelled:
-    return Labelled(torch.zeros(len(label), 3, *label.shape[1:]), label, KEYS[: len(label)])
+def labeled(label: Tensor) -> Labeled:
+    return Labeled(torch.zeros(len(label), 3, *label.shape[1:]), label, KEYS[: len(label)])
 
 
 def said(*probs: tuple[float, float, float]) -> Tensor:
@@ -40,7 +40,7 @@ def test_what_is_right_and_sure_enters_and_nothing_else() -> None:
     label = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
     logits = said((0.7, 0.2, 0.1), (0.5, 0.4, 0.1), (0.1, 0.8, 0.1), (0.1, 0.8, 0.1), (0.9, 0.05, 0.05))
     features = torch.arange(10.0).view(1, 2, 1, 5)
-    memory.collect(same, even, features, logits, labelled(label))
+    memory.collect(same, even, features, logits, labeled(label))
     memory.queue.commit()
     assert memory.queue.filled.tolist() == [1, 1, 0]
     assert memory.queue.rows[0, 0].tolist() == [0, 5]
@@ -55,7 +55,7 @@ def test_of_an_image_and_class_the_best_enter_in_the_memorys_own_measure() -> No
     def score(rows: Tensor) -> Tensor:
         return 1 / (1 + (rows[..., 0] - 13).abs())  # best: what projects to 13, 12 or 14
 
-    memory.collect(lambda maps: maps + 10, score, features, logits, labelled(label))
+    memory.collect(lambda maps: maps + 10, score, features, logits, labeled(label))
     memory.queue.commit()
     assert memory.queue.filled.tolist() == [4, 0, 0]
     rows = memory.queue.rows[0, :4, 0].view(2, 2)
@@ -63,7 +63,7 @@ def test_of_an_image_and_class_the_best_enter_in_the_memorys_own_measure() -> No
 
 
 @pytest.mark.parametrize(("queue", "images", "pushed"), [(256, 100, 3), (256, 1000, 1), (256, 92, 3), (10, 1, 10)])
-def test_a_pass_over_the_labelled_images_fills_the_memory_about_once(queue: int, images: int, pushed: int) -> None:
+def test_a_pass_over_the_labeled_images_fills_the_memory_about_once(queue: int, images: int, pushed: int) -> None:
     assert bank(images, queue=queue).pushed == pushed
     assert bank(images, queue=queue, pushed=5).pushed == 5
     assert bank(images, queue=queue, anchors=2).pushed == min(2, pushed)
@@ -74,7 +74,7 @@ def filled() -> ClassBank:
     memory = bank()
     features = torch.tensor([[1.0, 1, 3], [0, 1, 3]]).view(1, 2, 1, 3)
     logits = said((0.98, 0.01, 0.01), (0.01, 0.98, 0.01), (0.01, 0.98, 0.01))
-    memory.collect(same, even, features, logits, labelled(torch.tensor([[[0, 1, 1]]])))
+    memory.collect(same, even, features, logits, labeled(torch.tensor([[[0, 1, 1]]])))
     memory.queue.commit()
     assert memory.queue.filled.tolist() == [1, 2, 0]
     return memory

@@ -1,4 +1,4 @@
-"""Labelled boxes in unlabelled images: where, how often, and that labels come along."""
+"""Labeled boxes in unlabeled images: where, how often, and that labels come along."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from des4.methods import SupervisionConfig
 from des4.methods.ingredients.injection import injected, injection_boxes
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import Target
-from des4.types import IGNORE, Labelled
+from des4.types import IGNORE, Labeled
 
 
 def keys(count: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_boxes_are_rectangles_whose_share_is_that_of_the_distribution() -> None:
 
 def test_pixels_and_labels_come_together_and_what_has_no_label_counts_nowhere() -> None:
     label = torch.tensor([[[2, IGNORE]], [[1, 1]]])
-    labelled = Labelled(torch.rand(2, 3, 1, 2), label, torch.tensor([1, 2]))
+    labeled = Labeled(torch.rand(2, 3, 1, 2), label, torch.tensor([1, 2]))
     target = Target(
         torch.zeros(4, 1, 2, dtype=torch.int64),
         torch.full((4, 1, 2), 0.5),
@@ -48,11 +48,11 @@ def test_pixels_and_labels_come_together_and_what_has_no_label_counts_nowhere() 
         Supervision(SupervisionConfig(), torch.tensor([1, 1, 1])),
     )
     box = torch.tensor([[[True, True]], [[False, True]], [[False, False]], [[False, True]]])
-    images, found = injected(torch.zeros(4, 3, 1, 2), target, labelled, box)
-    # four images and two labelled ones: the first half meets the first
-    assert torch.equal(images[0], labelled.image[0])
-    assert torch.equal(images[1, :, 0, 1], labelled.image[0, :, 0, 1])
-    assert torch.equal(images[3, :, 0, 1], labelled.image[1, :, 0, 1])
+    images, found = injected(torch.zeros(4, 3, 1, 2), target, labeled, box)
+    # four images and two labeled ones: the first half meets the first
+    assert torch.equal(images[0], labeled.image[0])
+    assert torch.equal(images[1, :, 0, 1], labeled.image[0, :, 0, 1])
+    assert torch.equal(images[3, :, 0, 1], labeled.image[1, :, 0, 1])
     assert not images[2].any()
     assert found.label.tolist() == [[[2, 0]], [[0, 0]], [[0, 0]], [[0, 1]]]
     assert found.valid.tolist() == [[[True, False]], [[True, False]], [[True, False]], [[True, True]]]

@@ -12,7 +12,7 @@ from des4.methods.ingredients.pasting import (
     pasted_view,
     with_donors,
 )
-from des4.types import IGNORE, Labelled, Mix, StrongView, Unlabelled
+from des4.types import IGNORE, Labeled, Mix, StrongView, Unlabeled
 
 KEYS = torch.randint(2**62, (2000,), generator=torch.Generator().manual_seed(0))
 
@@ -29,13 +29,13 @@ def test_classes_are_drawn_as_often_as_they_are_probable() -> None:
 
 def test_pixels_of_chosen_classes_are_pasted_where_there_was_a_label() -> None:
     label = torch.tensor([[[0, 0, IGNORE, 1]], [[2, 2, 2, 2]]])
-    donor = Labelled(torch.ones(2, 3, 1, 4), torch.tensor([[[1, 2, 1, IGNORE]], [[0, 1, 1, 0]]]), KEYS[:2])
-    labelled = Labelled(torch.zeros(2, 3, 1, 4), label, KEYS[:2], donor=donor)
-    found = paste_classes(labelled, torch.tensor([[False, True, False], [True, False, False]]))
+    donor = Labeled(torch.ones(2, 3, 1, 4), torch.tensor([[[1, 2, 1, IGNORE]], [[0, 1, 1, 0]]]), KEYS[:2])
+    labeled = Labeled(torch.zeros(2, 3, 1, 4), label, KEYS[:2], donor=donor)
+    found = paste_classes(labeled, torch.tensor([[False, True, False], [True, False, False]]))
     assert found.label.tolist() == [[[1, 0, IGNORE, 1]], [[0, 2, 2, 0]]]
     assert found.image[:, 0].tolist() == [[[1, 0, 0, 0]], [[1, 0, 0, 1]]]
-    assert torch.equal(found.valid, labelled.valid)
-    assert torch.equal(paste_classes(labelled, torch.zeros(2, 3, dtype=torch.bool)).image, labelled.image)
+    assert torch.equal(found.valid, labeled.valid)
+    assert torch.equal(paste_classes(labeled, torch.zeros(2, 3, dtype=torch.bool)).image, labeled.image)
 
 
 def test_the_box_is_about_one_object_that_is_large_enough() -> None:
@@ -61,11 +61,11 @@ def test_a_donor_fills_its_box_and_where_there_is_none_the_views_partner_does() 
     own = torch.zeros(2, 4, 4, dtype=torch.bool)
     own[:, :1] = True
     view = StrongView(weak, Mix(torch.tensor([1, 0]), own, 2))
-    unlabelled = Unlabelled(weak, (view,), valid, KEYS[:2])
-    donors = Unlabelled(weak + 0.5, (), valid.logical_not(), KEYS[:2])
+    unlabeled = Unlabeled(weak, (view,), valid, KEYS[:2])
+    donors = Unlabeled(weak + 0.5, (), valid.logical_not(), KEYS[:2])
     box = torch.zeros(2, 2, 2, dtype=torch.bool)
     box[0, 1] = True
-    both, found = with_donors(unlabelled, donors), pasted_view(view, donors.weak, box)
+    both, found = with_donors(unlabeled, donors), pasted_view(view, donors.weak, box)
     assert both.weak.shape == (4, 3, 4, 4) and both.truth is None and len(both.keys) == 4
     torch.testing.assert_close(found.mixed[0, 0, :, 0], torch.tensor([0.1, 0.1, 0.6, 0.6]))
     torch.testing.assert_close(found.mixed[1, 0, :, 0], torch.tensor([0.1, 0.2, 0.2, 0.2]))

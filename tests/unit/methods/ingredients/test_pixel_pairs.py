@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from des4.methods.ingredients.pixel_pairs import PixelPairsConfig, pixel_pairs
-from des4.types import Mix, StrongView, Unlabelled
+from des4.types import Mix, StrongView, Unlabeled
 
 KEYS = torch.tensor([11, -5, 7, 3])
 EVEN = torch.full((4, 2, 2, 3), 0.5)
@@ -17,21 +17,21 @@ EVEN = torch.full((4, 2, 2, 3), 0.5)
 
 def pairs(weak: Tensor, strong: Tensor, probs: Tensor = EVEN, **settings: object) -> float:
     config = {"anchors": 50, "candidates": 50, "negatives": 50, "contrast_temperature": 0.5} | settings
-    images = unlabelled(weak)
+    images = unlabeled(weak)
     return float(
         pixel_pairs(weak, strong, probs, images, images.strong[0], PixelPairsConfig(**config))  # type: ignore[arg-type]
     )
 
 
-def unlabelled(
+def unlabeled(
     weak: Tensor, part: slice = slice(4), valid: Tensor | None = None, box: Tensor | None = None
-) -> Unlabelled:
+) -> Unlabeled:
     """Pairs of images of the size of their embeddings."""
     size = weak.shape[-2:]
     valid = torch.ones(len(weak), *size, dtype=torch.bool) if valid is None else valid
     box = torch.zeros_like(valid) if box is None else box
     image, partner = torch.zeros(len(weak), 3, *size), torch.arange(len(weak)) ^ 1
-    return Unlabelled(image, (StrongView(image, Mix(partner, box, 2)),), valid, KEYS[part])
+    return Unlabeled(image, (StrongView(image, Mix(partner, box, 2)),), valid, KEYS[part])
 
 
 def pointing(*axes: int) -> Tensor:
@@ -70,8 +70,8 @@ def test_unlikely_negatives_are_drawn_less_often() -> None:
     config = PixelPairsConfig(anchors=50, candidates=50, negatives=1, contrast_temperature=0.5)
     found = []
     for n in range(60):
-        images = unlabelled(weak)
-        images = Unlabelled(images.weak, images.strong, images.valid, KEYS + 97 * n)
+        images = unlabeled(weak)
+        images = Unlabeled(images.weak, images.strong, images.valid, KEYS + 97 * n)
         found.append(pixel_pairs(weak, weak, said, images, images.strong[0], config).item())
     far, near = math.log(1 + math.exp(-4)), math.log(1 + math.exp(-2))
     # of images 0 and 2: far by 0.9; of 1 and 3: all of the other image alike, half of their pixels opposite to it
@@ -82,7 +82,7 @@ def test_padding_is_no_pixel_and_an_image_of_it_counts_as_nothing() -> None:
     weak, valid = pointing(0, 1, 2, 2), torch.ones(4, 2, 3, dtype=torch.bool)
     valid[1, 1], valid[2:] = False, False
     weak[1, :, 1] = 9.0
-    images, config = unlabelled(weak, valid=valid), PixelPairsConfig(contrast_temperature=0.5)
+    images, config = unlabeled(weak, valid=valid), PixelPairsConfig(contrast_temperature=0.5)
     found = pixel_pairs(weak, weak, EVEN, images, images.strong[0], config)
     three, six = math.log(1 + 3 * math.exp(-2)), math.log(1 + 6 * math.exp(-2))
     assert found.item() == pytest.approx((three + six) / 4)
@@ -91,7 +91,7 @@ def test_padding_is_no_pixel_and_an_image_of_it_counts_as_nothing() -> None:
 def test_in_a_box_a_pixel_is_that_of_the_partner_and_held_against_the_rest() -> None:
     weak, box = pointing(0, 1, 0, 1), torch.zeros(4, 2, 3, dtype=torch.bool)
     box[::2, :, :2] = True
-    images, config = unlabelled(weak, box=box), PixelPairsConfig(contrast_temperature=0.5)
+    images, config = unlabeled(weak, box=box), PixelPairsConfig(contrast_temperature=0.5)
     view = images.strong[0]
     found = pixel_pairs(weak, view.mix(weak), EVEN, images, view, config)
     assert found.item() == pytest.approx(math.log(1 + 6 * math.exp(-2)))
@@ -102,7 +102,7 @@ def test_the_mean_is_over_images_whoever_holds_them_and_all_sides_learn() -> Non
     probs, config = torch.rand(4, 2, 2, 3).softmax(1), PixelPairsConfig(anchors=3, candidates=4, negatives=2)
 
     def loss(part: slice) -> Tensor:
-        images = unlabelled(weak[part], part)
+        images = unlabeled(weak[part], part)
         return pixel_pairs(weak[part], strong[part], probs[part], images, images.strong[0], config)
 
     whole, parts = loss(slice(4)), (loss(slice(2)), loss(slice(2, 4)))

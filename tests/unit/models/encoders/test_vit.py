@@ -13,7 +13,7 @@ from des4.engine.cost import step_cost
 from des4.models.encoders.vit import TransformerEncoder, blocks_to_read, is_transformer, nearest_count
 from des4.models.encoders.weights import load_pretrained
 from des4.models.training.blocks import blocks
-from des4.types import Batch, ConfigError, Labelled, WeightsError
+from des4.types import Batch, ConfigError, Labeled, WeightsError
 
 # class token; registers and the norm behind the pooling; attention pooling; registers and RMSNorm; rotary positions in
 # a list of blocks; distillation token
@@ -150,7 +150,7 @@ class Encoding(nn.Module):
         self.encoder = TransformerEncoder(name)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.encoder(batch.labelled.image)[-1].sum()}
+        return {"loss": self.encoder(batch.labeled.image)[-1].sum()}
 
 
 def test_the_cost_of_a_step_counts_attention() -> None:
@@ -160,7 +160,7 @@ def test_the_cost_of_a_step_counts_attention() -> None:
     patching = 2 * images * patches * dim * (3 * 16 * 16)
     linear = depth * 2 * images * tokens * dim * (3 * dim + dim + 3 * dim + 3 * dim)  # query, key, value; out; MLP
     products = depth * 2 * images * tokens * tokens * dim  # of queries and keys, or of weights and values
-    batch = Batch(Labelled(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64), torch.arange(2)))
+    batch = Batch(Labeled(torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64), torch.arange(2)))
     flops = step_cost(Encoding("test_vit"), batch).flops  # type: ignore[arg-type]
     assert flops.forward + flops.plain == patching + linear + 2 * products
     # The backward pass needs no gradient of the image, and multiplies queries and keys again.

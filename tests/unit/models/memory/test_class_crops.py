@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from des4.models.memory import ClassCrops
-from des4.types import Unlabelled
+from des4.types import Unlabeled
 
 VALID = torch.ones(2, 4, 4, dtype=torch.bool)
 
 
-def unlabelled(first: float = 0.25, truth: torch.Tensor | None = None, valid: torch.Tensor = VALID) -> Unlabelled:
+def unlabeled(first: float = 0.25, truth: torch.Tensor | None = None, valid: torch.Tensor = VALID) -> Unlabeled:
     weak = torch.tensor([first, 0.5])[:, None, None, None].expand(2, 3, 4, 4)
-    return Unlabelled(weak, (), valid, torch.tensor([7, -7]), truth=truth)
+    return Unlabeled(weak, (), valid, torch.tensor([7, -7]), truth=truth)
 
 
 def labels() -> torch.Tensor:
@@ -23,14 +23,14 @@ def labels() -> torch.Tensor:
 
 
 def test_a_class_has_the_crop_with_the_largest_key_in_which_enough_of_it_is_found() -> None:
-    memory, batch = ClassCrops(3, (3, 4, 4)), unlabelled()
+    memory, batch = ClassCrops(3, (3, 4, 4)), unlabeled()
     memory.collect(batch, labels(), 0.25)
     memory.commit()
     drawn = memory.draw(torch.tensor([0, 1, 2]), batch)
     assert drawn.weak[:, 0, 0, 0].tolist() == [0.25, 0.25, 0]
     assert drawn.valid.flatten(1).all(1).tolist() == [True, True, False]  # of class 2 there is a 16th alone
     assert drawn.truth is None and drawn.strong == ()
-    memory.collect(unlabelled(0.75), labels(), 1 / 16)
+    memory.collect(unlabeled(0.75), labels(), 1 / 16)
     memory.commit()
     assert memory.draw(torch.tensor([0, 1, 2]), batch).weak[:, 0, 0, 0].tolist() == [0.75, 0.75, 0.5]
 
@@ -39,27 +39,27 @@ def test_padding_counts_for_nothing_and_is_0() -> None:
     valid = VALID.clone()
     valid[0, :2] = False
     memory = ClassCrops(3, (3, 4, 4))
-    memory.collect(unlabelled(valid=valid), labels(), 0.25)
+    memory.collect(unlabeled(valid=valid), labels(), 0.25)
     memory.commit()
-    drawn = memory.draw(torch.tensor([0, 1]), unlabelled())
+    drawn = memory.draw(torch.tensor([0, 1]), unlabeled())
     assert not drawn.valid[0].any()
     assert torch.equal(drawn.valid[1], valid[0]) and torch.equal(drawn.weak[1, 0] > 0, valid[0])
 
 
 def test_an_oracles_labels_travel_along() -> None:
     memory, truth = ClassCrops(3, (3, 4, 4)), labels()
-    memory.collect(unlabelled(truth=truth), labels(), 0.25)
+    memory.collect(unlabeled(truth=truth), labels(), 0.25)
     memory.commit()
-    drawn = memory.draw(torch.tensor([1]), unlabelled(truth=truth))
+    drawn = memory.draw(torch.tensor([1]), unlabeled(truth=truth))
     assert drawn.truth is not None and torch.equal(drawn.truth[0], truth[0])
 
 
 def test_what_is_not_finite_and_a_skipped_step_leave_nothing() -> None:
     memory = ClassCrops(3, (3, 4, 4))
-    memory.collect(unlabelled(torch.nan), labels(), 0.25)
+    memory.collect(unlabeled(torch.nan), labels(), 0.25)
     memory.commit()
-    assert memory.draw(torch.tensor([0, 1]), unlabelled()).weak[:, 0, 0, 0].tolist() == [0, 0.5]
-    memory.collect(unlabelled(), labels(), 0.25)
+    assert memory.draw(torch.tensor([0, 1]), unlabeled()).weak[:, 0, 0, 0].tolist() == [0, 0.5]
+    memory.collect(unlabeled(), labels(), 0.25)
     memory.skipped = torch.ones(())
     memory.commit()
     assert not memory.valid[0].any()

@@ -29,7 +29,7 @@ def test_before_anything_was_predicted_nothing_is_aligned() -> None:
     assert torch.equal(ShareAlignment(PRIOR, 1.0, 0.99).aligned(probs, torch.ones(1, 1, 1, dtype=torch.bool)), probs)
 
 
-def test_a_prediction_is_multiplied_by_labelled_over_predicted_shares_and_scaled() -> None:
+def test_a_prediction_is_multiplied_by_labeled_over_predicted_shares_and_scaled() -> None:
     memory = moved([0.9, 0.1, 0.0], [0.7, 0.2, 0.1])
     torch.testing.assert_close(memory.shares, torch.tensor([0.8, 0.15, 0.05]))
     torch.testing.assert_close(memory.ratio, torch.tensor([0.75, 2.0, 2.0]))

@@ -22,7 +22,7 @@ def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def command(tiny: dict[str, Any], tmp_path: Path) -> list[str]:
-    """A game with seven images, all with masks, of which two are labelled at first and one is for validation."""
+    """A game with seven images, all with masks, of which two are labeled at first and one is for validation."""
     rng = np.random.default_rng(0)
     for number in range(7):
         for side, shape, values in (("images", (24, 24, 3), 256), ("masks", (24, 24), 3)):
@@ -52,7 +52,7 @@ def test_a_game_goes_on_where_it_was_stopped_and_reports(
     script.main()
     figures = {path.name: path.read_bytes() for path in (tmp_path / "out" / "figures").iterdir()}
     assert len(figures) == 5 and figures.items() > kept.items()
-    masks = [json.loads(figures[f"seed-0-balanced-{n}.json"])["data"]["labelled"] for n in (1, 2)]
+    masks = [json.loads(figures[f"seed-0-balanced-{n}.json"])["data"]["labeled"] for n in (1, 2)]
     assert masks == [3, 4] and len({json.loads(one)["tail_classes"][0] for one in figures.values()}) == 1
     chosen = (tmp_path / "out" / "seed-0" / "random" / "choice-1" / "next.txt").read_text().split()
     assert len(chosen) == 1 and set(chosen) < set("2345")
