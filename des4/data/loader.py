@@ -112,6 +112,7 @@ class Loader:
         if not colour and "augseg" in (self.photometric, views_config.labeled_photometric, *spec.recoloured):
             raise ConfigError("views.photometric: augseg changes the colours of 8-bit RGB; set it to french or none")
         self.balance = balance
+        # The keys of orders keep the letters that they always had: others would draw other orders.
         self._labeled_order = (balance.order if balance else Order)(dataset.labeled, f"{seed}/labelled")
         self._unlabeled_order = Order(dataset.unlabeled, f"{seed}/unlabelled")
 

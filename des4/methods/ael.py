@@ -85,8 +85,8 @@ class AEL(TeacherStudent):
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         on_labels, on_mixed = self.labeled_logits(features[:count], labeled), self.student.head(features[count:])
         self.confidence.collect(on_labels, labeled.label)
-        known = self.equalised(known, on_labels, plain.keys, "labeled pixels")
-        target = self.equalised(target.mixed(view), on_mixed, unlabeled.keys, "unlabeled pixels")
+        known = self.equalised(known, on_labels, plain.keys, "labelled pixels")  # a key of noise: it keeps its letters
+        target = self.equalised(target.mixed(view), on_mixed, unlabeled.keys, "unlabelled pixels")
         self.note(kept=target.share_kept(), confidence=self.confidence.values.mean())
         return {
             "labeled": self.supervise(on_labels, labeled, side),

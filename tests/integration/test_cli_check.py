@@ -97,7 +97,7 @@ def test_nothing_that_exists_is_replaced_and_nothing_goes_into_the_data(run: Des
 
 def test_mistakes_are_one_line(run: Des4) -> None:
     assert "no such data folder" in complaint(run("nowhere"))
-    assert "did you mean data.labeled?" in complaint(run("data", "data.labeled=x.txt"))
+    assert "did you mean data.labeled?" in complaint(run("data", "data.labelled=x.txt"))
     assert "settings of data alone" in complaint(run("data", "steps=5"))
     assert "is none of" in complaint(run("data", "--format", "cvta"))
     assert "data.root: not a setting of scenes" in complaint(run("data", "--format", "scenes"))

@@ -243,7 +243,7 @@ def test_auto_follows_the_method_and_the_config_overrules_it():
 
 def test_every_sample_has_a_key_of_its_seed_epoch_and_id():
     loader, seen = make(batches=(2, 6), seed=0), {}
-    order = Order(DATA.unlabeled, "0/unlabeled")
+    order = Order(DATA.unlabeled, "0/unlabelled")
     for step in range(4):
         batch = loader[step]
         assert batch.labeled.keys.dtype == batch.unlabeled.keys.dtype == torch.int64

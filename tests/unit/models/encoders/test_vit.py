@@ -149,6 +149,9 @@ class Encoding(nn.Module):
         super().__init__()
         self.encoder = TransformerEncoder(name)
 
+    def prepared(self, batch: Batch) -> Batch:
+        return batch
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.encoder(batch.labeled.image)[-1].sum()}
 
