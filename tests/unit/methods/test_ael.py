@@ -83,8 +83,8 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, batch: Any) -> N
     expected = {
         "labeled": F.cross_entropy(out[:2], lab.label, ignore_index=IGNORE),
         "labeled_consistency": 3 * consistency(
-            out[:2], label[:2], confidence[:2], lab.label != IGNORE, lab.keys, "labeled pixels"),
-        "unlabeled_consistency": 3 * consistency(out[2:], y, q, valid, un.keys, "unlabeled pixels"),
+            out[:2], label[:2], confidence[:2], lab.label != IGNORE, lab.keys, "labelled pixels"),
+        "unlabeled_consistency": 3 * consistency(out[2:], y, q, valid, un.keys, "unlabelled pixels"),
     }  # fmt: skip
     assert all(term > 0 for term in expected.values())
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
