@@ -12,7 +12,8 @@ import pytest
 from des4.methods import METHODS
 from des4.report.campaign import CampaignReport, Finished
 from des4.report.campaign_page import campaign_page, first_runs, shown_list
-from des4.report.compare_page import Pictures
+from des4.report.compare import compare
+from des4.report.compare_page import Pictures, compare_page
 from des4.runlog import RunFolder
 
 MakeRun = Callable[..., RunFolder]
@@ -86,6 +87,14 @@ def test_pictures_are_of_the_list_that_most_methods_have(report: CampaignReport)
 def test_one_run_of_one_method_has_a_page_too(report: CampaignReport) -> None:
     page = campaign_page(CampaignReport(report.runs[:1]), "x")
     assert "1 method × 1 list × 1 seed (0)" in page and 'id="differences"' not in page
+
+
+def test_many_methods_have_tables_in_the_place_of_bars(report: CampaignReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in ("campaign_page", "compare_page"):
+        monkeypatch.setattr(f"des4.report.{page}.MOST_BARS", 0)
+    comparison = compare([one.run for one in report.runs if one.run])
+    for page in (campaign_page(report, "x"), compare_page(comparison)):
+        assert "figure 3" in page and "Shares of the classes" not in page
 
 
 def test_methods_say_whether_they_are_reconstructions() -> None:
