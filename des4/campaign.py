@@ -34,6 +34,7 @@ from des4.datasets import open_files
 from des4.datasets.files import FilesConfig
 from des4.methods import METHODS
 from des4.report.campaign import CampaignReport, Finished
+from des4.report.compare import HASH, KINDS
 from des4.runlog import RunFolder, read_json, write_atomically
 from des4.types import Config, ConfigError, RunError, UserError
 
@@ -48,9 +49,6 @@ NAME_LISTS = {
     "val": ("val",),
 }
 """Kind of list → settings of `data` that decide which images are on it."""
-KINDS = {"labeled": "labeled images", "unlabeled": "unlabeled images", "val": "val images"}
-SHOWN = 8
-"""Digits of a list's hash in a message; results.json has all of them."""
 
 
 class CampaignConfig(Config):
@@ -319,9 +317,9 @@ def _refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[
             other = first.setdefault((run.lists, kind), run)
             had = [results[one.folder] for one in (other, run)]
             if had[0][f"{kind}_hash"] != had[1][f"{kind}_hash"]:
-                counts = [f"{each[kind]} of hash {each[f'{kind}_hash'][:SHOWN]}…" for each in had]
+                counts = [f"{each[kind]} of hash {each[f'{kind}_hash'][:HASH]}…" for each in had]
                 raise RunError(
-                    f"{other.name} and {run.name} had different {KINDS[kind]} under one list name, {run.lists} "
+                    f"{other.name} and {run.name} had different {kind} images under one list name, {run.lists} "
                     f"({' and '.join(counts)}), and cannot be compared; give each list a name of its own in the "
                     f"campaign, or remove the run that had the wrong one: {other.folder} or {run.folder}"
                 )
@@ -343,7 +341,7 @@ def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mappin
         found, had = now[key], results[run.folder]
         changed = [kind for kind in run.kinds if found and found[f"{kind}_hash"] != had[f"{kind}_hash"]]
         if found and changed:
-            told = "; ".join(f"{KINDS[kind]}: {had[kind]} -> {found[kind]}, of other ids" for kind in changed)
+            told = "; ".join(f"{kind} images: {had[kind]} -> {found[kind]}, of other ids" for kind in changed)
             raise RunError(f"{run.folder} was trained with other lists than are there now ({told}); bring those back, "
                            "give the campaign another out, or remove this run")  # fmt: skip
     return tuple(unseen)

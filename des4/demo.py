@@ -50,15 +50,20 @@ ABOVE = (
 """What is to be known of it where it does not."""
 
 
-def verdict(scores: Mapping[str, float | None]) -> str:
-    """Say in a sentence what the baseline came to beside supervised training; empty where they were not scored.
+def lead(scores: Mapping[str, float | None]) -> float | None:
+    """Return by how many points of mIoU the baseline is ahead of supervised training; None where one has no score.
 
     scores: mIoU of each run of RUNS, as a fraction.
     """
     baseline, supervised = scores["baseline"], scores["supervised"]
-    if baseline is None or supervised is None:
+    return None if baseline is None or supervised is None else round(100 * (baseline - supervised), 2)
+
+
+def verdict(scores: Mapping[str, float | None]) -> str:
+    """Say in a sentence what the baseline came to beside supervised training; empty where they were not scored."""
+    points = lead(scores)
+    if points is None:
         return ""
-    points = round(100 * (baseline - supervised), 2)
     if not points:
         return "Here it ends level with supervised training."
     side = "below" if points < 0 else "above"
@@ -67,9 +72,9 @@ def verdict(scores: Mapping[str, float | None]) -> str:
 
 def about(scores: Mapping[str, float | None]) -> dict[str, str]:
     """Return what the comparison says of each run. scores: mIoU of each, as a fraction."""
-    said = verdict(scores)
-    why = BELOW if " below " in said else ABOVE if " above " in said else ""
-    return WHAT | {"baseline": " ".join(text for text in (WHAT["baseline"], said, why) if text)}
+    points = lead(scores) or 0.0
+    why = BELOW if points < 0 else ABOVE if points > 0 else ""
+    return WHAT | {"baseline": " ".join(filter(None, (WHAT["baseline"], verdict(scores), why)))}
 
 
 def demo(overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> tuple[Path, dict[str, api.Run]]:

@@ -27,6 +27,10 @@ def labeled_logits(head: nn.Module, feed: PrototypeFeed, features: Tensor, label
     return logits
 
 
+ONE_DECODER = "holds the teacher's embeddings against the student's, which one decoder has to make"
+"""Why the teacher's decoder cannot be trained for itself."""
+
+
 class SingleNetwork(Method):
     """A method around one trained network, `student`; its prototypes, if any, follow its own labeled features."""
 
@@ -98,7 +102,7 @@ class TeacherStudent(SingleNetwork):
 
     FROZEN: tuple[str, ...] = ("teacher",)
     NOT_DECOUPLED: ClassVar[str] = ""
-    """Why the teacher has to follow whole, of methods where it has to."""
+    """What the method does, so that the teacher has to follow whole; empty if it does not have to."""
     config: TeacherStudentConfig
 
     def build(self, setting: Setting) -> None:
@@ -108,7 +112,8 @@ class TeacherStudent(SingleNetwork):
         self.teacher.load_state_dict(self.student.state_dict())
         if self.decoupled:
             if self.NOT_DECOUPLED:
-                raise ConfigError(f"method.teacher_decoder=decoupled: {self.NOT_DECOUPLED}; leave it at ema")
+                name = type(self.config).model_fields["name"].default
+                raise ConfigError(f"method.teacher_decoder=decoupled: {name} {self.NOT_DECOUPLED}; leave it at ema")
             self.teacher_feed = self.make_feed()
             self.FROZEN = tuple("teacher.encoder" if name == "teacher" else name for name in self.FROZEN)
 
@@ -178,7 +183,7 @@ class ProjectedTeacherStudent(TeacherStudent):
     """A student and its teacher, each with a projection; a memory holds what the teacher's makes of pixels."""
 
     FROZEN = ("teacher", "teacher_projection")
-    NOT_DECOUPLED = "u2pl and cmb hold the teacher's embeddings against the student's, which one decoder has to make"
+    NOT_DECOUPLED = ONE_DECODER
     config: ProjectedConfig
 
     def build(self, setting: Setting) -> None:

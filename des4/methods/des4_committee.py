@@ -59,7 +59,7 @@ class DeS4Committee(TeacherStudent):
         "the student's average and the others, as they are after the first part",
         "mixed view",
     )
-    NOT_DECOUPLED = "the networks of des4_committee learn from labels alone while the average follows"
+    NOT_DECOUPLED = "lets its networks learn from labels alone while the average follows"
 
     def build(self, setting: Setting) -> None:
         """Make the student, its average and the others."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from des4.losses import mask_contrast, mean_over_regions, overlap, paired_info_nce, pooled, presence_loss
 from des4.methods.base import Outline
-from des4.methods.bases import TeacherStudent, TeacherStudentConfig
+from des4.methods.bases import ONE_DECODER, TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.classmix import classes_present
 from des4.ops.mixing import on_features
 from des4.ops.resize import on_grid
@@ -52,7 +52,7 @@ class RC2L(TeacherStudent):
     RECONSTRUCTION = True
     VIEWS = ViewSpec(strong=1, cutmix="reco")
     OUTLINE = Outline("student", "moving average of all", "mixed view, region against region")
-    NOT_DECOUPLED = "rc2l holds the teacher's embeddings against the student's, which one decoder has to make"
+    NOT_DECOUPLED = ONE_DECODER
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels, and four terms of regions."""
