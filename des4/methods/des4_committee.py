@@ -5,8 +5,8 @@ biases it; its encoder still follows the student. Here whole networks are kept a
 several: with few masks, much of what one network gets wrong another does not, the more so where they learnt under
 different colours. In the first part of a run
 L = CE(S(x_l)) + Σ_k CE(T_k(x_l)), in the second L = CE(S(x_l)) + λ CE(p̄, S(x_u)), where p̄ is the mean of the
-committee's distributions on the weak view, mixed as x_u is. The committee is the T_k and the average that S had at the
-end of part one.
+committee's distributions on the weak view, mixed as x_u is, by ClassMix. The committee is the T_k and the average that
+S had at the end of part one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labeled_logits
+from des4.methods.ingredients.classmix import class_mixed
 from des4.methods.ingredients.targets import averaged_target
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
-from des4.types import Batch, Factor, Labeled, ViewSpec
+from des4.types import Batch, Factor, Labeled, Unlabeled, ViewSpec
 
 
 class DeS4CommitteeConfig(TeacherStudentConfig):
@@ -39,6 +40,8 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
     unlabeled_weight: float = Field(1.5, ge=0)
     """λ, of what the committee says of unlabeled images."""
+    classmix: float = Field(0.75, ge=0, le=1)
+    """Probability with which half of the classes of another image are pasted onto an unlabeled one (ClassMix)."""
     pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
     """The committee sees the weak view resized by each of these factors, and the mean counts."""
     pseudo_label_mirror: bool = False
@@ -53,11 +56,11 @@ class DeS4Committee(TeacherStudent):
 
     Config = DeS4CommitteeConfig
     config: DeS4CommitteeConfig
-    VIEWS = ViewSpec(strong=1, cutmix="reco", recoloured=("french", "unimatch"))
+    VIEWS = ViewSpec(strong=1, recoloured=("french", "unimatch"))
     OUTLINE = Outline(
         "student, and other networks in the first part",
         "the student's average and the others, as they are after the first part",
-        "mixed view",
+        "view with classes of another image (ClassMix)",
     )
     NOT_DECOUPLED = "lets its networks learn from labels alone while the average follows"
 
@@ -88,22 +91,31 @@ class DeS4Committee(TeacherStudent):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the part that this step is of."""
         labeled, unlabeled = batch.both
-        (view,), count, alone = unlabeled.strong, len(labeled.image), self.on_labels_alone
-        self.others.train(self.training and alone)
-        images = labeled.image if alone else torch.cat([labeled.image, view.mixed])
-        features, side = self.student.features_with_side(images)
-        logits = self.labeled_logits(features[:count], labeled)
-        terms = {"student/labeled": self.supervise(logits, labeled, side)}
-        if not alone:
-            target = averaged_target(
-                self._committee, unlabeled, self.config.pseudo_label_scales, self.config.pseudo_label_mirror
-            ).mixed(view)
-            loss = target.cross_entropy(self.student.head(features[count:]))
-            terms["student/unlabeled"] = self.config.unlabeled_weight * loss
-            self.note(confidence=target.mean_confidence())
-        elif len(self.others):
+        self.others.train(self.training and self.on_labels_alone)
+        return self._on_labels_alone(labeled) if self.on_labels_alone else self._on_both(labeled, unlabeled)
+
+    def _on_labels_alone(self, labeled: Labeled) -> dict[str, Tensor]:
+        """Cross-entropies on the labels, of the student and of the others."""
+        features, side = self.student.features_with_side(labeled.image)
+        terms = {"student/labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
+        if len(self.others):
             terms["others/labeled"] = torch.stack(self._others_losses(labeled)).sum()
         return terms
+
+    def _on_both(self, labeled: Labeled, unlabeled: Unlabeled) -> dict[str, Tensor]:
+        """Cross-entropies of the student, on the labels and with the committee's mean."""
+        (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
+        target = averaged_target(
+            self._committee, unlabeled, config.pseudo_label_scales, config.pseudo_label_mirror
+        ).mixed(view)
+        self.note(confidence=target.mean_confidence())
+        image, target = class_mixed(view, target, target.probs.shape[1], unlabeled.keys, "mix", config.classmix)
+        features, side = self.student.features_with_side(torch.cat([labeled.image, image]))
+        known = self.labeled_logits(features[:count], labeled)
+        return {
+            "student/labeled": self.supervise(known, labeled, side),
+            "student/unlabeled": config.unlabeled_weight * target.cross_entropy(self.student.head(features[count:])),
+        }
 
     @property
     def _fed(self) -> list[tuple[Segmenter, PrototypeFeed]]:

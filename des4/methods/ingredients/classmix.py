@@ -4,22 +4,33 @@ al., WACV 2021, arxiv.org/abs/2007.07936).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from des4.methods.ingredients.targets import Target
+from des4.methods.ingredients.targets import SoftTarget, Target
 from des4.ops.noise import bernoulli, uniform
 from des4.types import Mix, StrongView
 
+AnyTarget = TypeVar("AnyTarget", Target, SoftTarget)
+
 
 def class_mixed(
-    view: StrongView, target: Target, num_classes: int, keys: Tensor, name: str, p: float, background: int | None = None
-) -> tuple[Tensor, Target]:
+    view: StrongView,
+    target: AnyTarget,
+    num_classes: int,
+    keys: Tensor,
+    name: str,
+    p: float,
+    background: int | None = None,
+) -> tuple[Tensor, AnyTarget]:
     """Paste half of the classes of its partner, and one more, onto each image, with probability `p`.
 
-    view: its boxes are filled first, and its partners are the ones. target: of the view, mixed as it is. keys: (B,).
-    name: of the draw. background: a class that is pasted only where there is no other. Returns images (B, bands, H, W)
-    and their target. Nothing is pasted onto padding or from it, so as many pixels count as before.
+    view: its boxes are filled first, and its partners are the ones. target: of the view, mixed as it is; where it has
+    distributions, their most probable classes are what is pasted. keys: (B,). name: of the draw. background: a class
+    that is pasted only where there is no other. Returns images (B, bands, H, W) and their target. Nothing is pasted
+    onto padding or from it, so as many pixels count as before.
     """
     partner, label, valid = view.mix.partner, target.label, target.valid
     present = classes_present(label, valid, num_classes)[partner]

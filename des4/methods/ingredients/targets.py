@@ -126,6 +126,11 @@ class SoftTarget:
         return replace(self, keep=self.counted & where)
 
     @property
+    def label(self) -> Tensor:
+        """Most probable class of each pixel, (B, H, W) int64."""
+        return self.probs.argmax(1)
+
+    @property
     def counted(self) -> Tensor:
         """Where a distribution counts, (B, H, W) bool."""
         return self.valid if self.keep is None else self.keep & self.valid

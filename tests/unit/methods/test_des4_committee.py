@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from des4.methods import Method
+from des4.methods.ingredients.classmix import class_mixed
+from des4.methods.ingredients.targets import SoftTarget
 from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch
 
@@ -89,11 +91,12 @@ def test_the_committee_stays_after_the_first_part(make: Make, make_batch: Make) 
     assert not same(student, state(method.student))
 
 
-@pytest.mark.parametrize(("scales", "mirror"), [((1.0,), False), ((1.0, 0.5), True)])
+@pytest.mark.parametrize(("scales", "mirror", "classmix"), [((1.0,), False, 0.0), ((1.0, 0.5), True, 1.0)])
 def test_the_student_learns_the_mean_of_the_committee(
-    make: Make, make_batch: Make, scales: tuple[float, ...], mirror: bool
+    make: Make, make_batch: Make, scales: tuple[float, ...], mirror: bool, classmix: float
 ) -> None:
-    method, batch = make(pseudo_label_scales=scales, pseudo_label_mirror=mirror), make_batch()
+    method = make(pseudo_label_scales=scales, pseudo_label_mirror=mirror, classmix=classmix)
+    batch = make_batch()
     method.step = FIRST
     labeled, unlabeled = batch.both
     (view,) = unlabeled.strong
@@ -106,8 +109,13 @@ def test_the_student_learns_the_mean_of_the_committee(
             found.append(up(network.eval()(image)).softmax(1))
             if mirror:
                 found.append(up(network(image.flip(3))).softmax(1).flip(3))
-    mean = view.mix(torch.stack(found).mean(0))
-    logits = up(copy.deepcopy(method.student)(torch.cat([labeled.image, view.mixed])))
+    image, mean = view.mixed, view.mix(torch.stack(found).mean(0))
+    if classmix:
+        target = SoftTarget(mean, view.mix(unlabeled.valid))
+        mixed, target = class_mixed(view, target, mean.shape[1], unlabeled.keys, "mix", classmix)
+        assert not torch.equal(mixed, image) and not torch.equal(target.probs, mean)
+        image, mean = mixed, target.probs
+    logits = up(copy.deepcopy(method.student)(torch.cat([labeled.image, image])))
     loss = -(mean * logits[len(labeled.image) :].log_softmax(1)).sum(1)[view.mix(unlabeled.valid)].mean()
     terms = method.losses(batch)
     torch.testing.assert_close(terms["student/unlabeled"], 1.5 * loss, rtol=1e-4, atol=1e-5)

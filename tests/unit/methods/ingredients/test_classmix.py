@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from des4.methods import SupervisionConfig
 from des4.methods.ingredients.classmix import class_mixed
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import Target
+from des4.methods.ingredients.targets import SoftTarget, Target
 from des4.types import Mix, StrongView
 
 CLASSES = 5
@@ -58,6 +59,12 @@ def test_all_that_belongs_to_pixels_moves_along_and_the_draw_is_the_samples() ->
     for name in ("label", "confidence", "keep", "weight"):
         one = getattr(target, name)
         assert torch.equal(getattr(mixed, name), torch.where(came, one[partner], one)), name
+    probs = F.one_hot(target.label, CLASSES).permute(0, 3, 1, 2) * 0.6 + torch.rand(6, CLASSES, 1, 4) * 0.1
+    soft = SoftTarget(probs, target.valid)
+    assert torch.equal(soft.label, target.label)  # so the same pixels move
+    of_soft, distributions = class_mixed(view, soft, CLASSES, keys(6), "mix", 1.0)
+    assert torch.equal(of_soft, image)
+    assert torch.equal(distributions.probs, torch.where(came[:, None], probs[partner], probs))
     assert mixed.pixels is target.pixels
     again, _ = class_mixed(view, target, CLASSES, keys(6), "mix", 1.0)
     other, _ = class_mixed(view, target, CLASSES, keys(6), "another", 1.0)
