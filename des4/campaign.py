@@ -25,7 +25,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from des4.build import lists_now
+from des4.opening import lists_now
 from des4.config import RunConfig, differences, dump, given_settings, load_config, read_yaml
 from des4.data_tools.importing import prepared
 from des4.data_tools.split_folder import Recipe, write_splits

@@ -188,7 +188,7 @@ def doctor(
 def eval(run: RunArgument, overrides: Overrides = None) -> None:
     """Score a model on the validation list of its own data, or of other data given by data=FOLDER."""
     from des4 import api
-    from des4.build import cautions
+    from des4.training import cautions
     from des4.weights import weights_file, weights_info
 
     show_warnings()

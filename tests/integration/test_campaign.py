@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from des4 import campaign
-from des4.build import lists_now
+from des4.opening import lists_now
 from des4.campaign import Planned
 from des4.cli import app
 from des4.config import dump, load_config
