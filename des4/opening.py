@@ -1,4 +1,4 @@
-"""From settings to a dataset: opened, checked, with its bands known and some of its labeled images held out."""
+"""From settings to a dataset: opened, checked, its bands known, labeled images held out, true masks revealed."""
 
 from __future__ import annotations
 
