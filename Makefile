@@ -30,6 +30,7 @@ bench: $(VENV)/installed
 docs: $(VENV)/installed-dev
 	$(BIN)/python tools/write_docs.py
 	$(BIN)/zensical build
+	$(BIN)/python tools/links_to_code.py site
 
 notebook: $(VENV)/installed
 	$(BIN)/python tools/run_notebook.py docs/notebooks/first_run.ipynb

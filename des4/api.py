@@ -23,6 +23,7 @@ from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
 from des4.engine.process import peak_memory
 from des4.engine.sharding import whole_weights
+from des4.environment import environment
 from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
 from des4.models import Segmenter
@@ -35,6 +36,7 @@ from des4.report.page import write_report
 from des4.report.pictures import grid
 from des4.report.plots import percent
 from des4.runlog import FollowedRun, RunFolder, unwritable
+from des4.training import ORACLE, Training
 from des4.types import CallbackError, ConfigError, DataError, Dataset
 from des4.watch import watching
 from des4.watch.feed import check_installed
@@ -233,19 +235,19 @@ def _free_folder(name: str) -> Path:
 
 
 def _trainer(
-    training: build.Training, run: RunFolder, callbacks: Sequence[Callback] = (), decided: Sequence[str] = ()
+    training: Training, run: RunFolder, callbacks: Sequence[Callback] = (), decided: Sequence[str] = ()
 ) -> Trainer:
     """Note what the run is made of, and say what is to be known of it.
 
     callbacks: the user's. decided: what was planned, for the log.
     """
     data = training.dataset
-    run.write_env({**build.environment(training.device), "parameters": _parameters(training)})
+    run.write_env({**environment(training.device), "parameters": _parameters(training)})
     run.write_data(describe(data))
     run.say(f"{training.config.method.name}: {training.schedule.steps} steps, {len(data.labeled)} labeled, "
             f"{len(data.unlabeled)} unlabeled, {len(data.val)} val images, into {run.path}")  # fmt: skip
     if training.config.train.oracle:
-        run.say(f"warning: {build.ORACLE}")
+        run.say(f"warning: {ORACLE}")
     for line in decided:
         run.say(f"planned: {line}")
     for note in data.notes:
@@ -258,14 +260,14 @@ def _trainer(
     return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou), told)
 
 
-def _parameters(training: build.Training) -> dict[str, int]:
+def _parameters(training: Training) -> dict[str, int]:
     """Count the parameters that are trained, and those of the network that predicts."""
     headline = next(iter(training.method.predictors().values()))
     trained = sum(each.numel() for each in training.method.parameters() if each.requires_grad)
     return {"trained": trained, "predicting": sum(each.numel() for each in headline.parameters())}
 
 
-def _callbacks(training: build.Training, run: RunFolder, callbacks: Sequence[Callback]) -> Callbacks:
+def _callbacks(training: Training, run: RunFolder, callbacks: Sequence[Callback]) -> Callbacks:
     """Return who is told of a run: the process that speaks for all tells the user's callbacks and our own."""
     if this_rank() > 0:
         return Callbacks()
@@ -293,7 +295,7 @@ def _told(trainer: Trainer) -> Iterator[None]:
         raise CallbackError(f"{told.error}; {saved}") from told.error.__cause__
 
 
-def _reported(training: build.Training, trainer: Trainer, results: dict[str, Any]) -> Run:
+def _reported(training: Training, trainer: Trainer, results: dict[str, Any]) -> Run:
     """Draw the pictures and the report of a run that has finished, and tell the callbacks."""
     run, last = trainer.run, trainer.recorder.validation.newest
     assert last is not None  # noqa: S101  # `build.training` gives every trainer an evaluator
@@ -303,7 +305,7 @@ def _reported(training: build.Training, trainer: Trainer, results: dict[str, Any
     return Run(run.path, results)
 
 
-def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> None:
+def _report(training: Training, run: RunFolder, scores: Mapping[str, float]) -> None:
     """Note what the run took, draw the pictures and write the report."""
     run.write_env({**run.env(), "peak_memory": peak_memory(training.device)})
     try:
@@ -313,7 +315,7 @@ def _report(training: build.Training, run: RunFolder, scores: Mapping[str, float
         raise unwritable(run.plots, error) from error
 
 
-def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float]) -> Path:
+def _show(training: Training, run: RunFolder, scores: Mapping[str, float]) -> Path:
     """Draw a few samples in the middle of a training, which is left as it was; return the picture's path."""
     flags = {module: module.training for module in training.method.modules()}
     try:
@@ -327,7 +329,7 @@ def _show(training: build.Training, run: RunFolder, scores: Mapping[str, float])
     return run.plots / "samples.png"
 
 
-def _draw_samples(training: build.Training, run: RunFolder, scores: Mapping[str, float], worst: bool = False) -> None:
+def _draw_samples(training: Training, run: RunFolder, scores: Mapping[str, float], worst: bool = False) -> None:
     """Draw `plots/samples.png`, and `plots/worst.png`: image, truth and the prediction of each model.
 
     scores: mIoU of the headline model on each validation image. worst: whether to draw the second.

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from des4.build import MEASURED, Known, Training
 from des4.config import RunConfig
 from des4.datasets import content_hash
 from des4.engine import Checkpoints
+from des4.opening import MEASURED, Known
 from des4.runlog import RunFolder
+from des4.training import Training
 from des4.types import Bands, Dataset, RunError
 
 HARMLESS = frozenset({

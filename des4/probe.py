@@ -31,6 +31,7 @@ from des4.models import Segmenter
 from des4.ops.prior import class_prior, class_weights
 from des4.ops.resize import shrink_label
 from des4.runlog import RunFolder
+from des4.training import cautions
 from des4.types import ConfigError, Dataset, RunError
 
 OWN = "its own"
@@ -134,7 +135,7 @@ def probe(run_dir: str | Path, model: str | None = None, overrides: Overrides = 
     heads = fit_heads(segmenter.head, features, labels, counts)
     tail = tuple(data.classes[index] for index in tail_classes(counts))
     scores = score(segmenter, heads, data, data.val, config.eval, device, tail, progress)
-    caution = "; ".join(filter(None, [*said, build.cautions(config.train.oracle, len(data.val))]))
+    caution = "; ".join(filter(None, [*said, cautions(config.train.oracle, len(data.val))]))
     return Probe(name, step, len(data.labeled), len(labels), len(data.val), scores, caution)
 
 

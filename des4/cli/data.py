@@ -1,10 +1,10 @@
-"""`des4 data …`: what is done with data before a training. torch is imported inside the verbs, as in `cli.py`."""
+"""`des4 data …`: what is done with data before a training. torch is imported inside the verbs."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from rich.progress import (
     track,
 )
 from rich.text import Text
+
+from des4.cli.printing import progress
 
 if TYPE_CHECKING:
     from des4.data_tools.checks.inspection import Look
@@ -117,11 +119,11 @@ def splits(
     wanted = preset_named(preset) if preset else None
     pool = pool_of(dataset, wanted)
     counts = counts_of(len(pool), fraction or (), [*(count or ()), *(wanted.counts if wanted else ())])
-    contents = read_contents(dataset, pool, _progress("reading masks")) if stratified else None
+    contents = read_contents(dataset, pool, progress("reading masks")) if stratified else None
     draws = draw(dataset, pool, counts, seed=seed, nested=nested, contents=contents)
     if contents is None:
         drawn = sorted({sample_id for one in draws for sample_id in one.labeled})
-        contents = read_contents(dataset, drawn, _progress("reading masks"))
+        contents = read_contents(dataset, drawn, progress("reading masks"))
     given = (("fraction", fraction or []), ("count", count or []), ("preset", [preset] if preset else []))
     sizes = tuple(f"--{option} {value}" for option, values in given for value in values)
     recipe = Recipe(sizes, "stratified" if stratified else "random", nested, seed, len(pool))
@@ -217,7 +219,7 @@ def masks(
 
     dataset = open_files(_files_config(data, format, settings or []))
     names = read_classes(classes).names if classes else None
-    count = write_masks(dataset, out, names, _progress("drawing masks"))
+    count = write_masks(dataset, out, names, progress("drawing masks"))
     print(f"{count} masks, written to {out}")
     print("next: put them into masks/ of your data, and des4 data check DATA")
 
@@ -288,12 +290,6 @@ def _held(files: Mapping[str, Path], folder: Path) -> str:
     if labeled and unlabeled and labeled.parent == unlabeled.parent:
         return str(labeled.parent.relative_to(folder))
     return " ".join(str(path.relative_to(folder)) if path else "–" for path in (labeled, unlabeled))
-
-
-def _progress(what: str) -> Callable[[Sequence[str]], Iterable[str]]:
-    """Return a function that walks over a sequence and shows a bar, on a terminal."""
-    console = Console(stderr=True)
-    return lambda items: track(items, what, console=console, disable=not console.is_terminal)
 
 
 def _items(items: Iterable[Item], total: int) -> Iterable[Item]:

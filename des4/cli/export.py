@@ -12,11 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from des4.cli.predict import RunArgument, name_of, show_warnings
-
-DataSettings = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Other data: data=FOLDER, and settings of it.")
-]
+from des4.cli.arguments import DataSettings, Overwrite, RunArgument, data_and_settings, name_of
+from des4.cli.printing import show_warnings
 
 
 def export(
@@ -26,9 +23,7 @@ def export(
         str, typer.Option(metavar="NAMES", help="onnx, int8, openvino, torch, safetensors; several with commas.")
     ] = "onnx",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: export/ in the run folder.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a trained network for other programs; each file is checked against the network it came from.
 
@@ -47,7 +42,7 @@ def export(
     images = None
     if "int8" in formats:
         predictor = Predictor(weights, "cpu")
-        dataset, _ = api.data_of(predictor, weights, *_split(settings))
+        dataset, _ = api.data_of(predictor, weights, *data_and_settings(settings or []))
         factor = predictor.info.eval.resize
         images = lambda: training_images(dataset, CALIBRATION_IMAGES, factor)  # noqa: E731
     for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
@@ -96,7 +91,7 @@ def benchmark(
 
     show_warnings()
     weights = weights_file(run)
-    dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *_split(settings))
+    dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *data_and_settings(settings or []))
     console = Console(stderr=True)
     rows = measure(
         weights,
@@ -131,10 +126,3 @@ def _exports(run: Path) -> Path:
     if run.parent.name in ("weights", "checkpoints"):
         return run.parent.parent / EXPORTS
     return run / EXPORTS if run.is_dir() else run.with_name(f"{run.stem}-{EXPORTS}")
-
-
-def _split(settings: list[str] | None) -> tuple[str | None, list[str]]:
-    """Return the data that is named, and the other settings."""
-    given = settings or []
-    data = [text.removeprefix("data=") for text in given if text.startswith("data=")]
-    return (data[-1] if data else None), [text for text in given if not text.startswith("data=")]

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from des4.cli.predict import RunArgument, bar, show_notes, show_warnings
+from des4.cli.arguments import RunArgument
+from des4.cli.printing import bar, show_notes, show_warnings
 
 
 def next_(

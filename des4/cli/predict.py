@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from des4.cli import completion
-
-RunArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="A run folder, finished or not; a weights file or checkpoint of one; or hf://OWNER/NAME on the hub.",
-        autocompletion=completion.run,
-    ),
-]
-
-
-def name_of(run: Path) -> str:
-    """Return what the results of a run, of a lone weights file, or of a repository on the hub are called."""
-    from des4 import hub
-
-    if hub.is_address(run):
-        return hub.address_of(run).name
-    return run.resolve().name if run.is_dir() else run.stem
-
-
-def show_warnings() -> Console:
-    """From here on show warnings as a line of text; return the console that they go to."""
-    console = Console(stderr=True, soft_wrap=True)
-    warnings.showwarning = lambda message, *place: console.print(Text(str(message), style="yellow"))
-    return console
+from des4.cli.arguments import Overwrite, RunArgument, name_of
+from des4.cli.printing import bar, show_notes, show_warnings, teller
 
 
 def predict(
@@ -70,9 +44,7 @@ def predict(
         typer.Option(metavar="NAMES", help="Several, which share the images: GPUs as 0,1 or all; cpu,cpu."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a prediction that was stopped.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Segment images: index PNGs, overlays, a table and JSON. Unreadable files are named, the others go on.
 
@@ -127,31 +99,3 @@ def _saying_how_to_go_on(console: Console, place: Path) -> Iterator[None]:
         if place.is_dir():
             console.print(Text(f"stopped; {place} has what is done, and --resume goes on", style="yellow"))
         raise
-
-
-def teller(console: Console) -> Callable[[str], None]:
-    """Return what prints a note."""
-    return lambda note: console.print(Text(note, style="yellow"))
-
-
-def show_notes(console: Console, notes: Iterable[str], skipped: Iterable[str]) -> None:
-    """Print what is to be known of the images, and why some were left out."""
-    for note in notes:
-        teller(console)(note)
-    for reason in skipped:
-        console.print(Text(f"skipped: {reason}", style="red"))
-
-
-@contextmanager
-def bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], None], Callable[[float], None]]]:
-    """Yield what takes the number of images, and the part of one that has been done; on a terminal, show a bar.
-
-    What is printed on the console meanwhile stands above it.
-    """
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-        yield (
-            lambda images: shown.update(task, total=images),
-            lambda share: shown.update(task, advance=share),
-        )

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from des4.cli.completion import run as run_folder
+from des4.cli.printing import percent
 
 
 def probe(
@@ -47,13 +48,9 @@ def probe(
     own = found.heads[OWN].miou
     for name, results in found.heads.items():
         gap = "" if name == OWN else f"{100 * (results.miou - own):+.2f}"
-        table.add_row(Text(name), f"{100 * results.miou:.2f}", _percent(results.tail_miou), gap)
+        table.add_row(Text(name), f"{100 * results.miou:.2f}", percent(results.tail_miou), gap)
     Console().print(table)
     for line in found.verdict():
         print(line)
     if found.caution:
         console.print(Text(f"caution: {found.caution}", style="yellow"), soft_wrap=True)
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.2f}"

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from des4.cli.predict import RunArgument, show_notes, show_warnings
+from des4.cli.arguments import RunArgument
+from des4.cli.printing import show_notes, show_warnings
 
 
 def serve(

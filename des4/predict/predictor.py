@@ -96,10 +96,15 @@ class Predictor:
         self.eval = config.eval
 
     def take_auto(self, overrides: Overrides) -> Overrides:
-        """Set `fitted` as settings ask; return them with a number in the place of `eval.resize=auto`."""
+        """Set `fitted` as settings ask; return them with a number in the place of `eval.resize=auto`.
+
+        Raises ConfigError.
+        """
         given = given_settings({}, overrides)
         if RESIZE not in given:
             return overrides
+        if isinstance(given[RESIZE], str) and given[RESIZE] != AUTO:
+            raise ConfigError(f"{RESIZE}: must be a number or {AUTO}, not '{given[RESIZE]}'")
         self.fitted = given[RESIZE] == AUTO
         return {**given, RESIZE: self.info.eval.resize} if self.fitted else overrides
 

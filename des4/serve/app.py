@@ -32,6 +32,8 @@ from des4.predict.writing import COLUMNS, write_image
 from des4.types import DataError, UserError
 
 PAGE = Path(__file__).with_name("page.html")
+RESIZED = "DES4-Resize"
+"""Header of an answer: the factor by which the image was resized before the network saw it."""
 MEDIA = {"labels": ("masks", "png"), "overlay": ("overlays", "jpeg"), "entropy": ("entropy", "png")}
 """What may be asked for → the folder that `write_image` puts it in, and the kind of picture."""
 
@@ -99,11 +101,12 @@ class _Service:
                         return Response(status_code=499)  # nobody sees it
                     loop = asyncio.get_running_loop()
                     figures = await loop.run_in_executor(self._thread, self._segment, folder, asked)
+                headers = {RESIZED: f"{figures['resize']:g}"}
                 if _wants_json(request):
                     picture = {asked: base64.b64encode(_picture(folder, asked)).decode()} if asked else {}
-                    return JSONResponse({**figures, **picture})
+                    return JSONResponse({**figures, **picture}, headers=headers)
                 asked = asked or "labels"
-                return Response(_picture(folder, asked), media_type=f"image/{MEDIA[asked][1]}")
+                return Response(_picture(folder, asked), headers=headers, media_type=f"image/{MEDIA[asked][1]}")
 
     def _asked(self, request: Request) -> str | None:
         """Return which picture is asked for. Raises HTTPException."""
@@ -152,7 +155,10 @@ class _Service:
             raise HTTPException(400, "the body is empty: send an image as the body of the request")
 
     def _segment(self, folder: Path, asked: str | None) -> dict[str, Any]:
-        """Segment `image` in a folder into files beside it, and return the figures. Raises HTTPException."""
+        """Segment `image` in a folder into files beside it, and return the figures. Raises HTTPException.
+
+        Among them `resize`, by which factor the network saw the image, and `notes`, what `des4 predict` would tell.
+        """
         source = folder / "image"
         try:
             image = open_windows(source, self._predictor.info.bands)
@@ -162,6 +168,11 @@ class _Service:
                 raise HTTPException(413, f"the image has {width}×{height} pixels, and {most}")
             ((_, pieces),) = self._predictor.pieces([image])
             outputs = Outputs(overlays=asked == "overlay", entropy=asked == "entropy")
+            told = [self._predictor.note_on_resize(), *self._predictor.notes_on(image).values()]
+            seen = {
+                "resize": self._predictor.factor_of(image),
+                "notes": [note.replace(str(source), "the image") for note in told if note is not None],
+            }
             row = write_image(self._predictor, Job(source, Path("image")), image, pieces, folder, outputs)
         except DataError as error:
             reason = str(error).replace(str(source), "the image")  # the remedy is for whoever has the file at hand
@@ -169,7 +180,7 @@ class _Service:
         except UserError as error:
             raise HTTPException(503, str(error)) from None
         names = [*COLUMNS, *(f"share/{name}" for name in self._predictor.classes)]
-        return figures_of_row(dict(zip(names, row, strict=True)))
+        return {**figures_of_row(dict(zip(names, row, strict=True))), **seen}
 
 
 def _picture(folder: Path, asked: str) -> bytes:

@@ -216,7 +216,7 @@ PARSED_ALONE = {
     r".*int8": "takes too long here; test_export.py makes these formats",
     r".*hf://": "needs the hub; test_hub.py has one of its own",
     r"des4 serve": "does not end; test_serve.py asks what is served",
-    r"des4 (compare campaign|curve)": "trains many times; test_campaign.py runs small ones",
+    r"des4 (compare campaign|curve)": "trains many times; integration/campaign runs small ones",
     r"des4 report": "draws for seconds; test_report_command.py runs it",
     r"python benchmarks/": "trains many times; test_labeling_game.py and test_gpu_campaign.py run these programs",
     r"des4 train (?!.*(start_from|out=|next/|--resume))": "says nothing of a run; test_trainings_that_pages_show",

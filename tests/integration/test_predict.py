@@ -173,6 +173,8 @@ def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
         predictor.configure(["steps=3"])
     with pytest.raises(ConfigError, match="mirror"):
         predictor.configure(["eval.miror=true"])
+    with pytest.raises(ConfigError, match=r"^eval\.resize: must be a number or auto, not 'foo'$"):
+        predictor.configure(["eval.resize=foo"])
 
 
 @pytest.mark.parametrize(

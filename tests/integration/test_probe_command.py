@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import des4
 from des4 import build, cli
-from des4.build import ORACLE
 from des4.config import load_config
 from des4.probe import OWN, probe
 from des4.report.compare import compare
 from des4.runlog import RunFolder
+from des4.training import ORACLE
 from des4.types import ConfigError, DataError, RunError
 from des4.weights import load_weights
 

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from des4 import build, cli
 from des4.config import RunConfig, load_config
 from des4.data_tools.checks.check import check
-from des4.datasets import recognise_lists
+from des4.datasets import DATASETS, recognise_lists
 from des4.datasets.lists import read_list, sample_name
 from des4.datasets.protocols import PROTOCOLS, find_lists
 from des4.types import DataError
@@ -200,7 +200,7 @@ def test_a_tree_takes_the_lists_of_a_protocol(protocol: str, lists: str, request
     dataset = protocol.partition("/")[0]
     root = request.getfixturevalue(dataset)
     config = config_of(dataset, f"data={root}", f"lists={SPLITS / lists}", f"protocol={protocol}")
-    data = build.DATASETS[config.data.name](config.data)
+    data = DATASETS[config.data.name](config.data)
     known = PROTOCOLS[protocol]
     assert config.data.name == dataset
     assert recognise_lists(data.labeled, data.unlabeled) == known

@@ -62,12 +62,24 @@ def test_one_post_gives_what_predict_writes(client: Any, predictor: Predictor, t
 def test_json_has_the_figures_and_the_picture_that_was_asked_for(client: Any, predictor: Predictor) -> None:
     found = predictor.segment(np.asarray(Image.open(io.BytesIO(photo(kind="BMP")))))
     told = client.post("/predict", content=photo(kind="BMP"), headers=JSON).json()
-    assert set(told) == {"height", "width", "confidence", "entropy", "shares"}
+    assert set(told) == {"height", "width", "confidence", "entropy", "shares", "resize", "notes"}
     assert (told["height"], told["width"]) == (33, 47)
     assert told["shares"] == pytest.approx(found.shares, abs=1e-5)
     told = client.post("/predict?output=labels", content=photo(), headers=JSON).json()
     with Image.open(io.BytesIO(base64.b64decode(told["labels"]))) as mask:
         assert (np.array(mask) == found.labels).all()
+
+
+def test_an_image_of_another_resolution_is_told_of(client: Any) -> None:
+    plain = client.post("/predict", content=photo(), headers=JSON)
+    assert (plain.json()["resize"], plain.json()["notes"], plain.headers["DES4-Resize"]) == (1, [], "1")
+    small = photo((24, 12))  # the training's images have 48×48 pixels
+    assert client.post("/predict", content=small).headers["DES4-Resize"] == "2"
+    told = client.post("/predict", content=small, headers=JSON).json()
+    assert (told["height"], told["width"], told["resize"]) == (24, 12, 2)
+    (note,) = told["notes"]
+    assert note.startswith("the image: 12×24 pixels, and the network was trained on images of about 48×48: so it sees")
+    assert "at 24×48" in note and note.endswith("eval.resize=1 turns this off")
 
 
 def test_a_large_image_is_cut(client: Any, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

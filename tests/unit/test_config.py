@@ -10,7 +10,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from des4.build import mix_group
 from des4.config import KEYS, MAX_BYTES, OTHERS_NAMES, RunConfig, differences, dump, load_config
 from des4.types import ConfigError
 
@@ -233,16 +232,6 @@ def test_any_text_ends_in_a_config_or_an_error(tmp_path_factory: pytest.TempPath
             assert str(error).strip()
         else:
             assert load_config(dump(config)) == config
-
-
-@pytest.mark.parametrize(("wanted", "images", "group"), [("auto", 8, 2), ("auto", 3, 3), ("auto", 1, 1), (4, 8, 4)])
-def test_how_many_neighbours_are_mixed(wanted, images, group):
-    assert mix_group(wanted, images) == group
-
-
-def test_groups_that_do_not_fill_a_part_are_refused():
-    with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabeled images"):
-        mix_group(4, 2)
 
 
 def test_an_automatic_batch_is_the_one_the_rate_was_chosen_for():

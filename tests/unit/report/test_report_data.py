@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from PIL import Image
 from rich.console import Console
 from test_report_page import Balanced
 
-from des4.report import plots
 from des4.report.data_page import data_page, is_ours
 from des4.report.data_table import findings, overview, share
 
@@ -129,11 +126,3 @@ def test_the_page_holds_everything_and_needs_nothing_else(tmp_path: Path) -> Non
     assert is_ours(path)
     path.write_text("<!doctype html><title>mine</title>")
     assert not is_ours(path)
-
-
-@pytest.mark.parametrize("sides", [[(1, 1), (2, 1)], [(100, 200), (4000, 3000), (4000, 3001)]])
-def test_sizes_are_drawn(tmp_path: Path, sides: list[tuple[int, int]]) -> None:
-    sizes = [{"width": width, "height": height, "images": 3} for width, height in sides]
-    plots.sizes(sizes, tmp_path / "sizes.png")
-    drawn = np.asarray(Image.open(tmp_path / "sizes.png").convert("RGB"))
-    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 20

@@ -1,0 +1,55 @@
+"""What a campaign file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from des4.config import read_yaml
+from des4.types import Config, ConfigError
+
+
+class CampaignConfig(Config):
+    """What a campaign file says."""
+
+    out: Path
+    settings: dict[str, Any] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    lists: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    reference: str | None = None
+    full: str | None = None
+    table: int | None = Field(None, ge=1, le=5)
+    """Of the paper: its figures are printed beside these runs."""
+    report: Path | None = None
+    """Folder of tables and pictures; None = `out`. Campaigns that share runs have an `out` in common and not this."""
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the tables and pictures."""
+        return self.report or self.out
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: `{self.reference}` is none of the methods {', '.join(self.methods)}")
+        if self.full is not None and self.full not in self.lists:
+            raise ValueError(f"full: `{self.full}` is none of the lists {', '.join(self.lists)}")
+        for name, settings in self.methods.items():
+            if not isinstance(settings.get("lists", []), list):
+                raise ValueError(f"methods.{name}.lists: is a list, such as [{next(iter(self.lists))}]")
+            if unknown := [entry for entry in settings.get("lists", ()) if entry not in self.lists]:
+                raise ValueError(f"methods.{name}.lists: {', '.join(unknown)} is none of {', '.join(self.lists)}")
+        return self
+
+
+def read_campaign(path: Path) -> CampaignConfig:
+    """Read a campaign file. Raises ConfigError."""
+    try:
+        return CampaignConfig.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None

@@ -1,0 +1,114 @@
+"""What is done of a campaign, whether it may be compared, and its report.
+
+Runs of one list name have to have had the same images: the hashes in their results.json are compared with each other,
+and with those of the lists that are there now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from des4.campaign.config import CampaignConfig
+from des4.campaign.planning import Planned
+from des4.config import differences, load_config
+from des4.methods import METHODS
+from des4.opening import lists_now
+from des4.report.campaign import CampaignReport, Finished
+from des4.report.compare import HASH
+from des4.runlog import RunFolder
+from des4.types import RunError, UserError
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is of a campaign.
+
+    folders: of the runs that are done, by path. unseen: why lists of finished runs could not be read again, one line a
+    reason.
+    """
+
+    folders: dict[Path, RunFolder]
+    unseen: tuple[str, ...]
+
+
+def look(runs: Sequence[Planned]) -> Look:
+    """Find the runs that are done, and see that they may be compared.
+
+    Raises RunError for a folder that holds a run with other settings, for a finished run whose lists have changed
+    since, and for finished runs of one list name that had different images.
+    """
+    folders = {run.folder: RunFolder.open(run.folder) for run in runs if _is_done(run)}
+    done = [run for run in runs if run.folder in folders]
+    results = {run.folder: folders[run.folder].results()["data"] for run in done}
+    refuse_mixed_lists(done, results)
+    return Look(folders, _refuse_changed_lists(done, results))
+
+
+def _is_done(run: Planned) -> bool:
+    """Whether the run has its results, with these settings. Raises RunError for a folder with other settings.
+
+    Settings that are newer than the run have their defaults there. A campaign may have been moved as a whole.
+    """
+    if not RunFolder.is_run(run.folder):
+        return False
+    before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    if changed := differences(before, run.config):
+        raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
+                       "another out, or remove this run")  # fmt: skip
+    return (run.folder / "results.json").exists()
+
+
+def refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raise RunError if runs of one list name had different images. results: by folder, what it says of its data."""
+    first: dict[tuple[str, str], Planned] = {}
+    for run in done:
+        for kind in run.kinds:
+            other = first.setdefault((run.lists, kind), run)
+            had = [results[one.folder] for one in (other, run)]
+            if had[0][f"{kind}_hash"] != had[1][f"{kind}_hash"]:
+                counts = [f"{each[kind]} of hash {each[f'{kind}_hash'][:HASH]}…" for each in had]
+                raise RunError(
+                    f"{other.name} and {run.name} had different {kind} images under one list name, {run.lists} "
+                    f"({' and '.join(counts)}), and cannot be compared; give each list a name of its own in the "
+                    f"campaign, or remove the run that had the wrong one: {other.folder} or {run.folder}"
+                )
+
+
+def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Raise RunError if the lists of a finished run are others by now; return why they could not be read."""
+    now: dict[str, Mapping[str, Any] | None] = {}
+    unseen: dict[str, None] = {}
+    for run in done:
+        key = json.dumps([run.config.data.model_dump(mode="json"), run.config.guard.held_out])
+        if key not in now:
+            try:
+                now[key] = lists_now(run.config)
+            except UserError as error:
+                now[key] = None
+                unseen[f"list {run.lists}: the data cannot be read, so it is not known whether the list is still the "
+                       f"one that its runs had ({' '.join(str(error).split())})"] = None  # fmt: skip
+        found, had = now[key], results[run.folder]
+        changed = [kind for kind in run.kinds if found and found[f"{kind}_hash"] != had[f"{kind}_hash"]]
+        if found and changed:
+            told = "; ".join(f"{kind} images: {had[kind]} -> {found[kind]}, of other ids" for kind in changed)
+            raise RunError(f"{run.folder} was trained with other lists than are there now ({told}); bring those back, "
+                           "give the campaign another out, or remove this run")  # fmt: skip
+    return tuple(unseen)
+
+
+def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
+    """Put the figures of all runs that are done together. Raises RunError if none is, and as `look` does."""
+    found = look(runs)
+    done = [
+        Finished(run.method, run.lists, run.seed, folder.results(), folder)
+        for run in runs
+        if (folder := found.folders.get(run.folder))
+    ]
+    if not done:
+        raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
+    rebuilt = dict.fromkeys(run.method for run in runs if METHODS[run.config.method.name].RECONSTRUCTION)
+    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), found.unseen)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from des4 import campaign
+from des4.types import ConfigError
+
+
+def test_a_wrong_setting_is_found_before_anything_is_trained(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["methods"]["ours"]["treshold"] = 0.5
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match="treshold"):
+        campaign.plan(campaign.read_campaign(file))
+
+
+@pytest.mark.parametrize("own", [{"data.labeled": 3}, {"data": {"val": 2}}, {"unlabeled": 3}])
+def test_a_method_has_no_lists_of_its_own(file: Path, own: dict[str, Any]) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["methods"]["ours"] |= own
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match=r"methods\.ours: data\.\w+ cannot be a method's own.*write it under lists"):
+        campaign.plan(campaign.read_campaign(file))
+
+
+def test_the_file_of_a_method_brings_no_other_lists(file: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    (tmp_path / "own.yaml").write_text("data: {name: scenes, unlabeled: 3, val: 2}")
+    content["methods"]["ours"]["config"] = str(tmp_path / "own.yaml")
+    del content["settings"]["data"]["val"]
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match=r"lists\.few: data\.val is 64 for plain and 2 for ours"):
+        campaign.plan(campaign.read_campaign(file))
+    del content["methods"]["plain"]  # alone it may
+    content["reference"] = None
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert len(campaign.plan(campaign.read_campaign(file))) == 1

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from des4 import campaign
+from des4.cli import app
+from des4.config import load_config
+from des4.types import ConfigError
+
+
+def test_a_learning_curve_from_a_folder(folder: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    del tiny["data"]
+    config.write_text(yaml.safe_dump({**tiny, "method": "supervised"}))
+    command = ["curve", str(config), f"data={folder}", "--out", str(tmp_path / "curve"), "--masks", "3"]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.output
+    assert (tmp_path / "curve" / "campaign.md").exists()
+    other = CliRunner().invoke(app, [*command, "--masks", "1"])
+    assert other.exit_code == 2 and "holds lists of other sizes" in other.output
+
+
+def test_a_learning_curve_is_of_supervised_training(folder: Path, tmp_path: Path) -> None:
+    config = load_config({"method": "des4", "data": str(folder)})
+    with pytest.raises(ConfigError, match="leave method out"):
+        campaign.curve(config, tmp_path / "curve", (), (0,))

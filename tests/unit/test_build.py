@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from des4.build import mix_group
+from des4.types import ConfigError
+
+
+@pytest.mark.parametrize(("wanted", "images", "group"), [("auto", 8, 2), ("auto", 3, 3), ("auto", 1, 1), (4, 8, 4)])
+def test_how_many_neighbours_are_mixed(wanted: int | str, images: int, group: int) -> None:
+    assert mix_group(wanted, images) == group
+
+
+def test_groups_that_do_not_fill_a_part_are_refused() -> None:
+    with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabeled images"):
+        mix_group(4, 2)
