@@ -44,7 +44,8 @@ from typing import Any, NoReturn
 import torch
 from safetensors import safe_open
 
-from des4 import api, build
+import des4.training
+from des4 import api
 from des4.engine import Checkpoints, Evaluator, Recorder
 from des4.methods import METHODS
 from des4.models import PrototypeFeed
@@ -65,7 +66,7 @@ MOMENTS: dict[str, Callable[[str], tuple[Any, str]]] = {
     "validation": lambda method: (Evaluator, "__call__"),
     "after_step": lambda method: (METHODS[method], "after_step"),
     "commit": lambda method: (PrototypeFeed, "commit"),
-    "weights": lambda method: (build, "save_weights"),
+    "weights": lambda method: (des4.training, "save_weights"),
     "log": lambda method: (RunFolder, "log"),
 }
 """Moment → the function during which it is, of the runs of a method."""
