@@ -3,7 +3,7 @@
 python examples/readme_picture.py [KEY=VALUE ...] [--runs FOLDER] [--out FILE]
 
 Two runs on the built-in scenes, so no data is needed: supervised training and des4_committee, both for 600 steps of the
-same settings. It took an hour on a CPU core that other programs used too. A run that FOLDER holds already (default:
+same settings. It took a quarter of an hour on one CPU core. A run that FOLDER holds already (default:
 runs/readme_picture) is not trained again. The rows are the first validation scenes; the numbers are mIoU over all of
 them. FILE is docs/pictures/few_masks.webp by default. KEY=VALUE: settings of both runs, such as steps=20 for a try.
 """
