@@ -68,7 +68,8 @@ class ViewSpec:
     strong: how many strong views of each unlabeled image the method needs; 0 = the method reads no unlabeled image.
     cutmix, photometric: used where the user's config says `auto`.
     recoloured: one preset for each further view of the labeled images, which shows the same crop in other colours.
-    donor_scale: range of the factor by which the donors of labeled images are resized; None = they have none.
+    donor_scale: what the lowest and the highest scale of the user's crops are multiplied by for the donors of labeled
+    images; None = they have none.
     """
 
     strong: int = 0

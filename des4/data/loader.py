@@ -143,7 +143,8 @@ class Loader:
         """Do a worker's part of batch `number`."""
         skipped: dict[str, str] = {}
         labeled = self._cut_labeled(number, skipped)
-        donors = self._cut_donors(number, skipped) if self.spec.donor_scale else None
+        scale = self.spec.donor_scale
+        donors = self._cut_donors(number, scale, skipped) if scale else None
         return _Cut(labeled, self._cut_unlabeled(number, skipped) if self.spec.strong else None, donors, skipped)
 
     def _cut_labeled(self, number: int, skipped: dict[str, str]) -> _Crops:
@@ -156,13 +157,17 @@ class Loader:
         rngs = [self._rng(*sample) for sample in drawn]
         return self._cut_pairs(drawn, rngs, self.config, colours, skipped, paste=True)
 
-    def _cut_donors(self, number: int, skipped: dict[str, str]) -> _Crops:
-        """Cut the donors of batch `number`, each drawn for the labeled sample that it belongs to."""
+    def _cut_donors(self, number: int, factors: tuple[float, float], skipped: dict[str, str]) -> _Crops:
+        """Cut the donors of batch `number`, each drawn for the labeled sample that it belongs to.
+
+        factors: of the lowest and the highest scale of the user's crops.
+        """
         order = self._labeled_order
         drawn = order.batch(number, self.labeled_batch)
         rngs = [self._rng(*sample, "donor") for sample in drawn]
         donors = [(epoch, rng.choice(order.ids)) for (epoch, _), rng in zip(drawn, rngs, strict=True)]
-        config = self.config.model_copy(update={"scale": self.spec.donor_scale})
+        scale = tuple(of_crops * factor for of_crops, factor in zip(self.config.scale, factors, strict=True))
+        config = self.config.model_copy(update={"scale": scale})
         colours = (self._labeled_colours(drawn, "donor colour"),)
         return replace(self._cut_pairs(donors, rngs, config, colours, skipped), keys=self._keys(drawn))
 

@@ -52,7 +52,7 @@ class AEL(TeacherStudent):
 
     Config = AELConfig
     config: AELConfig
-    VIEWS = ViewSpec(strong=1, cutmix="french", donor_scale=(0.1, 2.0))
+    VIEWS = ViewSpec(strong=1, cutmix="french", donor_scale=(0.2, 1.0))
     OUTLINE = Outline(
         "student",
         "moving average of all",
@@ -84,7 +84,7 @@ class AEL(TeacherStudent):
             self.crops.collect(unlabeled, target.label[:number], config.image_area)
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         on_labels, on_mixed = self.labeled_logits(features[:count], labeled), self.student.head(features[count:])
-        self.confidence.collect(on_labels, labeled.label)
+        self.confidence.collect(self.supervision.adjusted(on_labels), labeled.label)
         known = self.equalised(known, on_labels, plain.keys, "labelled pixels")  # a key of noise: it keeps its letters
         target = self.equalised(target.mixed(view), on_mixed, unlabeled.keys, "unlabelled pixels")
         self.note(kept=target.share_kept(), confidence=self.confidence.values.mean())
@@ -107,8 +107,8 @@ class AEL(TeacherStudent):
     def equalised(self, target: Target, logits: Tensor, keys: Tensor, name: str) -> Target:
         """The target with weights w whose sum over an image is 1; its means are over images. logits: the student's."""
         size = target.label.shape[-2], target.label.shape[-1]
-        doubt = (1 - self.confidence.values).clamp_min(1e-12)
-        drawn = uniform(keys, size, name) < (doubt / doubt.max())[upsample(logits.float(), size).argmax(1)]
+        found = upsample(self.supervision.adjusted(logits).float(), size).argmax(1)
+        drawn = uniform(keys, size, name) < self.confidence.doubts[found]
         weight = torch.where(target.valid & drawn, target.confidence.nan_to_num().square(), 0)
         weight = weight / weight.sum((1, 2), keepdim=True).clamp_min(1e-12)
         return replace(target.weighted(weight), pixels=weight.new_full((), len(weight)))

@@ -67,7 +67,7 @@ class RC2L(TeacherStudent):
         strong = features[count:]
         logits = self.student.head(strong)
         label, valid = on_grid(size, target.label, target.valid)
-        masks, probs = target.class_masks(logits), logits.float().softmax(1) * valid[:, None]
+        masks, probs = target.class_masks(logits), self.supervision.adjusted(logits).float().softmax(1) * valid[:, None]
         there = masks.flatten(2).any(2) & (masks.float().mean((2, 3)) >= config.region_area)
         absent = ~classes_present(label, valid, logits.shape[1]) & there.any(1, keepdim=True)
         overlaps = overlap(probs, masks)

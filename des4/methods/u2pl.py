@@ -68,13 +68,13 @@ class U2PL(ProjectedTeacherStudent):
             seen = self.teacher.features(torch.cat([labeled.image, unlabeled.weak]))
             logits = self.teacher.head(seen).float()
             target = soft_target(logits[count:], unlabeled)
-            unsure = doubt(target.probs)  # which rises with the entropy
+            unsure = doubt(self.supervision.adjusted_probs(target.probs))  # which rises with the entropy
             low, high = self.entropies.quantile(alpha), self.entropies.quantile(1 - alpha)
             labels = target.hardened(0.0, self.supervision)
             reliable = labels.only(unsure <= high).mixed(view)
             sure = labels.label.masked_fill(~((unsure <= low) & unlabeled.valid), IGNORE)
             anchors = sure.masked_fill(labels.confidence <= config.anchor_threshold, IGNORE)
-            known = self._remember(batch, seen, logits.softmax(1), sure, unsure >= high)
+            known = self._remember(batch, seen, self.supervision.adjusted(logits).softmax(1), sure, unsure >= high)
             self.entropies.collect(unsure, unlabeled.valid)
 
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))

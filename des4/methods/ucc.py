@@ -46,7 +46,7 @@ class UCC(SingleNetwork):
     Config = UCCConfig
     config: UCCConfig
     RECONSTRUCTION = True
-    VIEWS = ViewSpec(strong=1, cutmix="cps", photometric="unimatch", donor_scale=(0.5, 2.0))
+    VIEWS = ViewSpec(strong=1, cutmix="cps", photometric="unimatch", donor_scale=(1.0, 1.0))
     OUTLINE = Outline(
         "one encoder with two heads",
         "each head the other, on the weak view",
@@ -84,7 +84,7 @@ class UCC(SingleNetwork):
             known.append(labeled_logits(classify, feed, features[:count], labeled))
             logits.append(classify(features[count:]))
             terms[f"{name}/labeled"] = self.supervise(known[-1], labeled, own_side)
-        self.confidence.collect(known[0], labeled.label)
+        self.confidence.collect(self.supervision.adjusted(known[0]), labeled.label)
         for name, own, other in (("first", 0, 1), ("second", 1, 0)):
             loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
             terms[f"{name}/unlabeled"] = self.config.unlabeled_weight * loss
@@ -100,7 +100,8 @@ class UCC(SingleNetwork):
 
         soft, logits: what the other head says of the weak view, mixed, and of the strong one. Pasted labels weigh 1.
         """
-        gap = pixel_divergence(upsample(logits.float(), (labels.label.shape[-2], labels.label.shape[-1])), soft.probs)
+        strong = upsample(self.supervision.adjusted(logits).float(), (labels.label.shape[-2], labels.label.shape[-1]))
+        gap = pixel_divergence(strong, self.supervision.adjusted_probs(soft.probs))
         gap = torch.where(labels.confidence >= 0, gap.detach() if self.config.detached else gap, 0.0)
         loss = labels.weighted((-gap).exp()).cross_entropy(learner)
         return loss if self.config.detached else loss + mean_over(gap * labels.keep, labels.valid, labels.pixels)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
-from des4.methods.ingredients.gate import gated
+from des4.methods.ingredients.gate import classes_left
 from des4.methods.ingredients.supervision import Supervision
-from des4.methods.ingredients.targets import labeled_on_grid, target_of, view_on_grid
+from des4.methods.ingredients.targets import labeled_on_grid, soft_target, target_of, view_on_grid
 from des4.models.heads.linear import LinearClassifier
 from des4.models.memory import Subclasses
 from des4.models.training.ema import follow
@@ -88,8 +88,10 @@ class USRN(SingleNetwork):
         features, side = self.student.features_with_side(images)
         known, weak, strong = torch.split(features, sizes)
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
-        left = gated(self.student.head(weak), sub_weak, self.subclasses.parent, unlabeled)
-        target = left.hardened(self.threshold, self.supervision)
+        logits = self.student.head(weak)
+        seen, sub_seen = self.supervision.adjusted(logits), self.sub_supervision.adjusted(sub_weak)
+        left = classes_left(seen, sub_seen, self.subclasses.parent) if unlabeled.truth is None else None
+        target = soft_target(logits, unlabeled).hardened(self.threshold, self.supervision, left)
         unknown = replace(unlabeled, truth=None, watch=None)  # nobody knows or watches sub-classes
         probs, grid = sub_weak.detach().float().softmax(1), (sub_weak.shape[-2], sub_weak.shape[-1])
         sub_target = target_of(probs, unknown).hardened(self.threshold, self.sub_supervision)

@@ -207,6 +207,40 @@ def test_supervision_reaches_the_labels_of_any_method(
     assert snapshot(method).keys() == snapshot(make_method(name)).keys()  # a run's state is the same with it
 
 
+OF_DISTRIBUTIONS = {
+    "mean_teacher": {"consistency"},
+    "cutmixseg": {"consistency"},
+    "advsemseg": {"discriminator"},
+    "cct": {"consistency"},
+    "vat": {"labeled", "consistency"},  # the perturbed view shares BatchNorm with the labeled images
+    "gct": {"student/correction", "peer/correction", "student/consistency", "peer/consistency", "detector"},
+    "corrmatch": {"divergence", "labeled_correlation", "unlabeled_correlation"},  # what places carry over is no logit
+    "pseudoseg": {"labeled_activation", "unlabeled"},
+    "cmb": {"entropy"},
+    "pc2seg": {"consistency"},
+}
+"""Terms that compare distributions as they are, of raw logits: a distribution says itself how frequent classes are."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "des4"])  # whose classifier has no bias
+def test_labels_of_a_method_see_the_network_that_an_adjustment_makes(
+    name: str, make_method: Make, make_batch: Make
+) -> None:
+    """Adjusted logits and a classifier that has the adjustment in its bias are one network, to labels of any kind."""
+    adjusted = make_method(name, supervision={"logit_adjustment": 1.0}, **eager(name))
+    plain = make_method(name, **eager(name))
+    with torch.no_grad():
+        for mine, theirs in zip(adjusted.modules(), plain.modules(), strict=True):
+            if isinstance(mine, LinearClassifier):
+                mine.weight.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+                theirs.weight.weight.copy_(mine.weight.weight)
+                of_classes = len(mine.weight.bias) == len(adjusted.supervision.shift)
+                theirs.weight.bias += (adjusted.supervision if of_classes else adjusted.sub_supervision).shift
+    found, expected = adjusted.losses(make_batch()), plain.losses(make_batch())
+    for term in found.keys() - OF_DISTRIBUTIONS.get(name, set()):
+        torch.testing.assert_close(found[term], expected[term], atol=1e-5, rtol=1e-4, msg=lambda m, t=term: f"{t}: {m}")
+
+
 # ── what no loss may see ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -73,14 +73,11 @@ class Supervision(nn.Module):
         return logits.float() + self.shift[:, None, None] if self.config.logit_adjustment else logits
 
     def adjusted_probs(self, probs: Tensor) -> Tensor:
-        """Distributions (B, C, h, w) of raw logits, as they would be of adjusted ones: in proportion to p · prior^τ.
-
-        What a distribution sums to stays as it is: a method may have left some classes out of it.
-        """
+        """Distributions (B, C, h, w) of raw logits, as they would be of adjusted ones: in proportion to p · prior^τ."""
         if not self.config.logit_adjustment:
             return probs
         raised: Tensor = probs * self.shift.exp()[:, None, None]
-        return raised * (probs.sum(1, keepdim=True) / raised.sum(1, keepdim=True).clamp_min(TINY))
+        return raised / raised.sum(1, keepdim=True).clamp_min(TINY)
 
     def on_labels(self, logits: Tensor, labeled: Labeled) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) against the labels, a scalar."""

@@ -142,12 +142,16 @@ class SoftTarget:
             return self.counted, self.pixels
         return self.counted, self.valid.sum().clamp_min(1)
 
-    def hardened(self, threshold: float | Tensor, supervision: Supervision) -> Target:
+    def hardened(self, threshold: float | Tensor, supervision: Supervision, allowed: Tensor | None = None) -> Target:
         """The most probable class of each pixel; it counts where its probability is at least the threshold.
 
         Both are those of adjusted logits, if a user's `supervision` adjusts them, as the loss on the labels does.
+        allowed: (B, C, h, w) bool, the classes that a pixel may be given; None = all.
         """
-        confidence, label = supervision.adjusted_probs(self.probs).max(1)
+        probs = supervision.adjusted_probs(self.probs)
+        if allowed is not None:
+            probs = probs * on_grid(_size(probs), allowed)[0]
+        confidence, label = probs.max(1)
         keep = (confidence >= threshold) & self.valid
         return Target(label, confidence, keep, self.valid, supervision, self.pixels, self.watch)
 

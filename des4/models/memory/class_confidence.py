@@ -27,6 +27,12 @@ class ClassConfidence(Memory):
         self.register_buffer("values", torch.zeros(num_classes))
         self.register_buffer("steps", torch.zeros(num_classes, dtype=torch.int64))
 
+    @property
+    def doubts(self) -> Tensor:
+        """(1 - v) / max (1 - v), (C,) in (0, 1]: 1 of the class that is predicted worst."""
+        doubts = (1 - self.values).clamp_min(1e-12)
+        return doubts / doubts.max()
+
     @torch.no_grad()
     def collect(self, logits: Tensor, label: Tensor) -> None:
         """Add probabilities up. logits: (B, C, h, w). label: (B, H, W) int64 in [0, C) or IGNORE."""

@@ -82,7 +82,7 @@ def test_labeled_images_are_shown_in_further_colours_as_a_method_asks():
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_each_labeled_image_comes_with_another_one_as_a_method_asks(ranks):
-    spec = ViewSpec(donor_scale=(0.1, 2.0))
+    spec = ViewSpec(donor_scale=(0.2, 1.0))
     one, plain = make(spec=spec, batches=(4, 2)), make(spec=ViewSpec(), batches=(4, 2))
     shares = [make(spec=spec, batches=(4 // ranks, 2), rank=rank, ranks=ranks) for rank in range(ranks)]
     seen = set()

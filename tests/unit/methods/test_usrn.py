@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from des4.methods.ingredients.gate import gated
+from des4.methods.ingredients.gate import classes_left
+from des4.methods.ingredients.targets import soft_target
 from des4.types import IGNORE
 
 Make = Callable[..., Any]
@@ -99,16 +100,25 @@ def test_first_labels_alone_then_all_begin_from_the_student(make_method: Make, m
     assert make_method("usrn", labels_alone=0.0).restarts == ()
 
 
-def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: Make, make_batch: Make) -> None:
-    parent, un = stepped().subclasses.parent, make_batch().unlabeled
+def test_the_gate_leaves_one_class_where_sub_classes_are_no_less_sure(stepped: Make) -> None:
+    parent = stepped().subclasses.parent
     logits = torch.tensor([1.0, 0.0, 2.0, 0.0])[None, :, None, None].expand(2, 4, 9, 9)
     sure, unsure = torch.zeros(2, 8, 9, 9), torch.zeros(2, 8, 9, 9)
     sure[:, 7] = 20.0
-    last = int(parent[7])
-    p = logits[0, :, 0, 0].softmax(0)
-    only = gated(logits, sure, parent, un).probs[:, :, 4, 4]
-    torch.testing.assert_close(only, (p * F.one_hot(torch.tensor(last), 4)).expand(2, 4))
-    torch.testing.assert_close(gated(logits, unsure, parent, un).probs[:, :, 4, 4], p.expand(2, 4))
+    only = classes_left(logits, sure, parent)
+    assert torch.equal(only[:, :, 4, 4], F.one_hot(parent[7], 4).bool().expand(2, 4))
+    assert classes_left(logits, unsure, parent).all()
+
+
+def test_a_gated_pixel_is_as_sure_as_adjusted_logits_are(make_method: Make, make_batch: Make) -> None:
+    """What is left of a pixel keeps the probability that it has among all classes."""
+    supervision = make_method("usrn", supervision={"logit_adjustment": 1.0}).supervision
+    logits, un = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0)), make_batch().unlabeled
+    third = torch.zeros(2, 4, 9, 9, dtype=torch.bool)
+    third[:, 2] = True
+    target = soft_target(logits, un).hardened(0.0, supervision, third)
+    assert (target.label == 2).all()
+    torch.testing.assert_close(target.confidence, up(logits + supervision.shift[:, None, None]).softmax(1)[:, 2])
 
 
 def test_without_a_confident_pixel_only_labels_teach(stepped: Make, make_batch: Make) -> None:

@@ -66,9 +66,8 @@ def test_an_adjusted_method_is_the_plain_one_on_a_network_that_says_the_prior() 
     torch.testing.assert_close(adjusted.on_labels(LOGITS, LABELED), plain.on_labels(shifted, LABELED))
 
 
-def test_adjusted_distributions_keep_their_sum() -> None:
-    """A method that leaves all classes but one keeps how sure it is of that one."""
-    probs = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.7, 0.0], [0.0, 0.0, 0.0]]).view(3, 3, 1, 1)
+def test_adjusted_distributions_are_those_of_adjusted_logits() -> None:
+    probs = torch.tensor([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]]).view(2, 3, 1, 1)
     found = supervision(logit_adjustment=1.0).adjusted_probs(probs)
     expected = torch.tensor([0.12, 0.15, 0.03]) / 0.3  # p · share, by hand
     torch.testing.assert_close(found[0].flatten(), expected)
