@@ -102,6 +102,13 @@ def test_each_labeled_image_comes_with_another_one_as_a_method_asks(ranks):
     assert torch.equal(torch.cat([part.labeled.donor.image, other.labeled.donor.image]), one[0].labeled.donor.image)
 
 
+@pytest.mark.parametrize(("factors", "side"), [((1.0, 1.0), 12), ((2.0, 2.0), 24)])
+def test_the_scale_of_donors_follows_that_of_the_crops(factors, side):
+    views = ViewsConfig(crop_size=(24, 32), scale=(0.25, 0.25))
+    donor = make(spec=ViewSpec(donor_scale=factors), views=views)[0].labeled.donor
+    assert [int((label != 255).sum()) for label in donor.label] == [side * side] * 2  # of images of 48 × 48
+
+
 def test_a_batch_has_the_promised_shapes():
     batch = make()[0]
     assert batch.labeled.image.shape == (2, 3, 24, 32)
