@@ -152,6 +152,12 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
 
 
+def newer_settings(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """List the settings of a config that an older one, as it was saved, does not know."""
+    known = dict(_leaves(saved))
+    return [key for key, _ in _leaves(dump(config)) if key not in known]
+
+
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

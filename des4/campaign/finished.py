@@ -14,7 +14,7 @@ from typing import Any
 
 from des4.campaign.config import CampaignConfig
 from des4.campaign.planning import Planned
-from des4.config import differences, load_config
+from des4.config import differences, load_config, newer_settings
 from des4.methods import METHODS
 from des4.opening import lists_now
 from des4.report.campaign import CampaignReport, Finished
@@ -23,16 +23,20 @@ from des4.runlog import RunFolder
 from des4.types import RunError, UserError
 
 
+SHAPING = ("method", "supervision", "views", "model", "optim")
+"""Sections of a config whose settings shape what a network learns."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What there is of a campaign.
 
-    folders: of the runs that are done, by path. unseen: why lists of finished runs could not be read again, one line a
-    reason.
+    folders: of the runs that are done, by path. doubts: what could not be seen of finished runs, one line a reason:
+    lists that could not be read again, and settings that are newer than a run.
     """
 
     folders: dict[Path, RunFolder]
-    unseen: tuple[str, ...]
+    doubts: tuple[str, ...]
 
 
 def look(runs: Sequence[Planned]) -> Look:
@@ -45,7 +49,7 @@ def look(runs: Sequence[Planned]) -> Look:
     done = [run for run in runs if run.folder in folders]
     results = {run.folder: folders[run.folder].results()["data"] for run in done}
     refuse_mixed_lists(done, results)
-    return Look(folders, _refuse_changed_lists(done, results))
+    return Look(folders, (*_refuse_changed_lists(done, results), *_older(done, folders)))
 
 
 def _is_done(run: Planned) -> bool:
@@ -60,6 +64,20 @@ def _is_done(run: Planned) -> bool:
         raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
                        "another out, or remove this run")  # fmt: skip
     return (run.folder / "results.json").exists()
+
+
+def _older(done: Sequence[Planned], folders: Mapping[Path, RunFolder]) -> list[str]:
+    """Say which runs were trained before there were settings that shape what is learned."""
+    found: dict[str, list[str]] = {}
+    for run in done:
+        newer = newer_settings(folders[run.folder].config(), run.config)
+        if shaping := [key for key in newer if key.partition(".")[0] in SHAPING]:
+            found.setdefault(", ".join(shaping), []).append(run.name)
+    return [
+        f"trained before there was {keys}, and taken for runs with its default of today: {', '.join(names)}; give the "
+        "campaign another out to train them anew"
+        for keys, names in found.items()
+    ]
 
 
 def refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -111,4 +129,4 @@ def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
     if not done:
         raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
     rebuilt = dict.fromkeys(run.method for run in runs if METHODS[run.config.method.name].RECONSTRUCTION)
-    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), found.unseen)
+    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), found.doubts)
