@@ -22,7 +22,6 @@ from des4.report.compare import HASH
 from des4.runlog import RunFolder
 from des4.types import RunError, UserError
 
-
 SHAPING = ("method", "supervision", "views", "model", "optim")
 """Sections of a config whose settings shape what a network learns."""
 
