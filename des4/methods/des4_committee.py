@@ -5,8 +5,8 @@ biases it; its encoder still follows the student. Here whole networks are kept a
 several: with few masks, much of what one network gets wrong another does not, the more so where they learnt under
 different colours. In the first part of a run
 L = CE(S(x_l)) + Σ_k CE(T_k(x_l)), in the second L = CE(S(x_l)) + λ CE(p̄, S(x_u)), where p̄ is the mean of the
-committee's distributions on the weak view, mixed as x_u is, by ClassMix. The committee is the T_k and the average that
-S had at the end of part one.
+committee's distributions on the weak view, mixed as x_u is, by ClassMix, rare classes first. The committee is the
+T_k and the average that S had at the end of part one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from des4.methods.ingredients.classmix import class_mixed
 from des4.methods.ingredients.targets import averaged_target
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
+from des4.ops.tail import tail_classes
 from des4.types import Batch, Factor, Labeled, Unlabeled, ViewSpec
 
 
@@ -42,6 +43,8 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     """λ, of what the committee says of unlabeled images."""
     classmix: float = Field(0.75, ge=0, le=1)
     """Probability with which half of the classes of another image are pasted onto an unlabeled one (ClassMix)."""
+    rare_first: bool = True
+    """Whether rare classes are pasted before all others: those of the tail, by their labeled pixels. Else all alike."""
     pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)
     """The committee sees the weak view resized by each of these factors, and the mean counts."""
     pseudo_label_mirror: bool = False
@@ -63,6 +66,7 @@ class DeS4Committee(TeacherStudent):
         "view with classes of another image (ClassMix)",
     )
     NOT_DECOUPLED = "lets its networks learn from labels alone while the average follows"
+    rare: Tensor
 
     def build(self, setting: Setting) -> None:
         """Make the student, its average and the others."""
@@ -71,6 +75,8 @@ class DeS4Committee(TeacherStudent):
         self.others = nn.ModuleList(setting.another("linear") for _ in range(number))
         self.other_feeds = nn.ModuleList(self.make_feed() for _ in range(number))
         self.rests = number > 0
+        rare = tail_classes(setting.pixel_counts) if self.config.rare_first else []
+        self.register_buffer("rare", setting.class_mask("rare_first", rare), persistent=False)
 
     @property
     def learners(self) -> dict[str, Segmenter]:
@@ -109,7 +115,8 @@ class DeS4Committee(TeacherStudent):
             self._committee, unlabeled, config.pseudo_label_scales, config.pseudo_label_mirror
         ).mixed(view)
         self.note(confidence=target.mean_confidence())
-        image, target = class_mixed(view, target, target.probs.shape[1], unlabeled.keys, "mix", config.classmix)
+        classes, keys = len(self.rare), unlabeled.keys
+        image, target = class_mixed(view, target, classes, keys, "mix", config.classmix, first=self.rare)
         features, side = self.student.features_with_side(torch.cat([labeled.image, image]))
         known = self.labeled_logits(features[:count], labeled)
         return {

@@ -24,19 +24,24 @@ def class_mixed(
     name: str,
     p: float,
     background: int | None = None,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, AnyTarget]:
     """Paste half of the classes of its partner, and one more, onto each image, with probability `p`.
 
     view: its boxes are filled first, and its partners are the ones. target: of the view, mixed as it is; where it has
     distributions, their most probable classes are what is pasted. keys: (B,). name: of the draw. background: a class
-    that is pasted only where there is no other. Returns images (B, bands, H, W) and their target. Nothing is pasted
+    that is pasted only where there is no other. first: (C,) bool, classes that are chosen before all others; None = all
+    alike. Returns images (B, bands, H, W) and their target. Nothing is pasted
     onto padding or from it, so as many pixels count as before.
     """
     partner, label, valid = view.mix.partner, target.label, target.valid
     present = classes_present(label, valid, num_classes)[partner]
     if background is not None:
         present[:, background] &= present.sum(1) == 1
-    order = uniform(keys, (num_classes,), f"{name}/classes").masked_fill(~present, 2).argsort(1).argsort(1)
+    drawn = uniform(keys, (num_classes,), f"{name}/classes")
+    if first is not None:
+        drawn = drawn + ~first
+    order = drawn.masked_fill(~present, torch.inf).argsort(1).argsort(1)
     chosen = present & (order <= present.sum(1, keepdim=True) // 2) & bernoulli(keys, (1,), f"{name}/whether", p)
     box = chosen.gather(1, label[partner].flatten(1)).view_as(valid) & valid & valid[partner]
     mixed = StrongView(view.mixed, Mix(partner, box, view.mix.group), target.pixels)

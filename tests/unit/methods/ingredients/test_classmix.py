@@ -88,6 +88,16 @@ def test_a_background_is_pasted_only_where_it_is_alone() -> None:
     assert image[::2, 0, 0].unique(dim=0).tolist() == [[100, 100, 100]]
 
 
+def test_classes_may_be_chosen_before_all_others() -> None:
+    view, target = pair(torch.tensor([[4, 4, 4, 4], [0, 1, 2, 3]]))
+    first = torch.tensor([False, True, False, True, True])
+    _, mixed = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0, first=first)
+    onto = mixed.label[::2, 0]
+    assert onto[:, 1].eq(1).all() and onto[:, 3].eq(3).all()  # three of four are pasted, these two always
+    assert onto[:, 0].eq(0).float().mean().item() == pytest.approx(0.5, abs=0.08)  # and one of the others
+    assert torch.equal(onto[:, 0].eq(0), onto[:, 2].eq(4))
+
+
 def test_padding_neither_comes_nor_goes_nor_counts_as_a_class() -> None:
     valid = torch.tensor([[True, False, True], [True, True, False]])
     view, target = pair(torch.tensor([[0, 0, 0], [1, 1, 2]]), valid)
