@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -15,8 +16,8 @@ from des4.metrics import Results
 class Guards:
     """Looks at log lines and evaluates at each validation; it changes nothing that is trained.
 
-    drift: follows the shares of classes among pseudo-labels. truth: measures the headline's pseudo-labels on unlabeled
-    images whose masks may be opened. held_out: scores the models on labeled images that nothing is learnt from. Each
+    drift: follows the shares of classes among pseudo-labels. truth: measures the pseudo-labels on unlabeled images
+    whose masks may be opened. held_out: scores the models on labeled images that nothing is learnt from. Each
     may be None.
     """
 
@@ -44,16 +45,18 @@ class Guards:
     def evaluate(
         self,
         predictors: Mapping[str, nn.Module],
+        labeler: Mapping[str, nn.Module],
         threshold: float,
         progress: Callable[[Iterable[str]], Iterable[str]] = iter,
     ) -> dict[str, float]:
         """Evaluate what there is to evaluate; return what metrics.jsonl keeps of it, by key.
 
-        predictors, threshold, progress: as of an `Evaluator`. Raises DataError.
+        predictors, threshold, progress: as of an `Evaluator`. labeler: what pseudo-labels are of, by its name. Raises
+        DataError.
         """
         line: dict[str, float] = {}
         if self.truth:
-            self._of_truth = self.truth(dict([next(iter(predictors.items()))]), threshold, progress)
+            self._of_truth = self.truth(labeler, threshold, progress)
             line |= _truth_line(self._of_truth)
         if self.held_out:
             self._of_held_out = self.held_out(predictors, threshold, progress)
@@ -72,8 +75,7 @@ class Guards:
 
 def quality_figures(evaluation: Evaluation) -> dict[str, Any]:
     """Return what results.json says of the pseudo-labels of an evaluation."""
-    quality = evaluation.pseudo_labels
-    return {"threshold": quality.threshold, "precision": quality.precision, "coverage": quality.coverage}
+    return asdict(evaluation.pseudo_labels)
 
 
 def _truth_line(evaluation: Evaluation) -> dict[str, float]:
@@ -89,7 +91,6 @@ def _truth_figures(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "images": len(evaluation.image_miou),
         "model": evaluation.headline,
-        "miou": results.miou,
         "iou": results.iou,
         "share": _shares(results, 1),
         "predicted_share": _shares(results, 0),

@@ -37,6 +37,7 @@ class Validation:
         self.evaluator = evaluator
         self.guards = guards or Guards()
         self.newest: Evaluation | None = None
+        self.labeler: str | None = None  # whose predictions the newest one measured as pseudo-labels
         self.scores: dict[int, float] = {}  # step → the headline's mIoU there; -1 for one that is undefined
 
     def due(self, step: int) -> bool:
@@ -57,9 +58,10 @@ class Validation:
         progress: walks over the image ids, and may show how far it is. Raises DataError.
         """
         assert self.evaluator  # noqa: S101  # callers asked `due` or `missing`
-        predictors, threshold = method.predictors(), method.threshold
-        evaluation = self.evaluator(predictors, threshold, progress)
-        return evaluation, _line(evaluation) | self.guards.evaluate(predictors, threshold, progress)
+        predictors, threshold, (name, labeler) = method.predictors(), method.threshold, method.pseudo_labeler()
+        evaluation = self.evaluator(predictors, threshold, progress, labeler)
+        self.labeler = name
+        return evaluation, _line(evaluation) | self.guards.evaluate(predictors, {name: labeler}, threshold, progress)
 
     def is_best(self, evaluation: Evaluation) -> bool:
         """Whether no validation so far was as good, the first of all being the best."""
@@ -113,7 +115,7 @@ class Validation:
                 name: {**_summary(results), "confusion": results.confusion.tolist()}
                 for name, results in self.newest.results.items()
             },
-            "pseudo_labels": quality_figures(self.newest),
+            "pseudo_labels": {"model": self.labeler, **quality_figures(self.newest)},
         }
 
     def best(self) -> dict[str, Any] | None:
@@ -130,6 +132,7 @@ def _line(evaluation: Evaluation) -> dict[str, float]:
         line[f"val/{model}/tail_miou"] = results.tail_miou
         line |= {f"val/{model}/iou/{name}": iou for name, iou in results.iou.items()}
     quality = evaluation.pseudo_labels
+    line["pseudo/miou"] = quality.miou
     line |= {f"pseudo/precision/{name}": value for name, value in quality.precision.items()}
     return line | {f"pseudo/coverage/{name}": value for name, value in quality.coverage.items()}
 

@@ -1,7 +1,7 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
-A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eight
-names: `Config`, `VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `stats`. What it is built from is
+A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls nine names: `Config`,
+`VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `pseudo_labeler`, `stats`. What it is built from is
 its own config and a `Setting`, alike for all. The targets that its losses are taken of are counted in its `tally`,
 without its doing, since a step begins with a `prepared` batch; networks that it calls `learners` get an auxiliary head,
 which `supervise` teaches.
@@ -230,7 +230,14 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predictors(self) -> Mapping[str, Segmenter]:
-        """Networks to evaluate by name; the first is the headline, whose predictions are measured as pseudo-labels."""
+        """Networks to evaluate by name; the first is the headline."""
+
+    def pseudo_labeler(self) -> tuple[str, nn.Module]:
+        """What pseudo-labels are made of at this step, by its name: a network, or several that are asked as one.
+
+        How good they are is measured on its predictions. By default the headline's.
+        """
+        return next(iter(self.predictors().items()))
 
     def networks(self) -> dict[str, Network]:
         """Every module with weights, by name and with its role; what the engine does with networks reads this list.

@@ -171,6 +171,10 @@ class TeacherStudent(SingleNetwork):
         """The teacher first, as published."""
         return {"teacher": self.teacher, "student": self.student}
 
+    def pseudo_labeler(self) -> tuple[str, nn.Module]:
+        """The teacher, whichever of the two is the headline."""
+        return "teacher", self.teacher
+
 
 class ProjectedConfig(TeacherStudentConfig):
     """Settings of methods that hold a student's embeddings against its teacher's."""

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from des4.methods.base import MethodConfig, Outline, Setting
 from des4.methods.bases import SingleNetwork
@@ -93,7 +93,7 @@ class DARS(SingleNetwork):
     @torch.no_grad()
     def aligned(self, unlabeled: Unlabeled, ratio: float) -> Target:
         """Labels of the labeler, of which as many of each class are kept as its share of the labeled pixels says."""
-        soft = averaged_target(lambda image: [self.labeler(image)], unlabeled, (1.0,), self.config.pseudo_label_mirror)
+        soft = averaged_target([self.labeler], unlabeled, (1.0,), self.config.pseudo_label_mirror)
         target = soft.hardened(0.0, self.supervision)
         edge, rate = self.confidences.top(ratio * self.prior)
         noise = uniform(unlabeled.keys, target.label.shape[1:], "kept pixels")
@@ -108,3 +108,7 @@ class DARS(SingleNetwork):
         if self.round(self.step) != self.round(self.step - 1):
             follow(self.labeler, self.student, 0.0)
             self.confidences.reset()
+
+    def pseudo_labeler(self) -> tuple[str, nn.Module]:
+        """The network as it was when the round began."""
+        return "labeler", self.labeler

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from des4.methods.base import Method, MethodConfig, Outline, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
@@ -172,6 +172,10 @@ class DeS4(Method):
         """Teacher and student, the headline first."""
         models = {"teacher": self.teacher, "student": self.student}
         return dict(sorted(models.items(), key=lambda item: item[0] != self.config.evaluated))
+
+    def pseudo_labeler(self) -> tuple[str, nn.Module]:
+        """The teacher, whichever of the two is the headline."""
+        return "teacher", self.teacher
 
     def stats(self) -> dict[str, Tensor]:
         """The last step's confidence, and how far the prototypes are spread: their mean cosine to one another."""

@@ -12,7 +12,6 @@ T_k and the average that S had at the end of part one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +22,7 @@ from des4.methods.base import Outline, Setting
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig, labeled_logits
 from des4.methods.ingredients.classmix import class_mixed
 from des4.methods.ingredients.targets import averaged_target
+from des4.models.ensemble import Ensemble
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
 from des4.ops.tail import tail_classes
@@ -111,9 +111,8 @@ class DeS4Committee(TeacherStudent):
     def _on_both(self, labeled: Labeled, unlabeled: Unlabeled) -> dict[str, Tensor]:
         """Cross-entropies of the student, on the labels and with the committee's mean."""
         (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
-        target = averaged_target(
-            self._committee, unlabeled, config.pseudo_label_scales, config.pseudo_label_mirror
-        ).mixed(view)
+        scales, mirror = config.pseudo_label_scales, config.pseudo_label_mirror
+        target = averaged_target(self._committee, unlabeled, scales, mirror).mixed(view)
         self.note(confidence=target.mean_confidence())
         classes, keys = len(self.rare), unlabeled.keys
         image, target = class_mixed(view, target, classes, keys, "mix", config.classmix, first=self.rare)
@@ -138,9 +137,10 @@ class DeS4Committee(TeacherStudent):
             losses.append(self.supervise(logits, labeled, side, f"other{number}"))
         return losses
 
-    def _committee(self, image: Tensor) -> Sequence[Tensor]:
-        """Logits (B, C, h, w) of every network of the committee."""
-        return [self.teacher(image), *(other(image) for other in self.others)]
+    @property
+    def _committee(self) -> list[nn.Module]:
+        """Its networks."""
+        return [self.teacher, *self.others]
 
     def after_step(self) -> None:
         """In the first part, move the average and the prototypes of the others, if any; then they stay."""
@@ -157,3 +157,7 @@ class DeS4Committee(TeacherStudent):
     def predictors(self) -> dict[str, Segmenter]:
         """The student first, who learns from all of them; the average shows what the committee began with."""
         return {"student": self.student, "teacher": self.teacher}
+
+    def pseudo_labeler(self) -> tuple[str, nn.Module]:
+        """The committee's mean, once it teaches."""
+        return super().pseudo_labeler() if self.on_labels_alone else ("committee", Ensemble(self._committee))

@@ -68,16 +68,17 @@ class Results:
 
 @dataclass(frozen=True)
 class PseudoLabelQuality:
-    """How good the pseudo-labels of a model would be, by class, in [0, 1].
+    """How good the pseudo-labels of a model are, in [0, 1].
 
     They are measured on the validation images, and on unlabeled ones if the user lets their masks be opened.
 
-    threshold: the confidence a pixel needs to be kept; 0 keeps all.
+    threshold: the confidence a pixel needs to be kept; 0 keeps all. miou: of all pixels, kept or not. By class:
     precision: kept pixels predicted as c that are c / kept pixels predicted as c. NaN if there are none.
     coverage: kept pixels of true class c, whatever their pseudo-label / all pixels of c. NaN if there are none.
     """
 
     threshold: float
+    miou: float
     precision: dict[str, float]
     coverage: dict[str, float]
 
@@ -85,9 +86,10 @@ class PseudoLabelQuality:
     def from_confusions(
         cls, kept: Tensor, everything: Tensor, classes: tuple[str, ...], threshold: float
     ) -> PseudoLabelQuality:
-        """Compute both figures from the confusion matrices of the kept pixels and of all pixels."""
+        """Compute the figures from the confusion matrices of the kept pixels and of all pixels."""
         return cls(
             threshold=threshold,
+            miou=Results(everything, classes).miou,
             precision=_by_class(classes, kept.diagonal(), kept.sum(0)),
             coverage=_by_class(classes, kept.sum(1), everything.sum(1)),
         )

@@ -1,6 +1,7 @@
 """Networks: encoders, their decoders, classifiers, and the moving averages between them."""
 
 from des4.models.compilation import compile_networks
+from des4.models.ensemble import Ensemble
 from des4.models.heads.linear import LinearClassifier
 from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import Memory, PrototypeFeed, TargetFigures, TargetTally
@@ -10,6 +11,7 @@ from des4.models.training.norm_statistics import norm_statistics
 from des4.models.training.sync_norm import synchronise_norms
 
 __all__ = [
+    "Ensemble",
     "HeadName",
     "LinearClassifier",
     "Memory",

@@ -514,3 +514,21 @@ def test_supervised_training_has_no_target(make_method: Make, make_batch: Make) 
     method = make_method("supervised")
     train_step(method, optimiser_of(method), make_batch())
     assert method.tally.take() is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pseudo_labels_are_measured_on_a_network_of_the_method(name: str, make_method: Make, make_batch: Make) -> None:
+    method, image = make_method(name), make_batch().labeled.image
+    for step in (0, method.setting.total_steps):
+        method.step = step
+        said, labeler = method.pseudo_labeler()
+        assert said.isidentifier()
+        assert {id(p) for p in labeler.parameters()} <= {id(p) for p in method.parameters()}
+        with torch.no_grad():
+            assert labeler.eval()(image).shape[:2] == (len(image), len(method.setting.classes))
+
+
+def test_pseudo_labels_are_measured_on_the_teacher_whatever_is_the_headline(make_method: Make) -> None:
+    method = make_method("des4", evaluated="student")
+    assert next(iter(method.predictors())) == "student"
+    assert method.pseudo_labeler() == ("teacher", method.teacher)

@@ -6,7 +6,7 @@ whole step, whoever computes it. When a loss is taken of it, it is shown to whoe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -213,21 +213,26 @@ def soft_target(logits: Tensor, images: Labeled | Unlabeled) -> SoftTarget:
 
 @torch.no_grad()
 def averaged_target(
-    predict: Callable[[Tensor], Sequence[Tensor]], unlabeled: Unlabeled, scales: Sequence[float], mirror: bool
+    networks: Iterable[Callable[[Tensor], Tensor]], unlabeled: Unlabeled, scales: Sequence[float], mirror: bool
 ) -> SoftTarget:
     """Distributions on the weak view, the mean of those that networks give of it at several scales and mirrored.
 
-    predict: images (B, 3, H, W) to logits (B, C, h, w), one entry a network. scales: factors by which the view is
+    networks: map images (B, 3, H, W) to logits (B, C, h, w). scales: factors by which the view is
     resized for them, each with its mirror image if `mirror`.
     """
-    total, count = torch.zeros(()), 0  # a running sum: the maps of all networks and views are large together
+    networks, total, count = (
+        list(networks),
+        torch.zeros(()),
+        0,
+    )  # a running sum: the maps of all networks and views are large together
     for scale in scales:
         seen, scaled = unlabeled.weak, [max(1, round(side * scale)) for side in _size(unlabeled.valid)]
         if scale != 1:
             seen = F.interpolate(seen, size=scaled, mode="bilinear", antialias=True)
         for mirrored in (False, True) if mirror else (False,):
-            for logits in predict(seen.flip(-1) if mirrored else seen):
-                probs = _probs(logits, unlabeled.valid)
+            view = seen.flip(-1) if mirrored else seen
+            for network in networks:
+                probs = _probs(network(view), unlabeled.valid)
                 probs = probs.flip(-1) if mirrored else probs
                 total, count = total + probs if count else probs, count + 1
     return target_of(total / count, unlabeled)

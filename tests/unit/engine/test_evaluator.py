@@ -54,7 +54,19 @@ def test_all_models_are_scored_on_one_reading_of_each_image(mode):
     assert student.iou["red"] == 4 / 12
 
 
-def test_pseudo_labels_are_those_of_the_headline_above_the_threshold():
+def test_pseudo_labels_are_those_of_whoever_makes_them():
+    evaluator = Evaluator(pictures := Pictures(), ["a", "b"], EvalConfig(), CPU)
+    student, teacher = AlwaysRed(), Perfect()
+    taught = evaluator({"student": student, "teacher": teacher}, labeler=teacher)
+    assert taught.pseudo_labels.miou == taught.pseudo_labels.precision["red"] == 1
+    other = evaluator({"student": student}, threshold=0.9, labeler=(trained := nn.Sequential(teacher)))
+    assert list(other.results) == ["student"] and list(other.image_miou.values()) == list(taught.image_miou.values())
+    assert other.pseudo_labels.miou == other.pseudo_labels.coverage["red"] == 1  # its confidence is 0.96
+    assert trained.training
+    assert pictures.reads == ["a", "b"] * 2
+
+
+def test_by_default_pseudo_labels_are_those_of_the_headline_above_the_threshold():
     evaluator = Evaluator(Pictures(), ["a", "b"], EvalConfig(), CPU)
     everything = evaluator({"student": AlwaysRed(), "teacher": Perfect()}, threshold=0.0).pseudo_labels
     assert everything.precision["red"] == 4 / 12

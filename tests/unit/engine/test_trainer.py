@@ -74,6 +74,9 @@ class Toy(nn.Module):
     def predictors(self):
         return {"teacher": self.teacher, "student": self.student}
 
+    def pseudo_labeler(self):
+        return "teacher", self.teacher
+
     networks = Method.networks
 
     def stats(self):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from des4.methods import Method
 from des4.methods.ingredients.classmix import class_mixed
-from des4.methods.ingredients.targets import SoftTarget
+from des4.methods.ingredients.targets import SoftTarget, averaged_target
 from des4.models.training.ema import warm_momentum
 from des4.types import IGNORE, Batch
 
@@ -121,6 +121,17 @@ def test_the_student_learns_the_mean_of_the_committee(
     terms = method.losses(batch)
     torch.testing.assert_close(terms["student/unlabeled"], 1.5 * loss, rtol=1e-4, atol=1e-5)
     assert not any(module.training for module in method.others.modules())
+
+
+def test_the_mean_that_teaches_is_what_pseudo_labels_are_measured_on(make: Make, make_batch: Make) -> None:
+    method, batch = make(), make_batch()
+    assert method.pseudo_labeler() == ("teacher", method.teacher)
+    method.step = FIRST
+    name, ensemble = method.pseudo_labeler()
+    assert name == "committee"
+    taught = averaged_target([method.teacher, *method.others.eval()], batch.unlabeled, (1.0,), mirror=False)
+    torch.testing.assert_close(ensemble.eval()(batch.unlabeled.weak).softmax(1), taught.probs)
+    assert {id(p) for p in ensemble.parameters()} < {id(p) for p in method.parameters()}
 
 
 def test_a_committee_of_one_is_the_students_average(make: Make, make_batch: Make) -> None:

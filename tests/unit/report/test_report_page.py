@@ -109,6 +109,16 @@ def test_a_run_that_stopped_early_says_who_chose_its_length(make_run: MakeRun) -
     assert "chose the length" in page and "not finished" not in page
 
 
+def test_whose_pseudo_labels_were_measured_is_said(make_run: MakeRun) -> None:
+    run = make_run()
+    results = run.results()
+    for quality, said in (({}, "the student's"), ({"model": "committee", "miou": 0.4567}, "the committee's")):
+        run.write_results(results | {"evaluated": "student", "pseudo_labels": results["pseudo_labels"] | quality})
+        page = " ".join(write_report(run).read_text(encoding="utf-8").split())
+        assert f"Precision is that of {said} predictions as pseudo-labels" in page
+        assert ("(mIoU 45.67 %)" in page) == bool(quality)
+
+
 def test_coverage_is_shown_where_there_is_a_threshold(make_run: MakeRun) -> None:
     run = make_run()
     results = run.results()

@@ -168,22 +168,19 @@ def test_an_average_over_views_by_hand(unlabeled: Unlabeled) -> None:
         left = torch.linspace(1, -1, image.shape[-1])
         return torch.cat([image[:, :2] * 3, (image[:, 2:] + left)], 1)
 
-    def one(image: Tensor) -> list[Tensor]:
-        return [predict(image)]
-
     weak, size = unlabeled.weak, (9, 9)
     plain = predict(weak).softmax(1)
-    assert torch.equal(averaged_target(one, unlabeled, (1.0,), mirror=False).probs, plain)
+    assert torch.equal(averaged_target([predict], unlabeled, (1.0,), mirror=False).probs, plain)
     mirrored = predict(weak.flip(-1)).softmax(1).flip(-1)
-    both = averaged_target(one, unlabeled, (1.0,), mirror=True).probs
+    both = averaged_target([predict], unlabeled, (1.0,), mirror=True).probs
     torch.testing.assert_close(both, (plain + mirrored) / 2)
     assert not torch.allclose(plain, mirrored)
     small = predict(F.interpolate(weak, size=(4, 4), mode="bilinear", antialias=True))
     small = F.interpolate(small, size=size, mode="bilinear", align_corners=True).softmax(1)
-    scaled = averaged_target(one, unlabeled, (1.0, 0.5), mirror=False)
+    scaled = averaged_target([predict], unlabeled, (1.0, 0.5), mirror=False)
     torch.testing.assert_close(scaled.probs, (plain + small) / 2)
     assert scaled.pixels is unlabeled.pixels
-    two = averaged_target(lambda image: [predict(image), -predict(image)], unlabeled, (1.0,), mirror=False)
+    two = averaged_target([predict, lambda image: -predict(image)], unlabeled, (1.0,), mirror=False)
     torch.testing.assert_close(two.probs, (plain + (-predict(weak)).softmax(1)) / 2)
 
 
@@ -250,7 +247,7 @@ def test_an_oracle_says_what_is_true_instead(unlabeled: Unlabeled, logits: Tenso
     hard = hard_target(logits, told, 0.95, SUPERVISION)
     assert torch.equal(hard.label, truth)
     assert torch.equal(hard.keep, unlabeled.valid) and (hard.confidence == 1).all()
-    averaged = averaged_target(lambda image: [logits, -logits], told, (1.0, 0.5), mirror=True)
+    averaged = averaged_target([lambda image: logits, lambda image: -logits], told, (1.0, 0.5), mirror=True)
     for soft in (soft_target(logits, told), averaged):
         assert torch.equal(soft.probs, F.one_hot(truth, 3).movedim(-1, 1).float())
     labeled = Labeled(torch.rand(2, 3, 9, 9), truth, KEYS)
