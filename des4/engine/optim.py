@@ -159,8 +159,9 @@ def _of_trained(method: Method, config: OptimConfig, batch_size: int) -> Optimiz
 class PolySchedule:
     """Poly decay: at step t of T the rate is lr · (1 − t/T)^power, times (t+1)/warmup_steps while that is below 1.
 
-    restarts: steps at which it begins anew, with t = 0, and T is the length of the part from there to the next. A
-    function of the step alone, so there is nothing to save or to resume.
+    restarts: steps at which it begins anew, with t = 0, and T is the length of the part from there to the next. So do
+    the optimiser's moments: gradients of a new part may be far larger, and by the old ones' second moments Adam's first
+    steps would be several times as long as the rate says. A function of the step alone: nothing is to be saved.
     """
 
     steps: int
@@ -177,6 +178,13 @@ class PolySchedule:
         return warmup * math.pow(max(0.0, 1 - step / steps), self.power)
 
     def apply(self, optimiser: Optimizer, step: int) -> None:
-        """Set the rates of all groups for step `step`; a group's rate at the start is kept as its `initial_lr`."""
+        """Set the rates of all groups for step `step`; a group's rate at the start is kept as its `initial_lr`.
+
+        Where the schedule begins anew, moments and the count of steps that goes with them become 0.
+        """
+        if step in self.restarts:
+            for state in optimiser.state.values():
+                for value in state.values():
+                    value.zero_()
         for group in optimiser.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.factor(step)

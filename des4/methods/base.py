@@ -171,7 +171,7 @@ class Method(nn.Module, ABC):
 
     @property
     def restarts(self) -> tuple[int, ...]:
-        """Steps at which the learning rate begins anew, of methods that learn in parts."""
+        """Steps at which learning rate and moments of the optimiser begin anew, of methods that learn in parts."""
         return ()
 
     @property

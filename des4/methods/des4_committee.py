@@ -5,8 +5,8 @@ biases it; its encoder still follows the student. Here whole networks are kept a
 several: with few masks, much of what one network gets wrong another does not, the more so where they learnt under
 different colours. In the first part of a run
 L = CE(S(x_l)) + Σ_k CE(T_k(x_l)), in the second L = CE(S(x_l)) + λ CE(p̄, S(x_u)), where p̄ is the mean of the
-committee's distributions on the weak view, mixed as x_u is, by ClassMix, rare classes first. The committee is the
-T_k and the average that S had at the end of part one.
+committee's distributions on the weak view, sharpened and mixed as x_u is, by ClassMix, rare classes first. The
+committee is the T_k and the average that S had at the end of part one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
     unlabeled_weight: float = Field(1.5, ge=0)
     """λ, of what the committee says of unlabeled images."""
+    sharpening: float = Field(0.5, ge=0, le=1)
+    """T: the student learns the committee's mean raised to the power of 1/T. 1: the mean as it is; 0: its most probable
+    class alone."""
     classmix: float = Field(0.75, ge=0, le=1)
     """Probability with which half of the classes of another image are pasted onto an unlabeled one (ClassMix)."""
     rare_first: bool = True
@@ -112,8 +115,9 @@ class DeS4Committee(TeacherStudent):
         """Cross-entropies of the student, on the labels and with the committee's mean."""
         (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
         scales, mirror = config.pseudo_label_scales, config.pseudo_label_mirror
-        target = averaged_target(self._committee, unlabeled, scales, mirror).mixed(view)
-        self.note(confidence=target.mean_confidence())
+        mean = averaged_target(self._committee, unlabeled, scales, mirror)
+        self.note(confidence=mean.mean_confidence())
+        target = mean.sharpened(config.sharpening).mixed(view)
         classes, keys = len(self.rare), unlabeled.keys
         image, target = class_mixed(view, target, classes, keys, "mix", config.classmix, first=self.rare)
         features, side = self.student.features_with_side(torch.cat([labeled.image, image]))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from des4.losses import cosine_gap, divergence, soft_cross_entropy, squared_gap
-from des4.methods.ingredients.supervision import Supervision
+from des4.methods.ingredients.supervision import TINY, Supervision
 from des4.ops.mixing import on_features
 from des4.ops.reduce import mean_over, share
 from des4.ops.resize import on_grid, shrink_label, upsample
@@ -124,6 +124,16 @@ class SoftTarget:
     def only(self, where: Tensor) -> SoftTarget:
         """The target whose distributions count in a mask (B, H, W) alone, if at all; means divide by what they did."""
         return replace(self, keep=self.counted & where)
+
+    def sharpened(self, temperature: float) -> SoftTarget:
+        """The target whose distributions are raised to the power of 1 / temperature; at 0 all is on the most probable
+        class.
+        """
+        if temperature == 1:
+            return self
+        if temperature == 0:
+            return replace(self, probs=torch.zeros_like(self.probs).scatter_(1, self.label[:, None], 1.0))
+        return replace(self, probs=(self.probs.clamp_min(TINY).log() / temperature).softmax(1))
 
     @property
     def label(self) -> Tensor:

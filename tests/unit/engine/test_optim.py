@@ -110,6 +110,27 @@ def test_restarts_make_several_schedules_of_one():
     assert parts.factor(9) < parts.factor(11) and parts.factor(31) == 0
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_where_the_schedule_begins_anew_so_do_the_moments(name):
+    def last_move(restarts, gradients):
+        method = TwoNetworks()
+        optimiser = build_optimiser(method, OptimConfig(name=name, lr=0.1, weight_decay=0), 8)
+        poly = PolySchedule(9, power=0, restarts=restarts)
+        for step, gradient in enumerate(gradients):
+            before = [parameter.detach().clone() for parameter in method.parameters()]
+            for parameter in method.parameters():
+                parameter.grad = torch.full_like(parameter, gradient) if parameter.requires_grad else None
+            poly.apply(optimiser, step)
+            optimiser.step()
+        moved = [(now - was).flatten() for now, was in zip(method.parameters(), before, strict=True)]
+        return torch.cat(moved).detach()
+
+    small = [0.01, 0.01, 0.01]
+    first = last_move((), [1.0])
+    torch.testing.assert_close(last_move((3,), [*small, 1.0]), first, rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(last_move((), [*small, 1.0]), first, rtol=1e-2)
+
+
 def test_the_schedule_depends_on_the_step_alone():
     optimiser = build_optimiser(TwoNetworks(), OptimConfig(lr=0.5, decoder_lr_multiplier=4), 8)
     poly = PolySchedule(10, power=1)

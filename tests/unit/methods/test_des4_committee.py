@@ -91,11 +91,13 @@ def test_the_committee_stays_after_the_first_part(make: Make, make_batch: Make) 
     assert not same(student, state(method.student))
 
 
-@pytest.mark.parametrize(("scales", "mirror", "classmix"), [((1.0,), False, 0.0), ((1.0, 0.5), True, 1.0)])
+@pytest.mark.parametrize(
+    ("scales", "mirror", "classmix", "sharpening"), [((1.0,), False, 0.0, 1.0), ((1.0, 0.5), True, 1.0, 0.5)]
+)
 def test_the_student_learns_the_mean_of_the_committee(
-    make: Make, make_batch: Make, scales: tuple[float, ...], mirror: bool, classmix: float
+    make: Make, make_batch: Make, scales: tuple[float, ...], mirror: bool, classmix: float, sharpening: float
 ) -> None:
-    method = make(pseudo_label_scales=scales, pseudo_label_mirror=mirror, classmix=classmix)
+    method = make(pseudo_label_scales=scales, pseudo_label_mirror=mirror, classmix=classmix, sharpening=sharpening)
     batch = make_batch()
     method.step = FIRST
     labeled, unlabeled = batch.both
@@ -109,7 +111,8 @@ def test_the_student_learns_the_mean_of_the_committee(
             found.append(up(network.eval()(image)).softmax(1))
             if mirror:
                 found.append(up(network(image.flip(3))).softmax(1).flip(3))
-    image, mean = view.mixed, view.mix(torch.stack(found).mean(0))
+    mean = torch.stack(found).mean(0) ** (1 / sharpening)
+    image, mean = view.mixed, view.mix(mean / mean.sum(1, keepdim=True))
     if classmix:
         target = SoftTarget(mean, view.mix(unlabeled.valid))
         keys, rare = unlabeled.keys, torch.tensor([False, False, True, True])  # by conftest's counts

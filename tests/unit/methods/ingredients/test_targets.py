@@ -163,6 +163,17 @@ def test_a_soft_target_as_a_loss_and_hardened(unlabeled: Unlabeled, logits: Tens
     torch.testing.assert_close(soft.mean_confidence(), hard.mean_confidence())
 
 
+def test_sharpening_by_hand() -> None:
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    soft = SoftTarget(torch.tensor([[0.5, 0.2], [0.3, 0.8], [0.2, 0.0]])[None, :, None], valid)
+    squares = torch.tensor([[0.25 / 0.38, 0.04 / 0.68], [0.09 / 0.38, 0.64 / 0.68], [0.04 / 0.38, 0.0]])
+    torch.testing.assert_close(soft.sharpened(0.5).probs[0, :, 0], squares)
+    hard = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    for temperature in (0, 1e-3):
+        torch.testing.assert_close(soft.sharpened(temperature).probs[0, :, 0], hard)
+    assert soft.sharpened(1) is soft
+
+
 def test_an_average_over_views_by_hand(unlabeled: Unlabeled) -> None:
     def predict(image: Tensor) -> Tensor:  # not symmetric: its first class likes the left
         left = torch.linspace(1, -1, image.shape[-1])
