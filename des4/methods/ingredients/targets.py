@@ -6,7 +6,7 @@ whole step, whoever computes it. When a loss is taken of it, it is shown to whoe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -223,18 +223,14 @@ def soft_target(logits: Tensor, images: Labeled | Unlabeled) -> SoftTarget:
 
 @torch.no_grad()
 def averaged_target(
-    networks: Iterable[Callable[[Tensor], Tensor]], unlabeled: Unlabeled, scales: Sequence[float], mirror: bool
+    networks: Sequence[Callable[[Tensor], Tensor]], unlabeled: Unlabeled, scales: Sequence[float], mirror: bool
 ) -> SoftTarget:
     """Distributions on the weak view, the mean of those that networks give of it at several scales and mirrored.
 
     networks: map images (B, 3, H, W) to logits (B, C, h, w). scales: factors by which the view is
     resized for them, each with its mirror image if `mirror`.
     """
-    networks, total, count = (
-        list(networks),
-        torch.zeros(()),
-        0,
-    )  # a running sum: the maps of all networks and views are large together
+    total, count = torch.zeros(()), 0  # a running sum: the maps of all networks and views are large together
     for scale in scales:
         seen, scaled = unlabeled.weak, [max(1, round(side * scale)) for side in _size(unlabeled.valid)]
         if scale != 1:
