@@ -84,7 +84,7 @@ class Target:
         How many they are is seen of the images given together, as in published codes on each GPU; a part of a step
         weighs by its valid pixels. 0 where no label counts.
         """
-        return self.cross_entropy(logits) / self.share_kept().clamp_min(torch.finfo(torch.float32).tiny)
+        return self.cross_entropy(logits) / self.share_kept().clamp_min(TINY)
 
     def mean_confidence(self) -> Tensor:
         """Mean over valid pixels, a scalar for the log."""
