@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import random
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -121,15 +122,19 @@ class Loader:
 
         Raises DataError where samples cannot be read.
         """
-        stream: DataLoader[_Cut | UserError] = DataLoader(
-            _Attempt(self),
-            batch_size=None,
-            sampler=itertools.count(start * self.ranks + self.rank, self.ranks),  # any iterable serves
-            num_workers=self.workers,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # else the DataLoader would draw from the global one, which a resume restores
-        )
+        with warnings.catch_warnings():  # more workers than cores do no harm, and `des4 doctor` names them
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            stream = iter(
+                DataLoader[_Cut | UserError](
+                    _Attempt(self),
+                    batch_size=None,
+                    sampler=itertools.count(start * self.ranks + self.rank, self.ranks),  # any iterable serves
+                    num_workers=self.workers,
+                    pin_memory=device.type == "cuda",
+                    worker_init_fn=_leave_signals_to_the_trainer,
+                    generator=torch.Generator(),  # else it would draw from the global one, which a resume restores
+                )
+            )
         for item in stream:
             if isinstance(item, UserError):
                 raise item

@@ -173,6 +173,12 @@ def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():
         assert [(t.shape, t.dtype) for t in tensors(batch)] == [(t.shape, t.dtype) for t in tensors(loader[step])]
 
 
+@pytest.mark.filterwarnings("error:This DataLoader")
+def test_more_workers_than_cores_are_no_news(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    assert same(next(make(workers=2).batches()), make()[0])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_gpu_makes_the_same_views(workers):
