@@ -132,7 +132,7 @@ def python(file: str) -> dict[str, Any]:
 
 def test_ten_minutes(mydata: Path) -> None:
     commands = repeat("docs/ten_minutes.md", after_training=1)
-    assert [arguments[0] for arguments in commands] == ["data", "train", "predict", "train", "predict"]
+    assert [arguments[0] for arguments in commands] == ["data", "train", "predict", "train", "predict", "train"]
     assert Path("runs/des4_committee-1/report.html").is_file()
     assert (mydata / "predictions" / "masks" / "a.png").is_file()
 
