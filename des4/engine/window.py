@@ -14,31 +14,29 @@ from des4.ops.reduce import num_ranks, sum_over_ranks
 
 
 class Window:
-    """Sums of the loss terms since the last log line, over finite steps; they stay on the device until asked for."""
+    """Sums of the loss terms since the last log line, over finite steps; they stay on the device until asked for.
+
+    A term counts over the steps that have it: a method that learns in two parts has other terms in the second.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        """Name → (sum over its finite steps, number of them)."""
         self.images = 0
         self.seconds = 0.0
 
     def add(self, outcome: Outcome, images: int, seconds: float) -> None:
         """Count a step of so many images of this process."""
         loss = torch.stack(list(outcome.terms.values())).sum()
-        values = {"loss": loss, **{f"loss/{name}": term for name, term in outcome.terms.items()}}
-        values = {name: torch.where(outcome.skipped > 0, 0, value) for name, value in values.items()}
-        values["steps"] = 1 - outcome.skipped
-        zero = torch.zeros_like(loss)  # a method that learns in two parts has other terms in the second
-        self.sums = {
-            name: self.sums.get(name, zero) + values.get(name, zero) for name in dict.fromkeys([*self.sums, *values])
-        }
+        for name, value in {"loss": loss, **{f"loss/{name}": term for name, term in outcome.terms.items()}}.items():
+            counted = torch.stack([torch.where(outcome.skipped > 0, 0, value), 1 - outcome.skipped])
+            self.sums[name] = self.sums[name] + counted if name in self.sums else counted
         self.images += images
         self.seconds += seconds
 
     def means(self) -> dict[str, float]:
         """Over steps and processes; NaN if no step was finite."""
-        means = self._over_ranks()
-        steps = means.pop("steps")
-        return {name: value / steps if steps else math.nan for name, value in means.items()}
+        return {name: total / steps if steps else math.nan for name, (total, steps) in self._over_ranks().items()}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a resumed run logs the same means."""
@@ -46,10 +44,13 @@ class Window:
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Undo `state`."""
-        self.sums = {name: torch.tensor(value, device=device) for name, value in state.get("sums", {}).items()}
+        sums = dict(state.get("sums", {}))
+        if steps := sums.pop("steps", None):  # earlier checkpoints have one number of steps for all
+            sums = {name: [total, steps] for name, total in sums.items()}
+        self.sums = {name: torch.tensor(pair, device=device) for name, pair in sums.items()}
         self.images, self.seconds = state.get("images", 0), state.get("seconds", 0.0)
 
-    def _over_ranks(self) -> dict[str, float]:
+    def _over_ranks(self) -> dict[str, list[float]]:
         """The sums, as the mean over processes."""
         if not self.sums:
             return {}
