@@ -101,17 +101,17 @@ class CampaignReport:
         )
 
     def headroom(self, lists: str, name: str = "miou") -> float:
-        """What all masks give more than a list does; nan where one of the two was not trained.
+        """What all masks give more than a list gives the reference; nan where one of the two was not trained."""
+        if self.reference is None or lists == self.full:
+            return math.nan
+        return self.with_all_masks(name) - self.scores(self.reference, lists, name).mean
 
-        With all masks it is the reference that counts or, where it has no such run, the first method that has.
-        """
-        if self.full is None or self.reference is None or lists == self.full:
+    def with_all_masks(self, name: str) -> float:
+        """A figure of the reference with all masks, or of the first method that has such a run; else nan."""
+        having = [run.method for run in self.runs if self.full is not None and run.lists == self.full]
+        if self.full is None or not having:
             return math.nan
-        having = [run.method for run in self.runs if run.lists == self.full]
-        if not having:
-            return math.nan
-        best = self.reference if self.reference in having else having[0]
-        return self.scores(best, self.full, name).mean - self.scores(self.reference, lists, name).mean
+        return self.scores(self.reference if self.reference in having else having[0], self.full, name).mean
 
     def closed(self, method: str, lists: str, name: str = "miou") -> float:
         """Share of the headroom that a method closes; nan where there is none."""
@@ -191,6 +191,16 @@ class CampaignReport:
         return {
             f"{m} · {lists}": {label: self.scores(m, lists, n).values for n, label in SCORES.items()}
             for m, lists in cells
+        }
+
+    def list_values(self) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
+        """Score → list of few masks → method, the reference first → its values, what `list_by_list` draws."""
+        few = [lists for lists in self.lists if lists != self.full]
+        having = [m for m in self.methods if any(r.method == m and r.lists in few for r in self.runs)]
+        methods = sorted(having, key=lambda method: method != self.reference)
+        return {
+            label: {lists: {m: self.scores(m, lists, name).values for m in methods} for lists in few}
+            for name, label in SCORES.items()
         }
 
     def curve(self, name: str) -> dict[str, dict[int, Score]]:

@@ -6,6 +6,7 @@ not noted all that it shows; a dash stands for what is not known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,19 @@ def _shares(report: CampaignReport, lists: str) -> Shares | None:
     return class_shares(comparison.groups)
 
 
+def _most(report: CampaignReport) -> dict[str, dict[str, float]]:
+    """Score → list of few masks → what all masks give; nothing where they were not trained with."""
+    few = report.list_values()
+    reached = {label: report.with_all_masks(name) for name, label in SCORES.items()}
+    return {label: dict.fromkeys(few[label], score) for label, score in reached.items() if not math.isnan(score)}
+
+
 def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:
     drawn = {"scores": diagram(partial(plots.group_bars, report.score_values()))}
     if report.reference is not None and (differences := report.difference_values()):
         drawn["differences"] = diagram(partial(plots.paired, differences, report.reference))
+        if len(few := report.list_values()["mIoU"]) > 1 and len(next(iter(few.values()))) <= MOST_BARS:
+            drawn["lists"] = diagram(partial(plots.list_by_list, report.list_values(), most=_most(report)))
     if masks := report.curve_values():
         drawn["masks"] = diagram(partial(plots.learning_curve, masks))
     share, tail = shares_of_labels(report)

@@ -9,7 +9,7 @@ Scores come in as fractions and are drawn as percentages; None and nan mean "doe
 """
 
 from des4.report.plots.classes import class_bars, confusion, cosines, distribution, zones
-from des4.report.plots.groups import group_bars, learning_curve, paired, runs_over_time
+from des4.report.plots.groups import group_bars, learning_curve, list_by_list, paired, runs_over_time
 from des4.report.plots.image_sizes import sizes
 from des4.report.plots.over_time import curves, drift, has_quality, has_stats, moved, quality_over_time, stats
 from des4.report.plots.series import series_of
@@ -34,6 +34,7 @@ __all__ = [
     "has_quality",
     "has_stats",
     "learning_curve",
+    "list_by_list",
     "moved",
     "paired",
     "percent",

@@ -1,4 +1,4 @@
-"""Groups of runs beside each other: their means and deviations, paired differences, learning curves, and courses."""
+"""Groups of runs beside each other: their means and deviations, paired differences, lists, learning curves, courses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from des4.report.plots.axes import legend, percent_axis
-from des4.report.plots.style import CYCLE, GREY, INK, NARROW, WIDTH, Target, canvas, colour_of
+from des4.report.plots.style import CYCLE, GREY, INK, NARROW, PALE, WIDTH, Target, canvas, colour_of
 from des4.report.plots.wording import in_lines
 
 
@@ -73,6 +73,55 @@ def _bars(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Target, nar
         yield axes
 
 
+def list_by_list(
+    panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    path: Target,
+    narrow: bool = False,
+    *,
+    most: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Draw how far each list of masks is moved: a row a list, a line from the reference to the other methods.
+
+    panels: name of the figure -> list -> method -> the fractions of its runs; the first method is the reference, in
+    grey, and with one other the points between the two stand beside the row. most: name of the figure -> list -> what
+    all masks give; a list without it has no such mark.
+    """
+    height = 0.9 + 0.36 * max(map(len, panels.values()))
+    columns = 1 if narrow else min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with canvas(path, NARROW if narrow else WIDTH, height * rows) as figure:
+        for place, (name, lists) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(rows, columns, place)
+            for row, methods in enumerate(lists.values()):
+                means = {method: _mean_of_present(values) for method, values in methods.items()}
+                known = [mean for mean in means.values() if not math.isnan(mean)]
+                if known:
+                    axes.plot([min(known), max(known)], [row, row], color=PALE, linewidth=4, zorder=2)
+                for index, (method, mean) in enumerate(means.items()):
+                    colour = CYCLE[(index - 1) % len(CYCLE)] if index else GREY
+                    axes.plot([mean], [row], "o", ms=7, color=colour, zorder=4, label=method if row == 0 else None)
+                if len(known) == len(means) == 2:
+                    axes.annotate(f"{known[1] - known[0]:+.1f}", (sum(known) / 2, row), (0, 5), ha="center",
+                                  textcoords="offset points", fontsize=8.5, color=INK)  # fmt: skip
+            bounds = (most or {}).get(name, {})
+            reached = [(100 * bounds[label], row) for row, label in enumerate(lists) if label in bounds]
+            if most:  # also where a panel has none of them: the legend is that of the first
+                axes.plot(*np.reshape(reached, (-1, 2)).T, "|", ms=13, mew=2, color=INK, zorder=3, label="all masks")
+            axes.set_yticks(range(len(lists)), [in_lines(label, 20) for label in lists])
+            axes.set_ylim(len(lists) - 0.5, -0.5)
+            axes.margins(x=0.14)
+            axes.set_xlabel(f"{name} %")
+            axes.tick_params(length=0)
+            if place == 1:
+                legend(figure, axes, narrow)
+
+
+def _mean_of_present(values: Sequence[float]) -> float:
+    """Mean of fractions in percent, of those that are defined."""
+    present = [100 * value for value in values if not math.isnan(value)]
+    return float(np.mean(present)) if present else math.nan
+
+
 def learning_curve(
     panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], path: Target, narrow: bool = False
 ) -> None:
@@ -90,7 +139,7 @@ def learning_curve(
                 means, spreads = [], []
                 for masks, values in points.items():
                     present = [100 * value for value in values if not math.isnan(value)]
-                    means.append(float(np.mean(present)) if present else math.nan)
+                    means.append(_mean_of_present(values))
                     spreads.append(float(np.std(present, ddof=1)) if len(present) > 1 else 0.0)
                     axes.plot([masks] * len(present), present, "o", ms=4, mfc="white", mec=colour, mew=0.9, zorder=4)
                 low, high = np.array(means) - spreads, np.array(means) + spreads

@@ -45,6 +45,20 @@ def test_headroom_and_the_share_of_it_that_is_closed_by_hand(report: CampaignRep
     assert math.isnan(alone.headroom("a"))
 
 
+def test_lists_side_by_side_leave_out_that_with_all_masks(report: CampaignReport) -> None:
+    values = report.list_values()
+    assert values["mIoU"] == {
+        "a": {"plain": (0.40, 0.42), "ours": (0.45, 0.45)},
+        "b": {"plain": (0.30,), "ours": (0.36,)},
+    }
+    assert values["tail mIoU"]["a"]["ours"] == (0.12, 0.14)
+    assert report.with_all_masks("miou") == 0.5 and math.isnan(
+        CampaignReport(report.runs, "plain").with_all_masks("miou")
+    )
+    other = CampaignReport([*report.runs, run("longer", "all", 0, 0.55, masks=100)], "ours", "all")
+    assert list(other.list_values()["mIoU"]["b"]) == ["ours", "plain"], "the reference first; no few masks, no dot"
+
+
 def test_all_masks_may_be_trained_as_a_method_of_their_own() -> None:
     runs = [run("plain", "a", 0, 0.40), run("ours", "a", 0, 0.43), run("longer", "all", 0, 0.55, masks=100)]
     report = CampaignReport(runs, "plain", "all")

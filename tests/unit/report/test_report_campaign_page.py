@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def test_the_page_says_it_all(report: CampaignReport, tmp_path: Path) -> None:
     ]
     assert page.count("data:image/webp") == 2 * 6  # each diagram wide and narrow
     assert "<b>sign</b>" not in page and 'src="http' not in page
+
+
+def test_several_lists_of_few_masks_are_drawn_list_by_list(report: CampaignReport) -> None:
+    assert "list by list" not in campaign_page(report, "x")
+    few = [one for one in report.runs if one.lists == "6<a>"]
+    both = replace(report, runs=[*report.runs, *(replace(one, lists="6b") for one in few)])
+    page = campaign_page(both, "x")
+    assert "mIoU and tail mIoU of each method, list by list" in page and page.count("data:image/webp") == 2 * 7
 
 
 def test_the_markdown_has_classes_and_cost_too(report: CampaignReport) -> None:

@@ -1,0 +1,55 @@
+"""Draws the picture of docs/results/few_masks.md from its figures.
+
+python tools/draw_few_masks.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from des4.report.plots import list_by_list
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "few_masks"
+SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
+METHODS = ("supervised", "des4_committee")
+RATE = 1e-3
+"""Of the present recipe; recipe.json has other yardsticks too."""
+
+
+def main() -> None:
+    """Draw it."""
+    rows = json.loads((PAGE / "figures" / "recipe.json").read_text())
+    found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
+    lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
+    every = {row["list"]: row["models"]["student"] for row in json.loads((PAGE / "figures" / "val.json").read_text())}
+    panels, most = {}, {}
+    for where, told in (("unlabeled", "unlabeled images"), ("val", "unseen images")):
+        for score, title in SCORES.items():
+            panel = f"{told}, {title}"
+            panels[panel] = {
+                _told(name): {m: [_scores(found[name, m], where)[score]] for m in METHODS} for name in lists
+            }
+            if where == "val":
+                most[panel] = {_told(name): every[_all_masks(name)][score] for name in lists}
+    list_by_list(panels, PAGE / "lists.png", most=most)
+
+
+def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
+    """Scores of a row on its unlabeled images, or on val."""
+    return row["unlabeled"] if where == "unlabeled" else row["models"]["student"]
+
+
+def _told(name: str) -> str:
+    """Name a list as the page does."""
+    return name.replace("_", " ")
+
+
+def _all_masks(name: str) -> str:
+    """Name the row that has learnt from the masks of all images of a list."""
+    return f"all masks of {name}" if name.startswith("drive") else "all 367 masks"
+
+
+if __name__ == "__main__":
+    main()
