@@ -37,7 +37,8 @@ from des4.datasets.files import FilesConfig
 from des4.engine import Interrupted
 from des4.engine.process import prepare_process
 from des4.metrics import tail_classes
-from des4.report.campaign import CampaignReport, Finished
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_scores import Finished
 from des4.runlog import RunFolder, read_json, write_atomically, write_json
 from des4.types import ConfigError, RunError, UserError
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from des4.report.campaign import CampaignReport, Finished
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_scores import Finished
 from des4.report.plots import learning_curve
 from des4.runlog import write_atomically
 from gpu.stages import Plan

@@ -17,7 +17,8 @@ from des4.campaign.planning import Planned
 from des4.config import differences, load_config, newer_settings
 from des4.methods import METHODS
 from des4.opening import lists_now
-from des4.report.campaign import CampaignReport, Finished
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_scores import Finished
 from des4.report.compare import HASH
 from des4.runlog import RunFolder
 from des4.types import RunError, UserError

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from des4.report import classes, plots
-from des4.report.campaign import SCORES, CampaignReport, Finished
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_scores import SCORES, Finished
 from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
 from des4.report.compare import KINDS, PROTOCOL, Rows, compare
 from des4.report.compare_page import MARK, MOST_BARS, Pictures, Shares, class_shares, course

@@ -1,4 +1,4 @@
-"""Tables of a campaign beside its scores: IoU by class, and what the runs took.
+"""Tables of a campaign: scores, paired differences, IoU by class, and what the runs took.
 
 Runs of earlier versions have not noted all of it; a dash stands for what is not known.
 """
@@ -10,21 +10,64 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from des4.report.campaign_scores import SCORES, CampaignScores, Finished, mean_of_known
 from des4.report.compare import Rows, Score
+from des4.report.plots import percent
 from des4.report.templates import duration
 
 if TYPE_CHECKING:
-    from des4.report.campaign import CampaignReport, Finished
     from des4.runlog import RunFolder
 
+EVERY_LIST = "every list"
+MOST_COLUMNS = 4
+"""Methods that stand side by side on any terminal."""
 
-def few_masks(report: CampaignReport, method: str) -> list[Finished]:
+
+def scores_by_list(report: CampaignScores, name: str) -> Rows:
+    """Return the scores, a row a list and a column a method; the other way round where there are more methods."""
+
+    def cell(method: str, lists: str) -> str:
+        score = report.scores(method, lists, name)
+        return str(score) if score.values else "–"
+
+    title = f"{SCORES[name]} %"
+    if len(report.methods) > max(len(report.lists), MOST_COLUMNS):
+        rows = [[method, *(cell(method, lists) for lists in report.lists)] for method in report.methods]
+        return [[title, *report.lists], *rows]
+    rows = [[lists, *(cell(method, lists) for method in report.methods)] for lists in report.lists]
+    return [[title, *report.methods], *rows]
+
+
+def paired_differences(report: CampaignScores) -> Rows:
+    """Differences to the reference in points: mean ± sd, pairs, and the share of the headroom that is closed.
+
+    The last row of a method is over all lists but that with every mask, where there is nothing to close.
+    """
+    others = [m for m in report.methods if m != report.reference]
+    heading = [f"minus {report.reference}", "lists", "pairs", *SCORES.values(), "headroom", "closed"]
+    rows = [heading]
+    for method in others:
+        for lists in [*report.lists, None]:
+            wanted = [each for each in report.lists if each != report.full] if lists is None else [lists]
+            miou, tail = (report.differences(method, name, wanted) for name in SCORES)
+            if not miou.values:
+                continue
+            few = [each for each in wanted if report.differences(method, "miou", [each]).values]
+            room = mean_of_known(report.headroom(each) for each in few)
+            closed = miou.mean / room if room > 0 else math.nan
+            share = "–" if math.isnan(closed) else f"{100 * closed:.0f} %"
+            scores = [_points(miou), _points(tail), percent(room, 2), share]
+            rows.append([method, lists or EVERY_LIST, str(len(miou.values)), *scores])
+    return rows
+
+
+def few_masks(report: CampaignScores, method: str) -> list[Finished]:
     """Return a method's runs with few masks; all of them where it has no others."""
     own = [one for one in report.runs if one.method == method]
     return [one for one in own if one.lists != report.full] or own
 
 
-def iou_of(report: CampaignReport) -> dict[str, dict[str, Score]]:
+def iou_of(report: CampaignScores) -> dict[str, dict[str, Score]]:
     """Method → class → IoU over all of its lists with few masks and seeds."""
     found: dict[str, dict[str, Score]] = {}
     for method in report.methods:
@@ -34,7 +77,7 @@ def iou_of(report: CampaignReport) -> dict[str, dict[str, Score]]:
     return found
 
 
-def by_class(report: CampaignReport) -> Rows:
+def by_class(report: CampaignScores) -> Rows:
     """IoU by class, the most frequent first, the rare ones marked."""
     iou, (share, tail) = iou_of(report), shares_of_labels(report)
     rows = [["IoU %", *report.methods]]
@@ -44,13 +87,13 @@ def by_class(report: CampaignReport) -> Rows:
     return rows if len(rows) > 1 else []
 
 
-def shares_of_labels(report: CampaignReport) -> tuple[Mapping[str, float], Sequence[str]]:
+def shares_of_labels(report: CampaignScores) -> tuple[Mapping[str, float], Sequence[str]]:
     """Pixel shares and rare classes of the first run that says so."""
     told = next((one.results for one in report.runs if one.results.get("pixel_share")), {})
     return told.get("pixel_share", {}), told.get("tail_classes", ())
 
 
-def cost(report: CampaignReport) -> Rows:
+def cost(report: CampaignScores) -> Rows:
     """What a run of each method took, as a mean over its runs."""
     rows = [["method", "runs", "time", "images a second", "parameters: trained", "predicting", "peak memory, GiB"]]
     for method in report.methods:
@@ -85,3 +128,9 @@ def _number(value: Any) -> float:
 
 def _millions(count: float) -> str:
     return f"{count / 1e6:.2f} M"
+
+
+def _points(score: Score) -> str:
+    """A difference in points of a percentage, with its sign."""
+    spread = "" if math.isnan(score.sd) else f" ± {100 * score.sd:.2f}"
+    return "–" if math.isnan(score.mean) else f"{100 * score.mean:+.2f}{spread}"

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from des4.report.campaign import CampaignReport, Finished
+from des4.report.campaign import CampaignReport
+from des4.report.campaign_scores import Finished
 
 
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:

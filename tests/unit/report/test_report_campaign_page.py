@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from des4.methods import METHODS
-from des4.report.campaign import CampaignReport, Finished
+from des4.report.campaign import CampaignReport
 from des4.report.campaign_page import campaign_page, first_runs, shown_list
+from des4.report.campaign_scores import Finished
 from des4.report.compare import compare
 from des4.report.compare_page import Pictures, compare_page
 from des4.runlog import RunFolder
