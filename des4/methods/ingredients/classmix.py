@@ -31,8 +31,8 @@ def class_mixed(
     view: its boxes are filled first, and its partners are the ones. target: of the view, mixed as it is; where it has
     distributions, their most probable classes are what is pasted. keys: (B,). name: of the draw. background: a class
     that is pasted only where there is no other. first: (C,) bool, classes that are chosen before all others; None = all
-    alike. Returns images (B, bands, H, W) and their target. Nothing is pasted
-    onto padding or from it, so as many pixels count as before.
+    alike. Of two classes one is pasted, not both: nothing of the image would be left. Returns images (B, bands, H, W)
+    and their target. Nothing is pasted onto padding or from it, so as many pixels count as before.
     """
     partner, label, valid = view.mix.partner, target.label, target.valid
     present = classes_present(label, valid, num_classes)[partner]
@@ -42,7 +42,9 @@ def class_mixed(
     if first is not None:
         drawn = drawn + ~first
     order = drawn.masked_fill(~present, torch.inf).argsort(1).argsort(1)
-    chosen = present & (order <= present.sum(1, keepdim=True) // 2) & bernoulli(keys, (1,), f"{name}/whether", p)
+    number = present.sum(1, keepdim=True)
+    pasted = torch.minimum(number // 2 + 1, (number - 1).clamp_min(1))
+    chosen = present & (order < pasted) & bernoulli(keys, (1,), f"{name}/whether", p)
     box = chosen.gather(1, label[partner].flatten(1)).view_as(valid) & valid & valid[partner]
     mixed = StrongView(view.mixed, Mix(partner, box, view.mix.group), target.pixels)
     return mixed.mixed, target.mixed(mixed)

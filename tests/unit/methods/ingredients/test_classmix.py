@@ -35,8 +35,8 @@ def pair(labels: Tensor, valid: Tensor | None = None, count: int = 400) -> tuple
     return view, Target(label, confidence, valid, valid, SUPERVISION, torch.tensor(7.0))
 
 
-@pytest.mark.parametrize(("present", "pasted"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
-def test_half_of_the_classes_and_one_more_are_pasted(present: int, pasted: int) -> None:
+@pytest.mark.parametrize(("present", "pasted"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)])
+def test_half_of_the_classes_and_one_more_are_pasted_but_never_both_of_two(present: int, pasted: int) -> None:
     view, target = pair(torch.stack([torch.zeros(5), torch.arange(5).clamp_max(present - 1)]).long())
     image, mixed = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0)
     onto, seen = image[::2, 0, 0], torch.zeros(CLASSES)
@@ -96,6 +96,14 @@ def test_classes_may_be_chosen_before_all_others() -> None:
     assert onto[:, 1].eq(1).all() and onto[:, 3].eq(3).all()  # three of four are pasted, these two always
     assert onto[:, 0].eq(0).float().mean().item() == pytest.approx(0.5, abs=0.08)  # and one of the others
     assert torch.equal(onto[:, 0].eq(0), onto[:, 2].eq(4))
+
+
+def test_of_two_classes_the_one_that_comes_first_is_pasted_and_the_other_stays() -> None:
+    view, target = pair(torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0]]))
+    first = torch.tensor([False, True, False, False, False])
+    image, mixed = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0, first=first)
+    assert image[::2, 0, 0].unique(dim=0).tolist() == [[0, 101, 101, 0]]
+    assert mixed.label[::2, 0].unique(dim=0).tolist() == [[0, 1, 1, 0]]
 
 
 def test_padding_neither_comes_nor_goes_nor_counts_as_a_class() -> None:
