@@ -1,7 +1,7 @@
 """The run folder: written by the engine, read by the report. Knows no torch.
 
     config.yaml  env.json  data.json  train.log  metrics.jsonl  results.json  report.html
-    plots/  checkpoints/step-N/  weights/  export/   parts.json, if memory ran out
+    plots/  checkpoints/step-N/  weights/  export/   parts.json, if the run chose how to split its batches
     loggers/  tensorboard/  wandb/   if `train.log_to` asked for them
 
 JSON and YAML files are replaced atomically; `train.log` and `metrics.jsonl` only grow. A run that went on with other
@@ -33,7 +33,7 @@ EXPORTS = "export"
 """The folder of what `des4 export` made from the run's weights."""
 _LOGS = ("loggers", "tensorboard", "wandb")
 _FILES = ("config.yaml", "env.json", "data.json", "metrics.jsonl", "results.json", "report.html", "parts.json")
-_NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json")
+_NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json", ".parts.json.*.partial")
 
 
 class RunFolder:
@@ -202,14 +202,17 @@ class RunFolder:
         """Read env.json. Raises RunError."""
         return read_json(self.path / "env.json")
 
-    def write_parts(self, parts: int) -> None:
-        """Keep the number of parts a batch has to be split into, found out when memory ran out."""
-        write_json(self.path / "parts.json", {"parts": parts})
+    def write_micro_batches(self, number: int) -> None:
+        """Keep into how many micro-batches all processes split a step, as memory has it. Any of them may say so."""
+        write_json(self.path / "parts.json", {"micro_batches": number}, shared=True)
 
-    def parts(self) -> int:
-        """Return the number of parts that `write_parts` kept, 1 if memory never ran out. Raises RunError."""
+    def micro_batches(self) -> int | None:
+        """Return what `write_micro_batches` kept, None if it never was. Raises RunError."""
         path = self.path / "parts.json"
-        return int(read_json(path)["parts"]) if path.exists() else 1
+        if not path.exists():
+            return None
+        told = read_json(path)
+        return int(told["micro_batches"] if "micro_batches" in told else told["parts"])  # earlier runs, of one process
 
     def write_data(self, data: Mapping[str, Any]) -> None:
         """Keep what the run is trained on: class names and lists."""
@@ -237,12 +240,13 @@ class RunFolder:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
     """Yield the path of a file to write; when the block ends it is synced to the disk and takes the place of `path`.
 
-    A reader, or a crash, sees the old file or the new one. Raises RunError; `path` is then as it was.
+    A reader, or a crash, sees the old file or the new one. shared: several processes may write it at once; the last one
+    stays. Raises RunError; `path` is then as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
         yield partial
         sync(partial)
@@ -260,15 +264,15 @@ class FollowedRun(RunFolder):
     """A run folder as all processes but the first have it: they read what that one writes, and write nothing."""
 
     def _leave_it(self, *args: Any, **options: Any) -> None:
-        """Do nothing. `write_parts` is not replaced: memory may run out in any process."""
+        """Do nothing. `write_micro_batches` is not replaced: memory may run out in any process."""
 
     say = say_resumed = log = sync = truncate_metrics = _leave_it
     write_config = replace_config = write_env = write_data = write_results = _leave_it
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, shared: bool = False) -> None:
     """Replace `path` by `text` as a whole; see `replacing`. Raises RunError."""
-    with replacing(path) as partial:
+    with replacing(path, shared) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -288,9 +292,9 @@ def unwritable(path: Path, error: Exception) -> RunError:
                     "then continue with --resume")  # fmt: skip
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; non-finite numbers become null."""
-    write_atomically(path, json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, values: Mapping[str, Any], shared: bool = False) -> None:
+    """Write a JSON object atomically; non-finite numbers become null. shared: see `replacing`."""
+    write_atomically(path, json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n", shared)
 
 
 def read_json(path: Path) -> dict[str, Any]:

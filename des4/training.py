@@ -20,10 +20,12 @@ from des4.data_tools.checks.advice import validations
 from des4.datasets import recognise_lists
 from des4.engine import Evaluator, Guards, PolySchedule, Recorder, Trainer, TrainStep, Validation, choose_precision
 from des4.engine.callbacks import Callbacks
+from des4.engine.distributed import on_first
 from des4.engine.evaluator import Evaluation
 from des4.methods import Method
 from des4.models import PrototypeClassifier
 from des4.opening import list_facts
+from des4.ops.reduce import num_ranks
 from des4.ops.tail import few_images
 from des4.runlog import RunFolder
 from des4.types import DataError, Dataset
@@ -67,17 +69,32 @@ class Training:
         """Return the trainer that fills an open run folder. on_validation, callbacks: see `Recorder`."""
         config = self.config.train
         recorder = self._recorder(run, on_validation, callbacks)
+        parts = self._parts(run)
         take_step = TrainStep(
             self.method,
             self.optimiser,
             self.device,
             precision=choose_precision(config.precision, self.device),
             clip=self.config.optim.clip,
-            parts=max(self.parts, run.parts()),
+            parts=parts,
             sync_norm=config.sync_norm,
             on_smaller=recorder.note_parts,
         )
         return Trainer(take_step, self.loader, self.schedule, recorder, config)
+
+    def _parts(self, run: RunFolder) -> int:
+        """Return into how many micro-batches each process splits its share: as the run has noted, if it has.
+
+        A number that was chosen by the free memory is noted when the run begins: to a run that goes on, another one
+        would show other images at a time, and so to BatchNorm.
+        """
+        noted, chosen = run.micro_batches(), self.config.train.accumulate == "auto"
+        if noted is not None:
+            own = -(-noted // num_ranks())
+            return own if chosen else max(self.parts, own)
+        if chosen:
+            on_first(lambda: run.write_micro_batches(self.parts * num_ranks()))
+        return self.parts
 
     def _recorder(
         self,

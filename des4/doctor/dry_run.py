@@ -30,7 +30,7 @@ from des4.engine.cost import (
     parts_of_run,
     run_cost,
 )
-from des4.engine.parts import can_split, split
+from des4.engine.parts import possible_parts, split
 from des4.engine.process import free_memory, prepare_process, wait_for
 from des4.engine.settings import Precision
 from des4.types import Batch, RunError
@@ -239,7 +239,7 @@ class _DryRun:
 
         seconds: that a step on the whole is expected to take. Half of the time that is left is for steps.
         """
-        fitting = [cuts for cuts in range(1, len(batch.labeled.image) + 1) if can_split(batch, cuts)]
+        fitting = possible_parts(batch)
         return next((cuts for cuts in fitting if seconds / cuts < self._left() / 2), fitting[-1])
 
     def _times_of(

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from des4.engine.distributed import agree
 from des4.engine.optim import CRITIC_MOMENTS
-from des4.engine.parts import can_split, split
+from des4.engine.parts import possible_parts, split
 from des4.engine.settings import Precision, autocast
 from des4.types import Batch
 
@@ -220,11 +220,7 @@ def fewest_parts(
     for network in method.networks().values():
         moments = CRITIC_MOMENTS if network.role == "critic" else num_moments
         held += (1 + moments) * sum(p.nbytes for p in network.module.parameters() if p.requires_grad) // shards
-    parts = 1
-    for number in range(1, len(batch.labeled.image) + 1):
-        if not can_split(batch, number):
-            continue
-        parts = number
+    for parts in possible_parts(batch):
         needed = ROOM * (held + max(cost.kept_bytes for _, cost in run_cost(method, split(batch, parts)[0], precision)))
         if not agree(free is not None and needed > free):
             break

@@ -23,6 +23,17 @@ def can_split(batch: Batch, parts: int) -> bool:
     return len(batch.labeled.image) % parts == 0 and groups % parts == 0
 
 
+def possible_parts(batch: Batch) -> list[int]:
+    """Into how many equal micro-batches a batch can be cut, the fewest first: 1."""
+    return [parts for parts in range(1, len(batch.labeled.image) + 1) if can_split(batch, parts)]
+
+
+def parts_from(batch: Batch, fewest: int) -> int:
+    """Return into how many micro-batches a batch can be cut that are no fewer than `fewest`; else the most."""
+    possible = possible_parts(batch)
+    return next((parts for parts in possible if parts >= fewest), possible[-1])
+
+
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Cut this process's batch into equal micro-batches; their mean loss, over processes too, is the step's."""
     labeled, unlabeled = batch.labeled, batch.unlabeled

@@ -135,7 +135,7 @@ class Recorder:
     def note_parts(self, parts: int, reason: str) -> None:
         """Note that memory has run out, and into how many micro-batches a batch is cut from now on."""
         self.callbacks.warn(f"out of memory ({reason}): from now on a batch is split into {parts} parts")
-        self.run.write_parts(parts)
+        self.run.write_micro_batches(parts * num_ranks())
 
     def note_step(self, step: int, batch: Batch, outcome: Outcome, seconds: float, lr: float) -> None:
         """Take what a step was, without waiting for it; log if it is time to. Raises RunError, see `wait`.

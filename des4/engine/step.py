@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from des4.engine.distributed import average_gradients, average_statistics, without_averaging
-from des4.engine.parts import can_split, split
+from des4.engine.parts import parts_from, split
 from des4.engine.process import is_out_of_memory
 from des4.engine.settings import Precision, autocast
 from des4.engine.sharding import grad_scaler, is_sharded, take_gradients, total_norm
@@ -81,6 +81,7 @@ class TrainStep:
         """Take a step. Raises RunError if memory runs out however small the micro-batches."""
         self._statistics.remember()
         batch = self.method.prepared(batch)
+        self.parts = parts_from(batch, self.parts)  # a run that goes on on other processes has other shares
         while True:
             try:
                 terms = self.gradients(batch)
@@ -140,10 +141,13 @@ class TrainStep:
     def _make_parts_smaller(self, batch: Batch, reason: str) -> None:
         """Undo what the failed attempt did, and split further. Raises RunError if that cannot be, or not here."""
         images = len(batch.labeled.image)
-        parts = next((n for n in range(self.parts + 1, images + 1) if can_split(batch, n)), None)
-        if parts is None:
+        parts = parts_from(batch, self.parts + 1)
+        if parts <= self.parts:
+            remedy = "lower views.crop_size, or train a smaller model.encoder"
+            if images // self.parts > 2:  # whose images are mixed in one ring
+                remedy = f"take an even train.batch_size, which can be; or {remedy}"
             raise RunError(f"out of memory with parts of {images // self.parts} labeled images, which cannot be split "
-                           f"further ({reason}); lower views.crop_size, or train a smaller model.encoder")  # fmt: skip
+                           f"further ({reason}); {remedy}")  # fmt: skip
         self.parts = parts
         self.on_smaller(parts, reason)
         if num_ranks() > 1:  # the others wait for this one's gradients and cannot take the step again

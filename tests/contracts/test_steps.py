@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from des4.engine import OptimConfig, TrainStep, build_optimiser
 from des4.engine.checkpoint import optimiser_state, restore_optimiser
-from des4.engine.parts import can_split, split
+from des4.engine.parts import parts_from, possible_parts, split
 from des4.methods import METHODS, Method
 from des4.models import Memory, PrototypeClassifier, norm_statistics
 from des4.types import IGNORE, Batch
@@ -254,10 +254,11 @@ def test_the_loss_in_parts_is_that_of_the_whole(
 
 def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     batch = make_batch(images=8, group=2)
-    assert [n for n in range(1, 10) if can_split(batch, n)] == [1, 2, 4]
-    assert [n for n in range(1, 10) if can_split(make_batch(images=6), n)] == [1]
+    assert possible_parts(batch) == [1, 2, 4]
+    assert possible_parts(make_batch(images=6)) == [1]
     labeled_alone = Batch(make_batch(images=6).labeled)
-    assert [n for n in range(1, 10) if can_split(labeled_alone, n)] == [1, 2, 3, 6]
+    assert possible_parts(labeled_alone) == [1, 2, 3, 6]
+    assert [parts_from(labeled_alone, fewest) for fewest in (1, 4, 6, 7)] == [1, 6, 6, 6]
     assert split(labeled_alone, 2)[1].unlabeled is None
     pieces = split(batch, 4)
     assert all(piece.unlabeled.strong[0].mix.partner.tolist() == [1, 0] for piece in pieces)
@@ -321,6 +322,23 @@ def test_without_memory_a_step_is_taken_in_smaller_parts(
     assert differing(state_of(step), state_of(parted)) == []
     assert [parts for parts, _ in said] == [2]
     assert step.parts == 2
+
+
+def test_a_share_that_cannot_be_cut_so_often_is_cut_as_often_as_it_can_be(make_method: Make, make_batch: Make) -> None:
+    """As on two processes, after one that had to cut a step into four: each has half of the batch."""
+    (four, two), batch = (make_method("fixmatch") for _ in range(2)), make_batch(images=4, group=2)
+    step = step_of(four, parts=4)
+    step(copy.deepcopy(batch))
+    assert step.parts == 2
+    step_of(two, parts=2)(batch)
+    torch.testing.assert_close(four.state_dict(), two.state_dict(), rtol=0, atol=0)
+
+
+def test_an_odd_batch_without_memory_is_told_to_be_even(make_method: Make, make_batch: Make) -> None:
+    method = make_method("fixmatch")
+    method.register_forward_hook(lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(RunError, match=r"parts of 3 labeled images.*; take an even train\.batch_size, which"):
+        step_of(method)(make_batch(images=3, group=3))
 
 
 def test_other_errors_pass(make_method: Make, make_batch: Make) -> None:

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 
 import des4
 from des4 import cli
+from des4.api import resume
+from des4.runlog import RunFolder
 from des4.types import RunError, WeightsError
 from des4.weights import load_weights, run_of, weights_file
 
@@ -44,6 +47,23 @@ def verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     warnings.simplefilter("always")  # as in a process that has not said it yet; pytest puts the filters back
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save("photo.png")
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def test_micro_batches_that_memory_chose_stay_when_a_run_goes_on(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other free memory: another number of them would show BatchNorm other images at a time."""
+    tiny["train"] |= {"batch_size": 4, "accumulate": "auto"}
+    monkeypatch.setattr("des4.build.free_memory", lambda device: 0)
+    whole = des4.train(tiny, out=tmp_path / "whole").dir
+    assert RunFolder.open(whole).micro_batches() == 2
+    cut = shutil.copytree(whole, tmp_path / "cut")
+    shutil.rmtree(cut / "checkpoints" / "step-4")
+    (cut / "results.json").unlink()
+    monkeypatch.setattr("des4.build.free_memory", lambda device: 2**40)
+    resume(cut)
+    one, other = (load_file(run / "weights" / "last.safetensors") for run in (whole, cut))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_checkpoint_holds_the_weights_that_a_weights_file_would(trained: Path) -> None:

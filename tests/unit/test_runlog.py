@@ -207,6 +207,17 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("weights", "new")]
 
 
+def test_several_processes_may_note_micro_batches_at_once(run):
+    assert run.micro_batches() is None
+    with replacing(run.path / "parts.json", shared=True) as partial:
+        partial.write_text("{}")
+        assert str(os.getpid()) in partial.name
+    run.write_micro_batches(4)
+    assert run.micro_batches() == 4 and not list(run.path.glob("*.partial"))
+    (run.path / "parts.json").write_text('{"parts": 2}')  # of an earlier version
+    assert run.micro_batches() == 2
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device that is always full")
 def test_a_full_disk_gives_one_clear_line_whatever_is_written(run):
     run.write_results({"miou": 0.5})

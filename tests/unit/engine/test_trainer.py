@@ -144,7 +144,7 @@ def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, 
     )  # fmt: skip
     take_step = TrainStep(
         method, build_optimiser(method, optim, 2), CPU, precision=choose_precision(config.precision, CPU),
-        clip=optim.clip, parts=max(config.accumulate, run.parts()), on_smaller=recorder.note_parts,
+        clip=optim.clip, parts=max(config.accumulate, run.micro_batches() or 1), on_smaller=recorder.note_parts,
     )  # fmt: skip
     return Trainer(take_step, loader or Numbered(), schedule, recorder, config)
 
@@ -502,7 +502,7 @@ def test_without_memory_the_batch_is_split_and_the_run_remembers(new_run):
     assert same(method.state_dict(), split.state_dict())
     log = (run.path / "train.log").read_text()
     said = "out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): from now on a batch is split into 2 parts"
-    assert log.count(said) == 1 and run.parts() == 2
+    assert log.count(said) == 1 and run.micro_batches() == 2
     trainer(run, 4, Roomy()).fit()
     assert (run.path / "train.log").read_text().count(said) == 1
 
