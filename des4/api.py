@@ -254,7 +254,7 @@ def _trainer(
         run.say(note)
     if data.bands is not None:
         run.say(describe_bands(data.bands))
-    for warning in training.warnings:
+    for warning in (*training.warnings, *training.lone_images):
         run.say(f"warning: {warning}")
     told = _callbacks(training, run, callbacks)
     return training.trainer(run, lambda evaluation: _show(training, run, evaluation.image_miou), told)

@@ -137,6 +137,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     """Build the source of micro-batches; padding has the mean colour of the encoder's training images."""
     labeled, unlabeled = config.train.shares(num_ranks())
     parts = config.train.accumulate
+    images, mixed = unlabeled // (1 if parts == "auto" else parts), config.views.mixes(method.VIEWS)
     fill = next(iter(method.predictors().values())).mean.tolist()
     return Loader(
         dataset,
@@ -144,7 +145,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         method.VIEWS,
         labeled_batch=labeled,
         unlabeled_batch=unlabeled,
-        mix_group=mix_group(config.views.mix_group, unlabeled // (1 if parts == "auto" else parts)),
+        mix_group=mix_group(config.views.mix_group, images, mixed),
         seed=config.train.seed,
         workers=config.train.workers,
         fill=tuple(fill),
@@ -156,11 +157,14 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     )
 
 
-def mix_group(wanted: int | Literal["auto"], images: int) -> int:
-    """Return how many neighbours are mixed together. images: unlabeled ones that a process trains on at a time.
+def mix_group(wanted: int | Literal["auto"], images: int, mixed: bool = True) -> int:
+    """Return how many neighbours are mixed together. images: unlabeled ones that a process trains on at a time; mixed:
+    whether they are at all.
 
     Raises ConfigError if groups of `wanted` do not fill them.
     """
+    if wanted == "auto" and not mixed:
+        return 1
     if wanted == "auto":
         return 2 if images % 2 == 0 else images
     if images % wanted:

@@ -122,6 +122,15 @@ class Training:
             callbacks=callbacks,
         )
 
+    @property
+    def lone_images(self) -> list[str]:
+        """A warning, if unlabeled images are to be mixed and each has itself alone to be mixed with."""
+        views, group = self.config.views, self.loader.mix_group
+        if group > 1 or views.mix_group == 1 or not views.mixes(self.loader.spec):
+            return []
+        return ["a process trains on 1 unlabeled image at a time, so none is mixed with another; with a lower "
+                "train.accumulate, or a larger train.unlabeled_batch_size, they are"]  # fmt: skip
+
     @cached_property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width of a typical labeled image: that of middle size."""

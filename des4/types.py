@@ -67,6 +67,7 @@ class ViewSpec:
 
     strong: how many strong views of each unlabeled image the method needs; 0 = the method reads no unlabeled image.
     cutmix, photometric: used where the user's config says `auto`.
+    neighbours: whether the method itself takes something of the images that are mixed with one, also without boxes.
     recoloured: one preset for each further view of the labeled images, which shows the same crop in other colours.
     donor_scale: what the lowest and the highest scale of the user's crops are multiplied by for the donors of labeled
     images; None = they have none.
@@ -77,6 +78,7 @@ class ViewSpec:
     donor_scale: tuple[float, float] | None = None
     cutmix: CutMixPreset = "none"
     photometric: StrongPreset = "none"
+    neighbours: bool = False
 
 
 class Bands(Config):

@@ -108,7 +108,7 @@ class Loader:
         self.seed, self.workers, self.fill, self.colour = seed, workers, fill, colour
         self.mix_group = unlabeled_batch if mix_group is None else mix_group
         self.rank, self.ranks, self.oracle = rank, ranks, oracle
-        self.cutmix = spec.cutmix if views_config.cutmix == "auto" else views_config.cutmix
+        self.cutmix = views_config.cutmix_of(spec)
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
         if not colour and "augseg" in (self.photometric, views_config.labeled_photometric, *spec.recoloured):
             raise ConfigError("views.photometric: augseg changes the colours of 8-bit RGB; set it to french or none")

@@ -25,7 +25,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from des4.data.operations import FROM_YIQ, TO_YIQ, Operations, draw_operations, operated
-from des4.types import IGNORE, Config, CutMixPreset, StrongPreset
+from des4.types import IGNORE, Config, CutMixPreset, StrongPreset, ViewSpec
 
 
 class ViewsConfig(Config):
@@ -41,7 +41,7 @@ class ViewsConfig(Config):
     """CutMix boxes, as in the published training of that name; `auto`: the method's own."""
     mix_group: PositiveInt | Literal["auto"] = "auto"
     """How many neighbouring samples are mixed with each other. `auto`: pairs, as in the published trainings, which had
-    two images on a GPU; or all samples of a micro-batch that has an odd number."""
+    two images on a GPU; or all samples of a micro-batch that has an odd number; 1 if nothing is mixed."""
     photometric: StrongPreset | Literal["auto"] = "auto"
     """Colour and blur of strong views, as in the published training of that name; `auto`: the method's own. Images that
     are not 8-bit RGB get brightness, contrast and blur only, and not `augseg`."""
@@ -55,6 +55,14 @@ class ViewsConfig(Config):
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale} must be (low, high) with 0 < low <= high")
         return self
+
+    def cutmix_of(self, spec: ViewSpec) -> CutMixPreset:
+        """Whose boxes are drawn for a method."""
+        return spec.cutmix if self.cutmix == "auto" else self.cutmix
+
+    def mixes(self, spec: ViewSpec) -> bool:
+        """Whether unlabeled images are mixed with one another, by boxes or by the method."""
+        return spec.strong > 0 and (spec.neighbours or self.cutmix_of(spec) != "none")
 
     @property
     def crop(self) -> tuple[int, int]:

@@ -78,6 +78,7 @@ class Recorder:
         self._skipped_steps: list[int] = []
         self._skipped_in_a_row = 0
         self._skipped_images: dict[str, str] = {}  # that could not be read, in the order met: id → reason
+        self._unsaid: list[str] = []
         self._window = Window()
         self._samples: Path | None = None  # the picture of the newest validation
 
@@ -126,11 +127,19 @@ class Recorder:
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def note_broken(self, batch: Batch) -> None:
-        """Give the reason for each broken image once."""
+        """Give the reason for each broken image once: at once or, of several processes, at the next log line."""
         for sample_id, reason in batch.skipped.items():
             if sample_id not in self._skipped_images:
                 self._skipped_images[sample_id] = reason
-                self.callbacks.warn(f"skipped: {reason}")
+                self._unsaid.append(reason)
+        if num_ranks() == 1:
+            self._say_broken()
+
+    def _say_broken(self) -> None:
+        """Name the images that any process has found broken since it was last asked."""
+        for reason in dict.fromkeys(reason for reasons in gather_over_ranks(self._unsaid) for reason in reasons):
+            self.callbacks.warn(f"skipped: {reason}")
+        self._unsaid.clear()
 
     def note_parts(self, parts: int, reason: str) -> None:
         """Note that memory has run out, and into how many micro-batches a batch is cut from now on."""
@@ -182,6 +191,8 @@ class Recorder:
     def _log_steps(self, step: int, lr: float) -> dict[str, Any]:
         """Write a line on the steps since the last one, and return it."""
         self.wait()
+        if num_ranks() > 1:
+            self._say_broken()
         means = self._window.means()
         speed = num_ranks() * self._window.images / self._window.seconds
         self._window = Window()

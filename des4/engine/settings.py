@@ -53,7 +53,7 @@ class TrainConfig(Config):
     """Micro-batches into which each process splits its share of a step, to save memory. The number must divide that
     share. `auto`: as few as fit into the free memory. The loss is that of the whole step; BatchNorm sees the
     micro-batches. If memory runs out, a run splits further by itself."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of network weights, data order, augmentation and sampling."""
     workers: int = Field(2, ge=0)
     """Processes that read images, for each process that trains; 0: the training process reads them itself."""

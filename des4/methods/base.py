@@ -190,6 +190,7 @@ class Method(nn.Module, ABC):
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch with which a step begins: its targets will be counted in the tally, and aligned if a user asks."""
+        self._stats = {}  # of a part of the run that is over, some would stay
         if batch.unlabeled is None:
             return batch
         return replace(batch, unlabeled=replace(batch.unlabeled, watch=self.tally, alignment=self.alignment))
@@ -276,7 +277,8 @@ class Method(nn.Module, ABC):
 
         part: its number over all processes.
         """
-        return torch.Generator(device).manual_seed(self.setting.seed * 1_000_003 + self.step + (part << 40))
+        seed = self.setting.seed * 1_000_003 + self.step + (part << 40)
+        return torch.Generator(device).manual_seed(seed % 2**63)
 
     def note(self, **values: Tensor) -> None:
         """Remember numbers of this step for `stats`."""

@@ -142,8 +142,10 @@ class TeacherStudent(SingleNetwork):
         terms = self.losses(batch)
         with torch.no_grad():
             maps = self.teacher.encode(batch.labeled.image)
-        features, logits = decoded_alone(self.teacher, maps, self.training)
-        self.teacher.decoder.eval()  # as which it labels
+        try:
+            features, logits = decoded_alone(self.teacher, maps, self.training)
+        finally:  # memory may have run out in it, and the step is taken again
+            self.teacher.decoder.eval()  # as which it labels
         if isinstance(self.teacher.head, PrototypeClassifier):
             self.teacher_feed.collect(features, logits, batch.labeled.label)
         return terms | {"teacher/labeled": self.supervision.on_labels_reweighted(logits, batch.labeled)}

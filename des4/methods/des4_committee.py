@@ -62,7 +62,7 @@ class DeS4Committee(TeacherStudent):
 
     Config = DeS4CommitteeConfig
     config: DeS4CommitteeConfig
-    VIEWS = ViewSpec(strong=1, recoloured=("french", "unimatch"))
+    VIEWS = ViewSpec(strong=1, recoloured=("french", "unimatch"), neighbours=True)
     OUTLINE = Outline(
         "student, and other networks in the first part",
         "the student's average and the others, as they are after the first part",

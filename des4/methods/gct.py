@@ -53,7 +53,7 @@ class GCT(TwoNetworks):
     def build(self, setting: Setting) -> None:
         """Make the student, its peer and the detector."""
         super().build(setting)
-        self.detector = FlawDetector(len(setting.classes))
+        self.detector = FlawDetector(len(setting.classes), setting.crop[0])
 
     def networks(self) -> dict[str, Network]:
         """Both networks, and the detector, which learns by an optimiser of its own."""

@@ -39,7 +39,7 @@ class PC2Seg(SingleNetwork):
 
     Config = PC2SegConfig
     config: PC2SegConfig
-    VIEWS = ViewSpec(strong=1, photometric="unimatch")
+    VIEWS = ViewSpec(strong=1, photometric="unimatch", neighbours=True)
     OUTLINE = Outline("one network", "itself on the weak view", "strong view, pixel against pixel")
     RECONSTRUCTION = True
 

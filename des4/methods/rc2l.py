@@ -50,7 +50,7 @@ class RC2L(TeacherStudent):
     Config = RC2LConfig
     config: RC2LConfig
     RECONSTRUCTION = True
-    VIEWS = ViewSpec(strong=1, cutmix="reco")
+    VIEWS = ViewSpec(strong=1, cutmix="reco", neighbours=True)
     OUTLINE = Outline("student", "moving average of all", "mixed view, region against region")
     NOT_DECOUPLED = ONE_DECODER
 

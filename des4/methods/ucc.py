@@ -1,10 +1,10 @@
 """UCC, a reconstruction: two heads on one encoder label for each other, and rare classes are pasted everywhere.
 
 Fan et al., CVPR 2022, "UCC: uncertainty guided cross-head co-training for semi-supervised semantic segmentation"; no
-code was published, and the paper's formulas were not at hand. L = Σ_i CE(z_i(x_l), y) + λ Σ_i mean(e^-V_j CE(z_i(x_s),
-ŷ_j)), j ≠ i, ŷ_j of the weak view, V_j = KL(p_j(x_w) || p_j(x_s)). Pixels of drawn labeled classes are pasted onto
-labeled and strong images, c with a probability in proportion to e^(1 - v_c), v_c: average of p_c on labeled pixels of
-c. Ours: λ, boxes and colours are those of CPS and UniMatch, and all that docs/methods/ucc.md calls a guess.
+code or formulas were at hand. L = Σ_i CE(z_i(x_l), y) + λ Σ_i mean(e^-V_j CE(z_i(x_s), ŷ_j)), j ≠ i, ŷ_j of the weak
+view, V_j = KL(p_j(x_w) || p_j(x_s)). Pixels of drawn labeled classes are pasted onto labeled and strong images, c in
+proportion to e^(1 - v_c), v_c the average of p_c where c is labeled. Ours: λ, boxes and colours as in CPS and
+UniMatch, and all that docs/methods/ucc.md calls a guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from des4.methods.bases import SingleNetwork, labeled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
 from des4.methods.ingredients.pasting import PastingConfig, paste_classes, pixels_of
-from des4.methods.ingredients.targets import SoftTarget, Target, soft_target
+from des4.methods.ingredients.targets import Target, pixel_probs, target_of
 from des4.models.memory import ClassConfidence, PrototypeFeed
 from des4.ops.noise import bernoulli, uniform
 from des4.ops.reduce import mean_over
@@ -74,9 +74,9 @@ class UCC(SingleNetwork):
             source = in_order(plain, len(unlabeled.weak))
             box = pixels_of(source, self.chosen(source, unlabeled.keys)) & unlabeled.valid
             maps = self.student.encode(unlabeled.weak)
-            soft = [soft_target(classify(decode(maps)), unlabeled) for decode, classify, _ in self._heads]
-            pasted = [injected(view.image, each.hardened(0.0, self.supervision), plain, box) for each in soft]
-            image, said = pasted[0][0], [target.mixed(view) for _, target in pasted]
+            probs = [pixel_probs(classify(decode(maps)), unlabeled.valid) for decode, classify, _ in self._heads]
+            said = (target_of(each, unlabeled).hardened(0.0, self.supervision) for each in probs)
+            (image, _), targets = zip(*(injected(view.image, each, plain, box) for each in said), strict=True)
         maps, side = self.student.encode_with_side(torch.cat([labeled.image, view.mix(image)]))
         sides = (side, None)  # one encoder, one auxiliary head
         for name, (decode, classify, feed), own_side in zip(("first", "second"), self._heads, sides, strict=True):
@@ -86,7 +86,7 @@ class UCC(SingleNetwork):
             terms[f"{name}/labeled"] = self.supervise(known[-1], labeled, own_side)
         self.confidence.collect(self.supervision.adjusted(known[0]), labeled.label)
         for name, own, other in (("first", 0, 1), ("second", 1, 0)):
-            loss = self.rectified(said[other], soft[other].mixed(view), logits[other], logits[own])
+            loss = self.rectified(targets[other].mixed(view), view.mix(probs[other]), logits[other], logits[own])
             terms[f"{name}/unlabeled"] = self.config.unlabeled_weight * loss
         self.note(confidence=self.confidence.values.mean(), pasted=mean_over(box, unlabeled.valid))
         return terms
@@ -95,13 +95,13 @@ class UCC(SingleNetwork):
     def _heads(self) -> tuple[tuple[nn.Module, nn.Module, PrototypeFeed], ...]:
         return (self.student.decoder, self.student.head, self.feed), (self.peer_decoder, self.peer_head, self.peer_feed)
 
-    def rectified(self, labels: Target, soft: SoftTarget, logits: Tensor, learner: Tensor) -> Tensor:
+    def rectified(self, labels: Target, probs: Tensor, logits: Tensor, learner: Tensor) -> Tensor:
         """Cross-entropy of the learner's logits (B, C, h, w) with another head's labels, where that one is constant.
 
-        soft, logits: what the other head says of the weak view, mixed, and of the strong one. Pasted labels weigh 1.
+        probs, logits: what the other head says of the weak view, mixed, and of the strong one. Pasted labels weigh 1.
         """
         strong = upsample(self.supervision.adjusted(logits).float(), (labels.label.shape[-2], labels.label.shape[-1]))
-        gap = pixel_divergence(strong, self.supervision.adjusted_probs(soft.probs))
+        gap = pixel_divergence(strong, self.supervision.adjusted_probs(probs))
         gap = torch.where(labels.confidence >= 0, gap.detach() if self.config.detached else gap, 0.0)
         loss = labels.weighted((-gap).exp()).cross_entropy(learner)
         return loss if self.config.detached else loss + mean_over(gap * labels.keep, labels.valid, labels.pixels)

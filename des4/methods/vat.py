@@ -17,7 +17,7 @@ from torch import Tensor
 from des4.methods.base import Outline
 from des4.methods.bases import TeacherStudent, TeacherStudentConfig
 from des4.methods.ingredients.adversary import adversarial_change, texture
-from des4.methods.ingredients.targets import soft_target
+from des4.methods.ingredients.targets import pixel_probs, target_of
 from des4.types import Batch, ViewSpec
 
 
@@ -54,10 +54,10 @@ class VAT(TeacherStudent):
         (view,), config, count = unlabeled.strong, self.config, len(labeled.image)
         weak, valid = unlabeled.weak, unlabeled.valid
         with torch.no_grad():
-            target = soft_target(self.teacher(weak), unlabeled)
+            probs = pixel_probs(self.teacher(weak), valid)
         radius = config.radius * texture(weak, valid)
-        change = adversarial_change(self.teacher, weak, target.probs, valid, unlabeled.keys, radius, config.probe)
-        target = target.mixed(view)
+        change = adversarial_change(self.teacher, weak, probs, valid, unlabeled.keys, radius, config.probe)
+        target = target_of(probs, unlabeled).mixed(view)
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed + view.mix(change)]))
         sure = target.share_sure(config.threshold)
         self.note(sure=sure)

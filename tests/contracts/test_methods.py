@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from des4.losses import cross_entropy
 from des4.methods import METHODS, Method
-from des4.models import HeadName, LinearClassifier, PrototypeClassifier, Segmenter
+from des4.models import HeadName, LinearClassifier, ModelConfig, PrototypeClassifier, Segmenter, build_segmenter
 from des4.models.memory import TargetFigures
 from des4.models.training.ema import warm_momentum
-from des4.types import IGNORE, Batch
+from des4.types import IGNORE, Bands, Batch
 
 NAMES = list(METHODS)
 HEADED = [case for case in product(METHODS, ("linear", "prototype")) if case != ("des4", "linear")]
@@ -50,6 +50,31 @@ def nowhere_labeled(batch: Batch) -> Batch:
         dataclasses.replace(batch.labeled, label=torch.full_like(batch.labeled.label, IGNORE)),
         dataclasses.replace(batch.unlabeled, valid=torch.zeros_like(batch.unlabeled.valid)),
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_may_have_any_number_of_bands(
+    name: str, make_setting: Make, make_batch: Make, tiny_model: ModelConfig
+) -> None:
+    """As satellite images do."""
+    bands = Bands(numbers=(1, 2, 3, 4, 5), type="uint16", ranges=((0, 1),) * 5, mean=(0.5,) * 5, std=(0.2,) * 5)
+
+    def wide(image: Tensor) -> Tensor:
+        return torch.cat([image, image[:, :2]], 1)
+
+    torch.manual_seed(0)
+    setting = make_setting(crop=(5, 33, 33), make_segmenter=lambda head: build_segmenter(tiny_model, 4, head, bands))
+    method = METHODS[name](METHODS[name].Config(**eager(name)), setting).train()
+    method.step = max((0, *method.restarts))
+    (labeled, unlabeled) = make_batch().both
+    donor = labeled.donor and dataclasses.replace(labeled.donor, image=wide(labeled.donor.image))
+    recoloured = tuple(map(wide, labeled.recoloured))
+    strong = tuple(dataclasses.replace(view, image=wide(view.image)) for view in unlabeled.strong)
+    batch = Batch(
+        dataclasses.replace(labeled, image=wide(labeled.image), recoloured=recoloured, donor=donor),
+        dataclasses.replace(unlabeled, weak=wide(unlabeled.weak), strong=strong),
+    )
+    assert all(term.isfinite() for term in train_step(method, optimiser_of(method), batch).values())
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from des4.engine.checkpoint import optimiser_state, restore_optimiser
 from des4.engine.parts import parts_from, possible_parts, split
 from des4.methods import METHODS, Method
 from des4.models import Memory, PrototypeClassifier, norm_statistics
-from des4.types import IGNORE, Batch
+from des4.types import IGNORE, Batch, RunError
 
 CPU = torch.device("cpu")
 NAMES = list(METHODS)
@@ -322,6 +322,32 @@ def test_without_memory_a_step_is_taken_in_smaller_parts(
     assert differing(state_of(step), state_of(parted)) == []
     assert [parts for parts, _ in said] == [2]
     assert step.parts == 2
+
+
+def test_a_teachers_decoder_that_ran_out_of_memory_labels_as_before(make_method: Make, make_batch: Make) -> None:
+    """It failed in train mode, in which it learns."""
+    method, twin = (make_method("cutmixseg", teacher_decoder="decoupled", threshold=0.0) for _ in range(2))
+
+    def fail(module: nn.Module, args: Any, output: Tensor) -> None:
+        if module.training and len(output) > 2:
+            raise MemoryError
+
+    method.teacher.decoder.register_forward_hook(fail)
+    step, parted = step_of(method), step_of(twin, parts=2)
+    for m in range(2):
+        batch = make_batch(m, images=4, group=2)
+        step(copy.deepcopy(batch))
+        parted(batch)
+    assert step.parts == 2 and differing(state_of(step), state_of(parted)) == []
+
+
+def test_figures_of_a_part_that_is_over_are_no_longer_logged(make_method: Make, make_batch: Make) -> None:
+    method = make_method("des4_committee", labels_alone=0.05, supervision={"auxiliary_weight": 0.4})
+    step = step_of(method)
+    step(make_batch())
+    assert {"student_auxiliary", "other0_auxiliary"} <= method.stats().keys()
+    step(make_batch(1))
+    assert "student_auxiliary" in method.stats() and "other0_auxiliary" not in method.stats()
 
 
 def test_a_share_that_cannot_be_cut_so_often_is_cut_as_often_as_it_can_be(make_method: Make, make_batch: Make) -> None:

@@ -250,6 +250,26 @@ def test_a_method_is_told_of_the_training_that_it_is_built_for(tiny: Settings) -
     torch.testing.assert_close(training.method.supervision.shift.exp().square().sum(), torch.tensor(1.0))
 
 
+def test_images_that_are_mixed_with_themselves_alone_are_warned_of(tiny: Settings) -> None:
+    def warned(*settings: str) -> list[str]:
+        return build.training(load_config(tiny, settings)).lone_images
+
+    (line,) = warned("unlabeled_batch_size=1")
+    assert "1 unlabeled image at a time, so none is mixed" in line
+    assert "accumulate" in warned("method=des4_committee", "accumulate=2")[0]
+    for settings in (["views.cutmix=none"], ["views.mix_group=1"], ["method=supervised"], ["method=dars"]):
+        assert warned("accumulate=2", *settings) == []
+    assert warned() == []
+
+
+@pytest.mark.parametrize("seed", [20240131120000, 2**63 - 1])
+def test_a_seed_may_be_as_large_as_a_date(tiny: Settings, tmp_path: Path, seed: int) -> None:
+    tiny["train"] |= {"steps": 1, "seed": seed}
+    assert des4.train(tiny, out=tmp_path / "run").results["steps"] == 1
+    with pytest.raises(ConfigError, match="seed"):
+        load_config(tiny, [f"seed={2**63}"])
+
+
 def test_building_twice_from_one_seed_gives_one_network(tiny: Settings) -> None:
     first, second = (build.training(load_config(tiny)).method.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -11,6 +11,11 @@ def test_how_many_neighbours_are_mixed(wanted: int | str, images: int, group: in
     assert mix_group(wanted, images) == group
 
 
+def test_what_is_not_mixed_can_be_split_as_one_likes() -> None:
+    assert [mix_group("auto", images, mixed=False) for images in (8, 3)] == [1, 1]
+    assert mix_group(3, 3, mixed=False) == 3
+
+
 def test_groups_that_do_not_fill_a_part_are_refused() -> None:
     with pytest.raises(ConfigError, match="mix_group=4 does not divide the 2 unlabeled images"):
         mix_group(4, 2)

@@ -190,12 +190,12 @@ class SoftTarget:
     def squared_gap(self, logits: Tensor) -> Tensor:
         """Squared difference to the distributions of logits (B, C, h, w), summed over classes; a scalar."""
         self._show(logits)
-        return squared_gap(_probs(logits, self.valid), self.probs, *self._area)
+        return squared_gap(pixel_probs(logits, self.valid), self.probs, *self._area)
 
     def cosine_gap(self, logits: Tensor) -> Tensor:
         """1 - cosine of the distributions and those of logits (B, C, h, w); a scalar."""
         self._show(logits)
-        return cosine_gap(_probs(logits, self.valid), self.probs, *self._area)
+        return cosine_gap(pixel_probs(logits, self.valid), self.probs, *self._area)
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence of logits (B, C, h, w) from the distributions; a scalar."""
@@ -218,7 +218,7 @@ class SoftTarget:
 @torch.no_grad()
 def soft_target(logits: Tensor, images: Labeled | Unlabeled) -> SoftTarget:
     """Distributions at every pixel of labeled images, or of the weak view. logits: (B, C, h, w)."""
-    return target_of(_probs(logits, images.valid), images)
+    return target_of(pixel_probs(logits, images.valid), images)
 
 
 @torch.no_grad()
@@ -238,7 +238,7 @@ def averaged_target(
         for mirrored in (False, True) if mirror else (False,):
             view = seen.flip(-1) if mirrored else seen
             for network in networks:
-                probs = _probs(network(view), unlabeled.valid)
+                probs = pixel_probs(network(view), unlabeled.valid)
                 probs = probs.flip(-1) if mirrored else probs
                 total, count = total + probs if count else probs, count + 1
     return target_of(total / count, unlabeled)
@@ -286,5 +286,6 @@ def _size(maps: Tensor) -> tuple[int, int]:
     return maps.shape[-2], maps.shape[-1]
 
 
-def _probs(logits: Tensor, valid: Tensor) -> Tensor:
+def pixel_probs(logits: Tensor, valid: Tensor) -> Tensor:
+    """Distributions (B, C, H, W) at the pixels of `valid`, (B, H, W), as predicted. logits: (B, C, h, w)."""
     return upsample(logits.float(), _size(valid)).softmax(1)

@@ -32,12 +32,12 @@ class FlawDetector(nn.Module):
     """Eight 3×3 or 4×4 convolutions, with norms and leaky ReLUs between them: an image with its class probabilities to
     where these are wrong.
 
-    classes: C. width: channels of the first layer, which grow up to eight times that.
+    classes: C. bands: of the images. width: channels of the first layer, which grow up to eight times that.
     """
 
-    def __init__(self, classes: int, width: int = 64) -> None:
+    def __init__(self, classes: int, bands: int = 3, width: int = 64) -> None:
         super().__init__()
-        widths = (3 + classes, *(each * width // 64 for each in _WIDTHS[:-1]), 1)
+        widths = (bands + classes, *(each * width // 64 for each in _WIDTHS[:-1]), 1)
         # Odd kernels where nothing is skipped, so that maps keep their size and places; no bias where a norm follows.
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 4 if stride == 2 else 3, stride=stride, padding=2 if stride == 2 else 1, bias=b == 1)
@@ -46,7 +46,7 @@ class FlawDetector(nn.Module):
         self.norms = nn.ModuleList(HalfNorm(each) for each in widths[1:-1])
 
     def forward(self, image: Tensor, probs: Tensor, *, frozen: bool = False) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] and probabilities (B, C, H, W) to flaws (B, H, W), of about 0 to 1.
+        """Images (B, bands, H, W) in [0, 1] and probabilities (B, C, H, W) to flaws (B, H, W), of about 0 to 1.
 
         frozen: gradients reach the probabilities and no weight.
         """

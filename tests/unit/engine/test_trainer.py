@@ -484,6 +484,23 @@ def test_skipped_images_are_named_once_and_counted(new_run):
     assert trainer(new_run("intact")).fit()["data"] == {"skipped": {"count": 0, "images": {}}}
 
 
+def test_images_that_other_processes_met_are_named_at_the_next_log_line(new_run, monkeypatch):
+    """The first process writes the log; here another has met one image before step 2, and the first one another."""
+    run = new_run()
+    training = trainer(run, 4, log_every=2, loader=WithHoles())
+    recorder = training.recorder
+    theirs = [["c.jpg: cannot be read"], []]
+    monkeypatch.setattr("des4.engine.recorder.num_ranks", lambda: 2)
+    monkeypatch.setattr("des4.engine.recorder.gather_over_ranks", lambda own: [list(own), theirs.pop(0)])
+    batch = Batch(Labeled(torch.zeros(1), torch.zeros(1), torch.zeros(1)), skipped={"a": "a.jpg: cannot be read"})
+    recorder.note_broken(batch)
+    assert "skipped" not in (run.path / "train.log").read_text()
+    recorder._say_broken()
+    recorder._say_broken()
+    said = [line for line in (run.path / "train.log").read_text().splitlines() if "skipped" in line]
+    assert [line.partition("skipped: ")[2] for line in said] == ["a.jpg: cannot be read", "c.jpg: cannot be read"]
+
+
 class Roomy(Toy):
     """A method that fails with more than `room` images at a time."""
 

@@ -153,6 +153,6 @@ def test_labels_of_a_head_are_those_of_its_own_view(sure: Make, make_pair: Make)
     un = batch.unlabeled
     soft = soft_target(peer(method)(un.weak), un)
     labels, logits = soft.hardened(0.0, method.supervision), method.student(un.weak)
-    same = method.rectified(labels, soft, peer(method)(un.weak), logits)
+    same = method.rectified(labels, soft.probs, peer(method)(un.weak), logits)
     torch.testing.assert_close(same, labels.cross_entropy(logits))
-    assert method.rectified(labels, soft, peer(method)(1 - un.weak), logits) < 0.99 * same
+    assert method.rectified(labels, soft.probs, peer(method)(1 - un.weak), logits) < 0.99 * same

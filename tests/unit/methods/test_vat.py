@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,23 @@ def test_the_terms_are_those_of_the_equation(taught: Make, make_batch: Make) -> 
     }
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(method.stats()["sure"], sure)
+
+
+def test_the_change_is_against_what_the_teacher_says_and_not_what_is_made_of_it(
+    taught: Make, make_batch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """True labels, or shares that a user aligns, are learnt on the same changed images."""
+    method, batch, changes = taught(), make_batch(), []
+
+    def watched(*args: Any) -> Tensor:
+        changes.append(adversarial_change(*args))
+        return changes[-1]
+
+    monkeypatch.setattr("des4.methods.vat.adversarial_change", watched)
+    plain = method.losses(batch)
+    oracle = replace(batch.unlabeled, truth=torch.zeros_like(batch.unlabeled.valid).long())
+    other = method.losses(replace(batch, unlabeled=oracle))
+    assert torch.equal(*changes) and not torch.equal(plain["consistency"], other["consistency"])
 
 
 def test_the_change_moves_the_prediction_further_than_any_other_of_its_length(taught: Make, make_batch: Make) -> None:

@@ -30,6 +30,15 @@ def test_a_draw_depends_on_key_name_and_place_alone() -> None:
     assert len(whole.flatten().unique()) == whole.numel()
 
 
+def test_a_long_draw_begins_as_a_short_one_and_leaves_the_keys_as_they_were() -> None:
+    """On a CPU it is drawn in blocks."""
+    keys = torch.tensor([3, -5])
+    whole = uniform(keys, (70_000,), "long")
+    assert torch.equal(whole[:, :40_000], uniform(keys, (40_000,), "long"))
+    assert torch.equal(keys, torch.tensor([3, -5])) and uniform(keys, (0,), "long").shape == (2, 0)
+    assert len(whole.unique()) > 130_000
+
+
 def test_values_are_pinned() -> None:
     """A run that is resumed with a later version goes on with the same noise."""
     key = 7389965275923962125
