@@ -135,10 +135,13 @@ class Loader:
                     generator=torch.Generator(),  # else it would draw from the global one, which a resume restores
                 )
             )
-        for item in stream:
-            if isinstance(item, UserError):
-                raise item
-            yield self._finish(item.to(device))
+        try:
+            for item in stream:
+                if isinstance(item, UserError):
+                    raise item
+                yield self._finish(item.to(device))
+        finally:  # whoever keeps the error keeps this frame, and so the workers, which the end of the process waits for
+            del stream
 
     def __getitem__(self, number: int) -> Batch:
         """Make batch `number`, on the CPU."""

@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 import operator
 import random
 from collections import Counter
@@ -323,6 +324,13 @@ def test_a_run_with_nothing_to_read_stops_with_one_line(workers):
         next(loader.batches())
     if not workers:
         assert len([i for i in data.read if i in DATA.unlabeled]) == SUBSTITUTES + 1
+
+
+def test_workers_end_with_an_error_that_is_kept():
+    """They ignore the signal by which the end of the process would stop them, and it would wait for them."""
+    with pytest.raises(DataError) as kept:
+        next(make(Broken(DATA.unlabeled), workers=1).batches())
+    assert kept.tb is not None and not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
