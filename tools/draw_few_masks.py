@@ -23,6 +23,7 @@ def main() -> None:
     rows = json.loads((PAGE / "figures" / "recipe.json").read_text())
     found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
     lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
+    lists.sort(key=lambda name: (name.startswith("drive"), len(name), name))  # the fewest masks first, drives last
     every = {row["list"]: row["models"]["student"] for row in json.loads((PAGE / "figures" / "val.json").read_text())}
     panels, most = {}, {}
     for where, told in (("unlabeled", "unlabeled images"), ("val", "unseen images")):
