@@ -54,7 +54,7 @@ def main() -> None:
             "train": {"steps": 1000, "batch_size": args.batch, "workers": 0, "device": args.device},
         })  # fmt: skip
         training = build.training(config, checked=False)
-        with closing(training.loader.batches(0, device)) as batches:  # type: ignore[type-var]  # it is a generator
+        with closing(training.loader.batches(training.loader.unlabeled_from, device)) as batches:  # type: ignore[type-var]  # it is a generator
             batch = next(batches)
         method = training.method.train()
         take_step = TrainStep(method, training.optimiser, device, precision=args.precision)

@@ -96,7 +96,7 @@ def _parts(config: RunConfig, method: Method, source: Loader, device: torch.devi
     """Return how many micro-batches a batch is split into; `auto`: as few as the method's first batch needs to fit."""
     if config.train.accumulate != "auto":
         return config.train.accumulate
-    with closing(source.batches(0, device)) as batches:  # type: ignore[type-var]  # it is a generator
+    with closing(source.batches(source.unlabeled_from, device)) as batches:  # type: ignore[type-var]  # it is a generator
         batch = next(batches)
     precision = choose_precision(config.train.precision, device)
     shards = num_ranks() if config.train.shard else 1
@@ -153,6 +153,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         rank=this_rank(),
         ranks=num_ranks(),
         oracle=config.train.oracle,
+        unlabeled_from=method.reads_unlabeled_from,
         balance=Balance(config.balance, dataset) if config.balance.is_on else None,
     )
 

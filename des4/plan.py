@@ -193,11 +193,11 @@ def _timed(training: build.Training, seconds: float) -> tuple[list[tuple[Part, f
     )
     parts = parts_of_run(method)
     found = []
-    with closing(training.loader.batches(0, training.device)) as batches:  # type: ignore[type-var]  # it is a generator
-        for part in parts:
-            with at_step(method, part.first):
-                times = _times(take_step, batches, training.device, TRIAL_SHARE * seconds / len(parts))
-            found.append((part, sum(times) / len(times)))
+    for part in parts:
+        stream = training.loader.batches(part.first, training.device)
+        with at_step(method, part.first), closing(stream) as batches:  # type: ignore[type-var]  # it is a generator
+            times = _times(take_step, batches, training.device, TRIAL_SHARE * seconds / len(parts))
+        found.append((part, sum(times) / len(times)))
     ids = training.dataset.val[:TRIAL_VAL]
     start = time.perf_counter()
     Evaluator(training.dataset, ids, training.config.eval, training.device)(method.predictors(), method.threshold)

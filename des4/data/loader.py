@@ -75,8 +75,9 @@ class Loader:
     colour of padding in [0, 1], a number a band. colour: whether the images are RGB, of which strong views change the
     colours. mix_group: neighbours that are mixed together, a divisor of unlabeled_batch; None = as many. rank, ranks:
     this process among those that share a step. oracle: read the masks of unlabeled images too, which the data set has
-    revealed. balance: of the labeled list, so that rare classes are shown more often; None = as it is. Raises
-    DataError if a needed list is empty, ConfigError for `augseg` without colours.
+    revealed. unlabeled_from: the step from which on unlabeled images are read; before it, batches have none. balance:
+    of the labeled list, so that rare classes are shown more often; None = as it is. Raises DataError if a needed list
+    is empty, ConfigError for `augseg` without colours.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         oracle: bool = False,
+        unlabeled_from: int = 0,
         balance: Balance | None = None,
     ) -> None:
         if not dataset.labeled:
@@ -107,7 +109,7 @@ class Loader:
         self.labeled_batch, self.unlabeled_batch = labeled_batch, unlabeled_batch
         self.seed, self.workers, self.fill, self.colour = seed, workers, fill, colour
         self.mix_group = unlabeled_batch if mix_group is None else mix_group
-        self.rank, self.ranks, self.oracle = rank, ranks, oracle
+        self.rank, self.ranks, self.oracle, self.unlabeled_from = rank, ranks, oracle, unlabeled_from
         self.cutmix = views_config.cutmix_of(spec)
         self.photometric = spec.photometric if views_config.photometric == "auto" else views_config.photometric
         if not colour and "augseg" in (self.photometric, views_config.labeled_photometric, *spec.recoloured):
@@ -153,7 +155,8 @@ class Loader:
         labeled = self._cut_labeled(number, skipped)
         scale = self.spec.donor_scale
         donors = self._cut_donors(number, scale, skipped) if scale else None
-        return _Cut(labeled, self._cut_unlabeled(number, skipped) if self.spec.strong else None, donors, skipped)
+        wanted = self.spec.strong and number // self.ranks >= self.unlabeled_from
+        return _Cut(labeled, self._cut_unlabeled(number, skipped) if wanted else None, donors, skipped)
 
     def _cut_labeled(self, number: int, skipped: dict[str, str]) -> _Crops:
         drawn = self._labeled_order.batch(number, self.labeled_batch)

@@ -154,7 +154,8 @@ class _DryRun:
         if method.WAITS:
             text = f"{self.config.method.name} asks the device for values in each step, and waits for them"
             self.findings.append(Finding("ok", "step", text, ""))
-        with closing(self.training.loader.batches(0, self.device)) as batches:  # type: ignore[type-var]
+        whole = self.training.loader.unlabeled_from  # from there on batches have all that a step may read
+        with closing(self.training.loader.batches(whole, self.device)) as batches:  # type: ignore[type-var]
             batch = next(batches)
             self._look_at(batch)
             costs = run_cost(method, split(batch, self.parts)[0], self.precision)

@@ -175,6 +175,11 @@ class Method(nn.Module, ABC):
         return ()
 
     @property
+    def reads_unlabeled_from(self) -> int:
+        """The step from which on unlabeled images are read, of methods that begin with labels alone."""
+        return 0
+
+    @property
     def threshold(self) -> float:
         """Confidence that a pseudo-label needs to count, in [0, 1]: that of the config, where it has one."""
         return float(getattr(self.config, "threshold", 0.0))

@@ -64,30 +64,33 @@ class DARS(SingleNetwork):
     @property
     def restarts(self) -> tuple[int, ...]:
         """Where rounds begin."""
-        total, rounds = self.setting.total_steps, len(self.config.ratios)
-        first = math.ceil(total * self.config.labels_alone)
+        total, rounds, first = self.setting.total_steps, len(self.config.ratios), self.reads_unlabeled_from
         starts = (first + math.ceil((total - first) * number / rounds) for number in range(rounds))
         return tuple(start for start in starts if start)
 
+    @property
+    def reads_unlabeled_from(self) -> int:
+        """Where the first round begins."""
+        return math.ceil(self.setting.total_steps * self.config.labels_alone)
+
     def round(self, step: int) -> int:
         """Number of the round that a step belongs to, from 1; 0 while labels teach alone."""
-        total, rounds = self.setting.total_steps, len(self.config.ratios)
-        first = math.ceil(total * self.config.labels_alone)
+        total, rounds, first = self.setting.total_steps, len(self.config.ratios), self.reads_unlabeled_from
         return min((step - first) * rounds // max(1, total - first) + 1, rounds) if step >= first else 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels, and after the first part of the training on pseudo-labels."""
-        labeled, unlabeled = batch.both
-        (view,), count, round_now = unlabeled.strong, len(labeled.image), self.round(self.step)
-        images = torch.cat([labeled.image, view.mixed]) if round_now else labeled.image
-        features, side = self.student.features_with_side(images)
+        labeled, count = batch.labeled, len(batch.labeled.image)
+        if not (round_now := self.round(self.step)):
+            features, side = self.student.features_with_side(labeled.image)
+            return {"labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
+        _, unlabeled = batch.both
+        (view,), ratio = unlabeled.strong, self.config.ratios[round_now - 1]
+        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         logits = self.labeled_logits(features[:count], labeled)
-        cross = logits.new_zeros(())
-        if round_now:
-            ratio = self.config.ratios[round_now - 1]
-            target = self.aligned(unlabeled, ratio).mixed(view)
-            cross = target.cross_entropy(self.student.head(features[count:])) / ratio  # the share that is kept
-            self.note(kept=target.share_kept())
+        target = self.aligned(unlabeled, ratio).mixed(view)
+        cross = target.cross_entropy(self.student.head(features[count:])) / ratio  # the share that is kept
+        self.note(kept=target.share_kept())
         return {"labeled": self.supervise(logits, labeled, side), "unlabeled": self.config.unlabeled_weight * cross}
 
     @torch.no_grad()

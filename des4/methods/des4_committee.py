@@ -93,15 +93,19 @@ class DeS4Committee(TeacherStudent):
         return (max(1, min(round(self.config.labels_alone * total), total - 1)),)
 
     @property
+    def reads_unlabeled_from(self) -> int:
+        """Where the second part begins."""
+        return self.restarts[0]
+
+    @property
     def on_labels_alone(self) -> bool:
         """Whether this step is of the first part."""
-        return self.step < self.restarts[0]
+        return self.step < self.reads_unlabeled_from
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the part that this step is of."""
-        labeled, unlabeled = batch.both
         self.others.train(self.training and self.on_labels_alone)
-        return self._on_labels_alone(labeled) if self.on_labels_alone else self._on_both(labeled, unlabeled)
+        return self._on_labels_alone(batch.labeled) if self.on_labels_alone else self._on_both(*batch.both)
 
     def _on_labels_alone(self, labeled: Labeled) -> dict[str, Tensor]:
         """Cross-entropies on the labels, of the student and of the others."""

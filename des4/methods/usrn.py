@@ -1,10 +1,9 @@
 """USRN: a second network learns sub-classes, of which none is rare, and says where the first is to be believed.
 
-Guan et al., CVPR 2022, "Unbiased subclass regularization for semi-supervised semantic segmentation", Dayan-Guan/USRN on
-GitHub (no licence; not copied). s: the sub-class of a labeled pixel, by balanced k-means of a network's features.
-L = CE(x_l, y) + λ CE(x_s, ŷ) + μ [CE_sub(x_l, s) + λ CE_sub(x_s, ŝ)], on pixels with q > t; ŷ = argmax of p, of which
-only the class of ŝ is left where H(p_sub) / log S ≤ H(p) / log C. Ours: features are those of the network that a first
-part of the training, on labels alone, ends with; clusters move on with each batch; the networks share no layer.
+Guan et al., CVPR 2022, "Unbiased subclass regularization for semi-supervised semantic segmentation". s: sub-class of a
+labeled pixel, by balanced k-means of features. L = CE(x_l, y) + λ CE(x_s, ŷ) + μ [CE_sub(x_l, s) + λ CE_sub(x_s, ŝ)],
+on pixels with q > t; ŷ = argmax of p, of which ŝ's class alone is left where H(p_sub) / log S ≤ H(p) / log C. Ours:
+features are of the network that a part on labels alone ends with; clusters move on; no layer is shared.
 """
 
 from __future__ import annotations
@@ -72,17 +71,21 @@ class USRN(SingleNetwork):
         self.rests = bool(self.restarts)
 
     @property
-    def restarts(self) -> tuple[int, ...]:
+    def reads_unlabeled_from(self) -> int:
         """Where sub-classes and unlabeled images come in."""
-        first = math.ceil(self.setting.total_steps * self.config.labels_alone)
-        return (first,) if first else ()
+        return math.ceil(self.setting.total_steps * self.config.labels_alone)
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """The same, unless they are there from the beginning."""
+        return tuple(filter(None, [self.reads_unlabeled_from]))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels, and from the second part on of both networks on classes and sub-classes."""
+        if self.step < self.reads_unlabeled_from:
+            features, side = self.student.features_with_side(batch.labeled.image)
+            return {"labeled": self.supervise(self.labeled_logits(features, batch.labeled), batch.labeled, side)}
         (labeled, unlabeled), config = batch.both, self.config
-        if any(self.step < first for first in self.restarts):
-            features, side = self.student.features_with_side(labeled.image)
-            return {"labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
         (view,), sizes = unlabeled.strong, [len(labeled.image), *(len(unlabeled.weak),) * 2]
         images = torch.cat([labeled.image, unlabeled.weak, view.mixed])
         features, side = self.student.features_with_side(images)

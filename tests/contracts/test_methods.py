@@ -52,6 +52,20 @@ def nowhere_labeled(batch: Batch) -> Batch:
     )
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "labels_alone" in METHODS[name].Config.model_fields])
+def test_a_part_on_labels_alone_needs_no_unlabeled_image(name: str, make_method: Make, make_batch: Make) -> None:
+    method = make_method(name, labels_alone=0.5)
+    twin = copy.deepcopy(method)
+    assert method.reads_unlabeled_from == 10 == method.restarts[0]
+    for number in range(10):
+        batch = make_batch(number)
+        terms = train_step(method, optimiser_of(method), dataclasses.replace(batch, unlabeled=None))
+        assert_same(terms, train_step(twin, optimiser_of(twin), batch))
+    assert_same(snapshot(method), snapshot(twin))
+    with pytest.raises(AssertionError):
+        method(method.prepared(Batch(make_batch().labeled)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_images_may_have_any_number_of_bands(
     name: str, make_setting: Make, make_batch: Make, tiny_model: ModelConfig

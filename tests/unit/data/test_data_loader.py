@@ -3,6 +3,7 @@ import multiprocessing
 import operator
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -324,6 +325,21 @@ def test_a_run_with_nothing_to_read_stops_with_one_line(workers):
         next(loader.batches())
     if not workers:
         assert len([i for i in data.read if i in DATA.unlabeled]) == SUBSTITUTES + 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_unlabeled_images_are_read_from_the_step_that_needs_them(ranks):
+    """What is read from there on is what would be without."""
+    data, whole = Broken(()), make(ranks=ranks, rank=ranks - 1)
+    late = make(data, ranks=ranks, rank=ranks - 1, unlabeled_from=2)
+    stream = late.batches()
+    first = [next(stream) for _ in range(2)]
+    assert [batch.unlabeled for batch in first] == [None, None]
+    assert not {*data.read} & {*DATA.unlabeled}
+    expected = list(itertools.islice(whole.batches(), 4))
+    for batch, other in zip(first, expected, strict=False):
+        assert same(batch, replace(other, unlabeled=None))
+    assert all(same(next(stream), other) for other in expected[2:])
 
 
 def test_workers_end_with_an_error_that_is_kept():
