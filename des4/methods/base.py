@@ -1,10 +1,10 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
-A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls nine names: `Config`,
-`VIEWS`, `FROZEN`, `restarts`, `losses`, `after_step`, `predictors`, `pseudo_labeler`, `stats`. What it is built from is
-its own config and a `Setting`, alike for all. The targets that its losses are taken of are counted in its `tally`,
-without its doing, since a step begins with a `prepared` batch; networks that it calls `learners` get an auxiliary head,
-which `supervise` teaches.
+A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls ten names: `Config`,
+`VIEWS`, `FROZEN`, `restarts`, `reads_unlabeled_from`, `losses`, `after_step`, `predictors`, `pseudo_labeler`, `stats`.
+What it is built from is its own config and a `Setting`, alike for all. The targets that its losses are taken of are
+counted in its `tally`, without its doing, since a step begins with a `prepared` batch; networks that it calls
+`learners` get an auxiliary head, which `supervise` teaches.
 """
 
 from __future__ import annotations
