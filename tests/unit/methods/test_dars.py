@@ -33,7 +33,7 @@ def test_the_labeler_is_what_the_student_was_when_the_round_began(make_method: M
     copied = []
     for step in range(13):
         terms = method(make_batch(step))
-        assert (terms.get("unlabeled", 0) > 0) == (step > 2 and step != 11)  # in its first step a round has seen nothing
+        assert (terms.get("unlabeled", 0) > 0) == (step > 2 and step != 11)  # a round has seen nothing at first
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
         optimiser.zero_grad()
