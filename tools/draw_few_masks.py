@@ -1,4 +1,4 @@
-"""Draws the picture of docs/results/few_masks.md from its figures.
+"""Draws the pictures of docs/results/few_masks.md from its figures.
 
 python tools/draw_few_masks.py
 """
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from des4.report.plots import list_by_list
+from des4.report.plots import learning_curve, list_by_list
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "few_masks"
 SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
@@ -19,7 +19,7 @@ RATE = 1e-3
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw lists.png, what each list gains, and curve.png, what more masks give supervised training on CamVid."""
     rows = json.loads((PAGE / "figures" / "recipe.json").read_text())
     found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
     lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
@@ -37,11 +37,21 @@ def main() -> None:
                 known = {name: every.get(_all_masks(name)) for name in lists}
                 most[panel] = {_told(name): told[score] for name, told in known.items() if told}
     list_by_list(panels, PAGE / "lists.png", most=most)
+    learning_curve(_curve(), PAGE / "curve.png")
 
 
 def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
     """Scores of a row on its unlabeled images, or on val."""
     return row["unlabeled"] if where == "unlabeled" else row["models"]["student"]
+
+
+def _curve() -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Score -> method -> number of masks -> what each draw of so many gives on CamVid's val images."""
+    points: dict[str, dict[int, list[float]]] = {title: {} for title in SCORES.values()}
+    for row in json.loads((PAGE / "figures" / "curve.json").read_text()):
+        for score, title in SCORES.items():
+            points[title].setdefault(row["masks"], []).append(row[score])
+    return {title: {"supervised": by_masks} for title, by_masks in points.items()}
 
 
 def _told(name: str) -> str:
