@@ -35,7 +35,7 @@ def main() -> None:
             }
             if where == "val":
                 known = {name: every.get(_all_masks(name)) for name in lists}
-                most[panel] = {_told(name): told[score] for name, told in known.items() if told}
+                most[panel] = {_told(name): reached[score] for name, reached in known.items() if reached}
     list_by_list(panels, PAGE / "lists.png", most=most)
     learning_curve(_curve(), PAGE / "curve.png")
 

@@ -117,19 +117,19 @@ def _shares(report: CampaignReport, lists: str) -> Shares | None:
     return class_shares(comparison.groups)
 
 
-def _most(report: CampaignReport) -> dict[str, dict[str, float]]:
+def _most(report: CampaignReport, few: Iterable[str]) -> dict[str, dict[str, float]]:
     """Score → list of few masks → what all masks give; nothing where they were not trained with."""
-    few = report.list_values()
     reached = {label: report.with_all_masks(name) for name, label in SCORES.items()}
-    return {label: dict.fromkeys(few[label], score) for label, score in reached.items() if not math.isnan(score)}
+    return {label: dict.fromkeys(few, score) for label, score in reached.items() if not math.isnan(score)}
 
 
 def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:
     drawn = {"scores": diagram(partial(plots.group_bars, report.score_values()))}
     if report.reference is not None and (differences := report.difference_values()):
         drawn["differences"] = diagram(partial(plots.paired, differences, report.reference))
-        if len(few := report.list_values()["mIoU"]) > 1 and len(next(iter(few.values()))) <= MOST_BARS:
-            drawn["lists"] = diagram(partial(plots.list_by_list, report.list_values(), most=_most(report)))
+        few = (values := report.list_values())["mIoU"]
+        if len(few) > 1 and len(next(iter(few.values()))) <= MOST_BARS:
+            drawn["lists"] = diagram(partial(plots.list_by_list, values, most=_most(report, few)))
     if masks := report.curve_values():
         drawn["masks"] = diagram(partial(plots.learning_curve, masks))
     share, tail = shares_of_labels(report)

@@ -18,7 +18,7 @@ from des4.methods import METHODS, Method
 from des4.models import HeadName, LinearClassifier, ModelConfig, PrototypeClassifier, Segmenter, build_segmenter
 from des4.models.memory import TargetFigures
 from des4.models.training.ema import warm_momentum
-from des4.types import IGNORE, Bands, Batch
+from des4.types import IGNORE, Bands, Batch, ConfigError, Mix
 
 NAMES = list(METHODS)
 HEADED = [case for case in product(METHODS, ("linear", "prototype")) if case != ("des4", "linear")]
@@ -64,6 +64,26 @@ def test_a_part_on_labels_alone_needs_no_unlabeled_image(name: str, make_method:
     assert_same(snapshot(method), snapshot(twin))
     with pytest.raises(AssertionError):
         method(method.prepared(Batch(make_batch().labeled)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].VIEWS.strong])
+def test_methods_say_whether_they_take_something_of_neighbours(name: str, make_method: Make, make_batch: Make) -> None:
+    """Without boxes: a method that does and keeps silent would be given images that are mixed with themselves alone."""
+    method, batch = make_method(name, **eager(name)), make_batch(cutmix="none", images=4, group=2)
+    method.step = max((0, *method.restarts))
+    lone = tuple(
+        dataclasses.replace(view, mix=Mix(torch.arange(4), torch.zeros_like(view.mix.box), 1))
+        for view in batch.unlabeled.strong
+    )
+    alone = dataclasses.replace(batch, unlabeled=dataclasses.replace(batch.unlabeled, strong=lone))
+    twin, differs = copy.deepcopy(method), False
+    terms = method(method.prepared(batch))
+    try:
+        others = twin(twin.prepared(alone))
+        differs = any(not torch.equal(term, others[key]) for key, term in terms.items())
+    except ConfigError:  # it takes none that is alone
+        differs = True
+    assert differs == METHODS[name].VIEWS.neighbours
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,7 +83,7 @@ def list_by_list(
     """Draw how far each list of masks is moved: a row a list, a line from the reference to the other methods.
 
     panels: name of the figure -> list -> method -> the fractions of its runs; the first method is the reference, in
-    grey, and with one other the points between the two stand beside the row. most: name of the figure -> list -> what
+    grey, and with one other the points between the two stand above the line. most: name of the figure -> list -> what
     all masks give; a list without it has no such mark.
     """
     height = 0.9 + 0.36 * max(map(len, panels.values()))
