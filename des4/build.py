@@ -47,10 +47,10 @@ def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED
         data, seen = checked_dataset(config, ("labeled", "val"), bands)
     else:
         data, seen = opened_dataset(config, bands), None
-    num_unlabeled = len(data.unlabeled) if METHODS[config.method.name].VIEWS.strong else 0
-    steps = config.train.total_steps(len(data.labeled), num_unlabeled)
+    reads = METHODS[config.method.name].VIEWS.strong > 0
+    steps = config.train.total_steps(len(data.labeled), len(data.unlabeled), reads)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labeled)
-    truth = truth_images(config, data, num_unlabeled)
+    truth = truth_images(config, data, len(data.unlabeled) if reads else 0)
     start = beginning(config.train.start_from) if config.train.start_from and fresh else None
     net = method(config, data, counts, steps, start).to(device)
     schedule = PolySchedule(steps, config.optim.power, config.optim.warmup_steps, net.restarts)
@@ -137,7 +137,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     """Build the source of micro-batches; padding has the mean colour of the encoder's training images."""
     labeled, unlabeled = config.train.shares(num_ranks())
     parts = config.train.accumulate
-    images, mixed = unlabeled // (1 if parts == "auto" else parts), config.views.mixes(method.VIEWS)
+    images, usual = unlabeled // (1 if parts == "auto" else parts), config.views.usual_group(method.VIEWS)
     fill = next(iter(method.predictors().values())).mean.tolist()
     return Loader(
         dataset,
@@ -145,7 +145,7 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
         method.VIEWS,
         labeled_batch=labeled,
         unlabeled_batch=unlabeled,
-        mix_group=mix_group(config.views.mix_group, images, mixed),
+        mix_group=mix_group(config.views.mix_group, images, usual),
         seed=config.train.seed,
         workers=config.train.workers,
         fill=tuple(fill),
@@ -158,16 +158,14 @@ def loader(config: RunConfig, dataset: Dataset, method: Method) -> Loader:
     )
 
 
-def mix_group(wanted: int | Literal["auto"], images: int, mixed: bool = True) -> int:
-    """Return how many neighbours are mixed together. images: unlabeled ones that a process trains on at a time; mixed:
-    whether they are at all.
+def mix_group(wanted: int | Literal["auto"], images: int, usual: int = 2) -> int:
+    """Return how many neighbours are mixed together. images: unlabeled ones that a process trains on at a time; usual:
+    what `auto` means, where it divides them.
 
     Raises ConfigError if groups of `wanted` do not fill them.
     """
-    if wanted == "auto" and not mixed:
-        return 1
     if wanted == "auto":
-        return 2 if images % 2 == 0 else images
+        return next(group for group in (usual, 2, images) if images % group == 0)
     if images % wanted:
         raise ConfigError(f"views.mix_group={wanted} does not divide the {images} unlabeled images that a process "
                           "trains on at a time; change it, the batch size or train.accumulate")  # fmt: skip

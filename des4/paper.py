@@ -34,7 +34,7 @@ FREE = frozenset({
     "train.workers", "train.device", "train.log_every", "train.eval_every", "train.checkpoint_every",
     "train.max_skipped_steps", "train.deterministic", "train.compile", "train.shard", "train.accumulate",
     "train.precision", "model.checkpointing", "guard.drift_factor", "guard.truth_images",
-    "train.steps", "train.epochs",  # what they come to is compared
+    "train.steps", "train.epochs", "train.epochs_of",  # what they come to is compared
 })  # fmt: skip
 """Settings that a run of a cell may have as it likes: where the data lie, and how a machine does the same."""
 
@@ -186,8 +186,8 @@ def differences_to(cell: Cell, run: RunFolder, results: Mapping[str, Any]) -> li
     found = [line for line in differences(planned, own) if line.partition(":")[0] not in FREE]
     if column.settings.get("model.weights") and own.model.weights not in ("none", "timm", "package"):
         found = [line for line in found if not line.startswith("model.weights:")]
-    unlabeled = protocol.unlabeled if METHODS[planned.method.name].VIEWS.strong else 0
-    steps = planned.train.total_steps(protocol.labeled, unlabeled)
+    reads = METHODS[planned.method.name].VIEWS.strong > 0
+    steps = planned.train.total_steps(protocol.labeled, protocol.unlabeled, reads)
     if results["steps"] != steps:
         found.append(f"steps: {steps} -> {results['steps']}")
     if results["step"] != results["steps"]:

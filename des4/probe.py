@@ -149,8 +149,9 @@ def _load(
 ) -> tuple[str, int, Segmenter]:
     """Take a network out of the newest checkpoint: its name, the step, and itself. say: told of damaged ones."""
     bare = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
-    read = len(data.unlabeled) if METHODS[config.method.name].VIEWS.strong else 0
-    method = build.method(bare, data, counts, config.train.total_steps(len(data.labeled), read))
+    reads = METHODS[config.method.name].VIEWS.strong > 0
+    steps = config.train.total_steps(len(data.labeled), len(data.unlabeled), reads)
+    method = build.method(bare, data, counts, steps)
     networks = method.predictors()
     name = next(iter(networks)) if model is None else model
     if name not in networks:

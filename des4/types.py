@@ -24,7 +24,7 @@ STOP_SIGNALS = tuple(
 """What asks a training to save and stop: Ctrl-C, a scheduler's end, and its warning of it, which Windows lacks."""
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
-StrongPreset = Literal["none", "french", "unimatch", "augseg", "pseudoseg"]
+StrongPreset = Literal["none", "french", "unimatch", "augseg", "pseudoseg", "cmb"]
 
 
 Factor = Annotated[float, Field(gt=0, le=4)]
@@ -159,12 +159,12 @@ class Mix:
     box: Tensor
     group: int
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def __call__(self, tensor: Tensor, filling: Tensor | None = None) -> Tensor:
         """Fill each sample's box with its partner's pixels. tensor: (B, H, W) or (B, channels, H, W), any type, or of
-        more samples than B.
+        more samples than B. filling: as `tensor`, of which the partners' pixels are taken; None: of `tensor`.
         """
         box = self.box if tensor.ndim == 3 else self.box[:, None]
-        return torch.where(box, tensor[self.partner], tensor[: len(box)])
+        return torch.where(box, (tensor if filling is None else filling)[self.partner], tensor[: len(box)])
 
 
 @dataclass(frozen=True)

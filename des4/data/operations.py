@@ -1,5 +1,5 @@
 """Random intensity augmentation: some of eleven operations, each with a strength of its own (AugSeg, Zhao et al., CVPR
-2023, section 3.2; the operations are those of torchvision).
+2023, section 3.2; ranges as in its code, the operations are those of torchvision).
 
 Images of a batch differ in their operations, so these go image by image, on the device where images lie. Differs: the
 published code works on bytes; here numbers are rounded to bytes for equalising alone. Nothing waits for the device.
@@ -30,13 +30,12 @@ STRENGTHS: dict[str, tuple[float, float]] = {
     "brightness": (0.05, 0.95),
     "colour": (0.05, 0.95),
     "sharpness": (0.05, 0.95),
-    "posterise": (4, 8),
-    "solarise": (0.0, 1.0),
-    "hue": (0.0, 0.5),
+    "posterise": (3.5, 7.5),
+    "solarise": (1 / 255, 1.0),
+    "hue": (-0.5, 0.5),
 }
 """Operation → range of its strength. blur: sigma in pixels. contrast, brightness, colour, sharpness: a factor, of which
-0 leaves none. posterise: bits kept. solarise: value from which it is inverted. hue: in turns. [ours] are the ranges of
-blur, posterise, solarise and hue: those of FixMatch's augmentation and of `unimatch`'s blur."""
+0 leaves none. posterise: bits kept once rounded, 4 to 7. solarise: value from which it is inverted. hue: in turns."""
 MOST = 3
 """Operations on an image, at most; the same may come twice."""
 

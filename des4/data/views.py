@@ -41,7 +41,9 @@ class ViewsConfig(Config):
     """CutMix boxes, as in the published training of that name; `auto`: the method's own."""
     mix_group: PositiveInt | Literal["auto"] = "auto"
     """How many neighbouring samples are mixed with each other. `auto`: pairs, as in the published trainings, which had
-    two images on a GPU; or all samples of a micro-batch that has an odd number; 1 if nothing is mixed."""
+    two images on a GPU; fours under the boxes of `augseg`, whose order is random, so that half of all pairs would stay
+    as they are; what does not divide a micro-batch gives way to pairs, and these to all its samples; 1 if nothing is
+    mixed."""
     photometric: StrongPreset | Literal["auto"] = "auto"
     """Colour and blur of strong views, as in the published training of that name; `auto`: the method's own. Images that
     are not 8-bit RGB get brightness, contrast and blur only, and not `augseg`."""
@@ -63,6 +65,10 @@ class ViewsConfig(Config):
     def mixes(self, spec: ViewSpec) -> bool:
         """Whether unlabeled images are mixed with one another, by boxes or by the method."""
         return spec.strong > 0 and (spec.neighbours or self.cutmix_of(spec) != "none")
+
+    def usual_group(self, spec: ViewSpec) -> int:
+        """How many neighbours `mix_group=auto` mixes with each other for a method, where they can be so many."""
+        return (4 if self.cutmix_of(spec) == "augseg" else 2) if self.mixes(spec) else 1
 
     @property
     def crop(self) -> tuple[int, int]:
@@ -201,20 +207,22 @@ class Photometric:
 
 @dataclass(frozen=True)
 class _Preset:
-    jitter: float
-    """Brightness, contrast and saturation factors are drawn from 1 ± jitter, and hue in turns from ± hue."""
+    jitter: tuple[float, float, float]
+    """Brightness, contrast and saturation factors are drawn from 1 ± these, and hue in turns from ± hue."""
     hue: float
     blur: float
-    """Probability of a blur with sigma ~ U(0.1, 2) pixels."""
+    """Probability of a blur with sigma ~ U(0.1, blurred) pixels."""
     changed: float = 0.8
     grey: float = 0.2
     """Probabilities of the change of colours, and of dropping them."""
+    blurred: float = 2.0
 
 
 _PRESETS: dict[StrongPreset, _Preset] = {
-    "french": _Preset(0.4, 0.1, 0.0),
-    "unimatch": _Preset(0.5, 0.25, 0.5),
-    "pseudoseg": _Preset(0.5, 0.25, 0.0, changed=1.0, grey=0.0),
+    "french": _Preset((0.4, 0.4, 0.4), 0.1, 0.0),
+    "unimatch": _Preset((0.5, 0.5, 0.5), 0.25, 0.5),
+    "pseudoseg": _Preset((0.5, 0.5, 0.5), 0.25, 0.0, changed=1.0, grey=0.0),
+    "cmb": _Preset((0.25, 0.25, 0.125), 1 / 12, 0.2, grey=0.0, blurred=1.5),
 }
 
 
@@ -234,8 +242,8 @@ def draw_photometric(preset: StrongPreset, rng: random.Random, probability: floa
         return Photometric()
     ranges = _PRESETS[preset]
     jitter, grey, blur = (rng.random() < p for p in (ranges.changed, ranges.grey, ranges.blur))
-    brightness, contrast, saturation = (rng.uniform(1 - ranges.jitter, 1 + ranges.jitter) for _ in range(3))
-    hue, sigma = rng.uniform(-ranges.hue, ranges.hue), rng.uniform(0.1, 2.0)
+    brightness, contrast, saturation = (rng.uniform(1 - most, 1 + most) for most in ranges.jitter)
+    hue, sigma = rng.uniform(-ranges.hue, ranges.hue), rng.uniform(0.1, ranges.blurred)
     if not jitter:
         brightness, contrast, saturation, hue = 1.0, 1.0, 1.0, 0.0
     return Photometric(brightness, contrast, saturation, hue, float(grey), sigma if blur else 0.0)

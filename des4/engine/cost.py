@@ -46,10 +46,9 @@ class Part(NamedTuple):
 
 
 def parts_of_run(method: Method) -> tuple[Part, ...]:
-    """Return the parts that a method learns in: from each of its restarts to the next, and what lies before them."""
+    """Return the parts that a method learns in."""
     total = method.setting.total_steps
-    starts = sorted({0, *(step for step in method.restarts if step < total)})
-    return tuple(Part(a, (b - a) / total) for a, b in itertools.pairwise((*starts, total)))
+    return tuple(Part(a, (b - a) / total) for a, b in itertools.pairwise((*method.part_starts, total)))
 
 
 @contextmanager

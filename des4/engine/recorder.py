@@ -155,7 +155,7 @@ class Recorder:
         self._watched.append(_Watched(step, _ids(batch), outcome))
         images = len(batch.labeled.image) + (len(batch.unlabeled.weak) if batch.unlabeled else 0)
         self._window.add(outcome, images, seconds)
-        if step - 1 in (self._start, *self.schedule.restarts):
+        if step - 1 in (self._start, *self.method.part_starts):
             self._paced = step, self.seconds  # the first of its kind sets things up, and is no measure
         line: dict[str, Any] = {}
         if step % self.config.log_every == 0 or step == self.schedule.steps:
@@ -215,7 +215,7 @@ class Recorder:
 
     def _left(self, step: int) -> str:
         """Say how much time is left."""
-        starts = (0, *(start for start in self.schedule.restarts if start))
+        starts = self.method.part_starts
         part = sum(start < step for start in starts)
         of_part = f" at the pace of part {part} of {len(starts)}" if part < len(starts) else ""
         most = " at most" if self.validation.stop_after else ""

@@ -36,7 +36,10 @@ class TrainConfig(Config):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Exactly one of `steps`, `epochs` and `minutes` is given."""
     epochs: float | None = Field(None, gt=0)
-    """Passes over the unlabeled list, or over the labeled one for methods that read no unlabeled image."""
+    """Passes over the list of `epochs_of`."""
+    epochs_of: Literal["auto", "labeled", "unlabeled"] = "auto"
+    """List whose passes `epochs` counts. `auto`: the unlabeled one, or the labeled one for methods that read no
+    unlabeled image. `unlabeled` gives these as many steps as the others, to be compared with them."""
     minutes: float | None = Field(None, gt=0, le=1_000_000)
     """A budget in the place of steps: `des4 train` times the first steps and records how many fit as `steps`."""
     start_from: Path | None = None
@@ -118,8 +121,11 @@ class TrainConfig(Config):
             raise ValueError("counts validations, and with eval_every=0 there is one alone, at the end; leave one out")
         return value
 
-    def total_steps(self, num_labeled: int, num_unlabeled: int) -> int:
-        """Return all steps of the training. num_unlabeled: 0 for methods that read none. Raises ConfigError."""
+    def total_steps(self, num_labeled: int, num_unlabeled: int, reads_unlabeled: bool = True) -> int:
+        """Return all steps of the training, of lists of so many images. reads_unlabeled: whether the method does.
+
+        Raises ConfigError.
+        """
         if self.minutes is not None:
             raise ConfigError("train.minutes: is a budget of `des4 train`, which turns it into steps; give steps here")
         if (self.steps is None) == (self.epochs is None):
@@ -128,7 +134,9 @@ class TrainConfig(Config):
         if self.epochs is None:
             assert self.steps is not None  # noqa: S101  # as checked above
             return self.steps
-        if num_unlabeled:
+        if self.epochs_of == "unlabeled" and not num_unlabeled:
+            raise ConfigError("train.epochs_of=unlabeled: there are no unlabeled images; leave it at auto")
+        if self.epochs_of == "unlabeled" or (self.epochs_of == "auto" and reads_unlabeled and num_unlabeled):
             return math.ceil(self.epochs * num_unlabeled / (self.unlabeled_batch_size or self.batch_size))
         return math.ceil(self.epochs * num_labeled / self.batch_size)
 

@@ -2,8 +2,9 @@
 
 Zhao et al., CVPR 2023, "Augmentation matters: a simple-yet-effective approach to semi-supervised semantic
 segmentation", github.com/ZhenZHAO/AugSeg (no licence seen; not copied). L = CE(x_l) + λ · Σ 1[q ≥ t] CE(z_s, ŷ) /
-pixels; a labeled box comes into an image with probability 1 - r, r = mean of q (1 - H/log C), before images are mixed.
-Ours: pixels are the valid ones; the partner of a labeled box is the labeled image at the same place in the batch.
+pixels; an image's box is filled with pixels of another one, into which a labeled box was pasted with probability 1 - r,
+r = mean of q (1 - H/log C). Ours: pixels are the valid ones; a labeled box is of the labeled image at the same place in
+the batch.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class AugSegConfig(TeacherStudentConfig):
     unlabeled_weight: float = Field(1.0, ge=0)
     """λ, of the cross-entropy on unlabeled images."""
     injection: bool = True
-    """Whether labeled boxes are pasted into unlabeled images."""
+    """Whether labeled boxes are pasted into what fills the boxes of unlabeled images."""
 
 
 class AugSeg(TeacherStudent):
@@ -55,13 +56,14 @@ class AugSeg(TeacherStudent):
         pixels = view.mix(unlabeled.valid).sum().clamp_min(1) if view.pixels is None else view.pixels
         with torch.no_grad():
             soft = soft_target(self.teacher(unlabeled.weak), unlabeled)
-            target, image, sureness = soft.hardened(self.threshold, self.supervision), view.image, self.sureness(soft)
+            target, sureness = soft.hardened(self.threshold, self.supervision), self.sureness(soft)
+            filling = view.image, target
             if self.config.injection:
                 box = injection_boxes(unlabeled.keys, 1 - sureness, *unlabeled.valid.shape[-2:])
-                image, target = injected(image, target, labeled, box)
-            target = replace(target.mixed(view), pixels=pixels)
+                filling = injected(*filling, labeled, box)
+            image, target = view.mix(view.image, filling[0]), replace(target.mixed(view, filling[1]), pixels=pixels)
         self.note(kept=target.share_kept(), sureness=sureness.mean())
-        features, side = self.student.features_with_side(torch.cat([labeled.image, view.mix(image)]))
+        features, side = self.student.features_with_side(torch.cat([labeled.image, image]))
         unlabeled_loss = target.cross_entropy(self.student.head(features[count:]))
         return {
             "labeled": self.supervise(self.labeled_logits(features[:count], labeled), labeled, side),

@@ -1,7 +1,8 @@
 """What a method is: modules, the views it reads, its losses, and what follows the optimiser's step.
 
-A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls ten names: `Config`,
-`VIEWS`, `FROZEN`, `restarts`, `reads_unlabeled_from`, `losses`, `after_step`, `predictors`, `pseudo_labeler`, `stats`.
+A method never sees trainer, loader, optimiser or rank. The engine wraps the method once and calls eleven names:
+`Config`, `VIEWS`, `FROZEN`, `restarts`, `reads_unlabeled_from`, `part_starts`, `losses`, `after_step`, `predictors`,
+`pseudo_labeler`, `stats`.
 What it is built from is its own config and a `Setting`, alike for all. The targets that its losses are taken of are
 counted in its `tally`, without its doing, since a step begins with a `prepared` batch; networks that it calls
 `learners` get an auxiliary head, which `supervise` teaches.
@@ -9,6 +10,7 @@ counted in its `tally`, without its doing, since a step begins with a `prepared`
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -85,6 +87,10 @@ class Setting:
     make_another: MakeSegmenter | None = None
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     crop: tuple[int, int, int] = (3, 256, 256)
+
+    def steps(self, share: float) -> int:
+        """So many steps are this share of the whole training, rounded up."""
+        return math.ceil(share * self.total_steps)
 
     def another(self, head: HeadName) -> Segmenter:
         """Build a network that is to differ from those of `make_segmenter`, by its decoder at least."""
@@ -176,8 +182,16 @@ class Method(nn.Module, ABC):
 
     @property
     def reads_unlabeled_from(self) -> int:
-        """The step from which on unlabeled images are read, of methods that begin with labels alone."""
-        return 0
+        """The step from which on unlabeled images are read: behind the share `labels_alone` of the config, if it has
+        one.
+        """
+        return self.setting.steps(getattr(self.config, "labels_alone", 0.0))
+
+    @property
+    def part_starts(self) -> tuple[int, ...]:
+        """First steps of the parts of the run that differ in what a step does, the first at 0."""
+        begun = {0, self.reads_unlabeled_from, *self.restarts}
+        return tuple(sorted(step for step in begun if step < self.setting.total_steps))
 
     @property
     def threshold(self) -> float:

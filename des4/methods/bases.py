@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from des4.methods.base import Method, MethodConfig, Setting
 from des4.methods.ingredients.decoupled import decoded_alone
-from des4.models.heads.projection import Projection
+from des4.models.heads.projection import Projection, WideProjection
 from des4.models.heads.prototypes import PrototypeClassifier
 from des4.models.memory import PrototypeFeed
 from des4.models.segmenter import Segmenter
@@ -47,6 +47,11 @@ class SingleNetwork(Method):
     def labeled_logits(self, features: Tensor, labeled: Labeled) -> Tensor:
         """Classify the student's labeled features, and feed its prototypes, if any."""
         return labeled_logits(self.student.head, self.feed, features, labeled)
+
+    def on_labels(self, labeled: Labeled) -> dict[str, Tensor]:
+        """The student's cross-entropy on labels: all there is of a step that reads no unlabeled image."""
+        features, side = self.student.features_with_side(labeled.image)
+        return {"labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
 
     def after_step(self) -> None:
         """Move the prototypes, if any."""
@@ -128,6 +133,11 @@ class TeacherStudent(SingleNetwork):
         return self.config.momentum
 
     @property
+    def averaged_steps(self) -> int:
+        """Steps since unlabeled images came in; until then the average, which starts warm, copies the student."""
+        return max(0, self.step - self.reads_unlabeled_from)
+
+    @property
     def follows(self) -> bool:
         """Whether the teacher takes part in this step."""
         return True
@@ -152,7 +162,7 @@ class TeacherStudent(SingleNetwork):
 
     def after_step(self) -> None:
         """Move the student's prototypes, if any, then the teacher, or its encoder and its own prototypes."""
-        momentum, follows = warm_momentum(self.momentum, self.step), self.follows
+        momentum, follows = warm_momentum(self.momentum, self.averaged_steps), self.follows
         if self.decoupled:
             self.move_prototypes(self.teacher.head, self.teacher_feed)
         super().after_step()
@@ -190,16 +200,25 @@ class ProjectedTeacherStudent(TeacherStudent):
 
     FROZEN = ("teacher", "teacher_projection")
     NOT_DECOUPLED = ONE_DECODER
+    PROJECTION: ClassVar[type[Projection | WideProjection]] = Projection
+    """Of both."""
     config: ProjectedConfig
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, and their projections, of which the teacher's begins as the student's."""
         super().build(setting)
         inputs, dim = self.student.decoder.dim, self.config.dim
-        self.student_projection, self.teacher_projection = (Projection(inputs, dim) for _ in range(2))
+        self.student_projection, self.teacher_projection = (self.PROJECTION(inputs, dim) for _ in range(2))
         self.teacher_projection.load_state_dict(self.student_projection.state_dict())
 
     def after_step(self) -> None:
         """Move the teacher with its projection."""
-        follow(self.teacher_projection, self.student_projection, warm_momentum(self.momentum, self.step))
+        momentum = warm_momentum(self.momentum, self.averaged_steps)
+        follow(self.teacher_projection, self.student_projection, momentum)
         super().after_step()
+
+    def train(self, mode: bool = True) -> ProjectedTeacherStudent:
+        """Switch to training; what embeds for the memory is in eval mode, as the teacher is."""
+        super().train(mode)
+        self.teacher_projection.eval()
+        return self

@@ -50,7 +50,7 @@ class CMB(ProjectedTeacherStudent):
 
     Config = CMBConfig
     config: CMBConfig
-    VIEWS = ViewSpec(strong=2, photometric="french", neighbours=True)
+    VIEWS = ViewSpec(strong=2, photometric="cmb", neighbours=True)
     OUTLINE = Outline(
         "student",
         "moving average of all",

@@ -68,11 +68,6 @@ class DARS(SingleNetwork):
         starts = (first + math.ceil((total - first) * number / rounds) for number in range(rounds))
         return tuple(start for start in starts if start)
 
-    @property
-    def reads_unlabeled_from(self) -> int:
-        """Where the first round begins."""
-        return math.ceil(self.setting.total_steps * self.config.labels_alone)
-
     def round(self, step: int) -> int:
         """Number of the round that a step belongs to, from 1; 0 while labels teach alone."""
         total, rounds, first = self.setting.total_steps, len(self.config.ratios), self.reads_unlabeled_from
@@ -82,8 +77,7 @@ class DARS(SingleNetwork):
         """Cross-entropy on labels, and after the first part of the training on pseudo-labels."""
         labeled, count = batch.labeled, len(batch.labeled.image)
         if not (round_now := self.round(self.step)):
-            features, side = self.student.features_with_side(labeled.image)
-            return {"labeled": self.supervise(self.labeled_logits(features, labeled), labeled, side)}
+            return self.on_labels(labeled)
         _, unlabeled = batch.both
         (view,), ratio = unlabeled.strong, self.config.ratios[round_now - 1]
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))

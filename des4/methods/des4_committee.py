@@ -98,6 +98,11 @@ class DeS4Committee(TeacherStudent):
         return self.restarts[0]
 
     @property
+    def averaged_steps(self) -> int:
+        """All: the student's average follows in the first part."""
+        return self.step
+
+    @property
     def on_labels_alone(self) -> bool:
         """Whether this step is of the first part."""
         return self.step < self.reads_unlabeled_from

@@ -30,5 +30,4 @@ class Supervised(SingleNetwork):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the labels."""
-        features, side = self.student.features_with_side(batch.labeled.image)
-        return {"labeled": self.supervise(self.labeled_logits(features, batch.labeled), batch.labeled, side)}
+        return self.on_labels(batch.labeled)

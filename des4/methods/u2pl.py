@@ -18,6 +18,7 @@ from des4.methods.base import Outline, Setting
 from des4.methods.bases import ProjectedConfig, ProjectedTeacherStudent
 from des4.methods.ingredients.contrast import PixelContrast, PixelContrastConfig
 from des4.methods.ingredients.targets import soft_target
+from des4.models.heads.projection import WideProjection
 from des4.models.memory import Histogram
 from des4.ops.entropy import doubt
 from des4.ops.resize import shrink_label
@@ -36,6 +37,8 @@ class U2PLConfig(ProjectedConfig, PixelContrastConfig):
     """α at the start: share of the pixels that is not reliable. It falls linearly to 0."""
     anchor_threshold: float = Field(0.3, ge=0, le=1)
     """δ, probability of its class that the teacher gives to an anchor."""
+    labels_alone: float = Field(0.0, ge=0, lt=1)
+    """Share of the training, at its beginning, that learns from labels alone; the teacher is the student until then."""
 
 
 class U2PL(ProjectedTeacherStudent):
@@ -45,12 +48,14 @@ class U2PL(ProjectedTeacherStudent):
     config: U2PLConfig
     VIEWS = ViewSpec(strong=1, cutmix="reco")
     OUTLINE = Outline("student", "moving average of all", "mixed view, and a memory of what classes are not")
+    PROJECTION = WideProjection
     RANKS = (3, 20)
     """A labeled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, their projections, and the memories."""
         super().build(setting)
+        self.rests = self.reads_unlabeled_from > 0
         self.entropies = Histogram(bins=4096)
         self.contrast = PixelContrast(len(setting.classes), self.config.dim, self.config)
 
@@ -61,6 +66,8 @@ class U2PL(ProjectedTeacherStudent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels and on reliable pseudo-labels, and the contrast."""
+        if self.step < self.reads_unlabeled_from:
+            return self.on_labels(batch.labeled)
         labeled, unlabeled = batch.both
         (view,), config, alpha, count = unlabeled.strong, self.config, self.alpha, len(labeled.image)
         keys = torch.cat([labeled.keys, unlabeled.keys])

@@ -8,7 +8,6 @@ features are of the network that a part on labels alone ends with; clusters move
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Literal
 
@@ -71,20 +70,14 @@ class USRN(SingleNetwork):
         self.rests = bool(self.restarts)
 
     @property
-    def reads_unlabeled_from(self) -> int:
-        """Where sub-classes and unlabeled images come in."""
-        return math.ceil(self.setting.total_steps * self.config.labels_alone)
-
-    @property
     def restarts(self) -> tuple[int, ...]:
-        """The same, unless they are there from the beginning."""
+        """Where sub-classes and unlabeled images come in, unless they are there from the beginning."""
         return tuple(filter(None, [self.reads_unlabeled_from]))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on labels, and from the second part on of both networks on classes and sub-classes."""
         if self.step < self.reads_unlabeled_from:
-            features, side = self.student.features_with_side(batch.labeled.image)
-            return {"labeled": self.supervise(self.labeled_logits(features, batch.labeled), batch.labeled, side)}
+            return self.on_labels(batch.labeled)
         (labeled, unlabeled), config = batch.both, self.config
         (view,), sizes = unlabeled.strong, [len(labeled.image), *(len(unlabeled.weak),) * 2]
         images = torch.cat([labeled.image, unlabeled.weak, view.mixed])

@@ -6,7 +6,7 @@ A refactoring leaves the curves as they are; a change of numbers writes them ane
 
 CPUs and library versions round differently, by some parts in a million. That is amplified where a hard decision, a
 pseudo-label or a sampled pixel, falls the other way: so the first ten steps may differ by one part in a thousand, the
-last ten by one in fifty. Four images and a warm temperature keep such events rare.
+last ten by one in fifty, or by one in twenty of their mean. Four images and a warm temperature keep such events rare.
 
 Low precision is held against the same curves.
 """
@@ -110,7 +110,8 @@ def test_the_curve_is_the_golden_one(name: str, curve_of: Callable[..., Curve], 
     assert curve.keys() == golden.keys()
     for term, values in curve.items():
         assert values[:10] == pytest.approx(golden[term][:10], rel=1e-3, abs=1e-6), term
-        assert values[10:] == pytest.approx(golden[term][10:], rel=2e-2, abs=1e-4), term
+        last = golden[term][10:]
+        assert values[10:] == pytest.approx(last, rel=2e-2, abs=0.05 * sum(last) / max(1, len(last))), term
 
 
 @pytest.mark.parametrize("name", METHODS)

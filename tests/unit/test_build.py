@@ -12,8 +12,12 @@ def test_how_many_neighbours_are_mixed(wanted: int | str, images: int, group: in
 
 
 def test_what_is_not_mixed_can_be_split_as_one_likes() -> None:
-    assert [mix_group("auto", images, mixed=False) for images in (8, 3)] == [1, 1]
-    assert mix_group(3, 3, mixed=False) == 3
+    assert [mix_group("auto", images, usual=1) for images in (8, 3)] == [1, 1]
+    assert mix_group(3, 3, usual=1) == 3
+
+
+def test_fours_give_way_to_pairs() -> None:
+    assert [mix_group("auto", images, usual=4) for images in (8, 6, 2, 3)] == [4, 2, 2, 3]
 
 
 def test_groups_that_do_not_fill_a_part_are_refused() -> None:

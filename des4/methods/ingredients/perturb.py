@@ -25,12 +25,13 @@ def share_channels(
 ) -> tuple[tuple[Tensor, ...], ...]:
     """Give each channel of an encoder's maps to one of two views of an image, twice as large, and 0 to the other.
 
-    views: of each the maps, (B, channels, h, w) each; every map has draws of its own. keys: (B,). whole: probability
-    with which an image is left as it is in both views.
+    views: of each the maps, (B, channels, h, w) each; maps of as many channels have one draw, as those of a vision
+    transformer do. keys: (B,). whole: probability with which an image is left as it is in both views.
     """
     left, shared = bernoulli(keys, (), f"{name}/whole", whole), []
-    for n, pair in enumerate(zip(*views, strict=True)):
-        mine = bernoulli(keys, (pair[0].shape[1],), f"{name}/{n}")
+    for pair in zip(*views, strict=True):
+        channels = pair[0].shape[1]
+        mine = bernoulli(keys, (channels,), f"{name}/{channels}")
         gains = (torch.where(left[:, None], 1.0, 2.0 * part) for part in (mine, ~mine))
         shared.append(
             tuple(each * gain.to(each.dtype)[:, :, None, None] for each, gain in zip(pair, gains, strict=True))

@@ -39,13 +39,20 @@ class Target:
     watch: TargetWatch | None = None
     weight: Tensor | None = None
 
-    def mixed(self, view: StrongView) -> Target:
-        """The target of a strong view once it is mixed."""
-        label, confidence, keep, valid = map(view.mix, (self.label, self.confidence, self.keep, self.valid))
+    def mixed(self, view: StrongView, filling: Target | None = None) -> Target:
+        """The target of a strong view once it is mixed. filling: of which boxes are filled, without weights; None: this
+        one.
+        """
+        label, confidence, keep, valid = map(view.mix, self._maps, (filling or self)._maps)
         weight = None if self.weight is None else view.mix(self.weight)
         return replace(
             self, label=label, confidence=confidence, keep=keep, valid=valid, pixels=view.pixels, weight=weight
         )
+
+    @property
+    def _maps(self) -> tuple[Tensor, ...]:
+        """What each pixel has."""
+        return self.label, self.confidence, self.keep, self.valid
 
     def weighted(self, weight: Tensor) -> Target:
         """The target whose labels weigh so much, (B, H, W) ≥ 0, where they count; means divide by what they did."""

@@ -29,6 +29,10 @@ def test_one_to_three_operations_are_drawn_each_as_often_in_its_range():
     )
     assert {name for name, _ in steps} == STRENGTHS.keys()
     assert all(STRENGTHS[name][0] <= strength <= STRENGTHS[name][1] for name, strength in steps)
+    bits = Counter(round(strength) for name, strength in steps if name == "posterise")
+    assert set(bits) == {4, 5, 6, 7}  # eight would change nothing
+    assert min(bits.values()) / bits.total() == pytest.approx(1 / 4, abs=0.06)
+    assert {strength > 0 for name, strength in steps if name == "hue"} == {True, False}
     assert any(len(set(draw.steps)) > len({name for name, _ in draw.steps}) for draw in draws)  # with replacement
     assert draw_photometric("augseg", rng(7)) == draw_operations(rng(7))
 

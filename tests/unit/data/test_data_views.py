@@ -181,22 +181,24 @@ def test_blur_is_a_gaussian_of_its_own_sigma():
 
 
 @pytest.mark.parametrize(
-    ("preset", "strength", "hue", "blur", "changed", "grey"),
+    ("preset", "strength", "saturation", "hue", "blur", "changed", "grey"),
     [
-        ("unimatch", 0.5, 0.25, 0.5, 0.8, 0.2),
-        ("french", 0.4, 0.1, 0.0, 0.8, 0.2),
-        ("pseudoseg", 0.5, 0.25, 0.0, 1.0, 0.0),
+        ("unimatch", 0.5, 0.5, 0.25, 0.5, 0.8, 0.2),
+        ("french", 0.4, 0.4, 0.1, 0.0, 0.8, 0.2),
+        ("pseudoseg", 0.5, 0.5, 0.25, 0.0, 1.0, 0.0),
+        ("cmb", 0.25, 0.125, 1 / 12, 0.2, 0.8, 0.0),
     ],
 )
-def test_presets_draw_from_their_ranges(preset, strength, hue, blur, changed, grey):
+def test_presets_draw_from_their_ranges(preset, strength, saturation, hue, blur, changed, grey):
     draws = [draw_photometric(preset, rng(seed)) for seed in range(3000)]
     jittered = [draw for draw in draws if draw.brightness != 1]
     assert len(jittered) / 3000 == pytest.approx(changed, abs=0.03)
     assert sum(draw.grey for draw in draws) / 3000 == pytest.approx(grey, abs=0.03)
     assert sum(draw.sigma > 0 for draw in draws) / 3000 == pytest.approx(blur, abs=0.03)
     assert max(abs(draw.contrast - 1) for draw in jittered) == pytest.approx(strength, abs=0.02)
+    assert max(abs(draw.saturation - 1) for draw in jittered) == pytest.approx(saturation, abs=0.02)
     assert max(abs(draw.hue) for draw in jittered) == pytest.approx(hue, abs=0.02)
-    assert all(0.1 <= draw.sigma <= 2 for draw in draws if draw.sigma)
+    assert all(0.1 <= draw.sigma <= (1.5 if preset == "cmb" else 2) for draw in draws if draw.sigma)
 
 
 def test_a_box_can_be_written_by_hand():

@@ -615,6 +615,12 @@ def test_the_length_of_a_training():
     assert TrainConfig(epochs=1.5, batch_size=4).total_steps(10, 100) == 38
     assert TrainConfig(epochs=2, batch_size=4, unlabeled_batch_size=10).total_steps(10, 100) == 20
     assert TrainConfig(epochs=2, batch_size=4).total_steps(10, 0) == 5
+    assert TrainConfig(epochs=2, batch_size=4).total_steps(10, 100, reads_unlabeled=False) == 5
+    assert TrainConfig(epochs=2, batch_size=4, epochs_of="labeled").total_steps(10, 100) == 5
+    as_others = TrainConfig(epochs=2, batch_size=4, epochs_of="unlabeled")
+    assert as_others.total_steps(10, 100, reads_unlabeled=False) == 50
+    with pytest.raises(ConfigError, match="there are no unlabeled images"):
+        as_others.total_steps(10, 0)
     for config in (TrainConfig(), TrainConfig(steps=1, epochs=1)):
         with pytest.raises(ConfigError, match=r"train\.steps"):
             config.total_steps(10, 100)

@@ -50,14 +50,16 @@ def test_the_terms_are_those_of_the_equation(injection: bool, sure: Make, make_b
     torch.testing.assert_close(method.sureness(method_target(method, un)), r)
     box = injection_boxes(un.keys, 1 - r, 33, 33) & injection
     assert box.any() == injection
-    image = torch.where(box[:, None], lab.image, view.image)
-    pasted = torch.where(box, lab.label, label)
-    counts = torch.where(box, lab.label != IGNORE, un.valid & (confidence >= 0.5))
-    logits = up(student(torch.cat([lab.image, view.mix(image)])))
-    loss = F.cross_entropy(logits[2:], view.mix(pasted), ignore_index=IGNORE, reduction="none")
+    sure_enough = un.valid & (confidence >= 0.5)
+    other, filled = view.mix.partner, view.mix.box  # an image keeps its own pixels outside the box, as they are
+    image = torch.where(filled[:, None], torch.where(box[:, None], lab.image, view.image)[other], view.image)
+    pasted = torch.where(filled, torch.where(box, lab.label, label)[other], label)
+    counts = torch.where(filled, torch.where(box, lab.label != IGNORE, sure_enough)[other], sure_enough)
+    logits = up(student(torch.cat([lab.image, image])))
+    loss = F.cross_entropy(logits[2:], pasted, ignore_index=IGNORE, reduction="none")
     expected = {
         "labeled": F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE),
-        "unlabeled": 0.7 * (loss * view.mix(counts)).sum() / view.mix(un.valid).sum(),
+        "unlabeled": 0.7 * (loss * counts).sum() / view.mix(un.valid).sum(),
     }
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""CutMixSeg: its equation written out."""
+"""CutMixSeg: its equation written out, and its limiting cases."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
         "consistency": sure * gap[valid].mean(),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_threshold_that_nothing_reaches_leaves_the_labels_alone(make_method: Make, make_batch: Make) -> None:
+    found, all_of_it = (make_method("cutmixseg", threshold=t).losses(make_batch()) for t in (1.0, 0.0))
+    assert found["consistency"] == 0 < all_of_it["consistency"]
+    torch.testing.assert_close(found["labeled"], all_of_it["labeled"])

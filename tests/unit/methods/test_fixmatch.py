@@ -1,4 +1,4 @@
-"""FixMatch: its equation written out."""
+"""FixMatch: its equation written out, and its limiting cases."""
 
 from __future__ import annotations
 
@@ -38,3 +38,9 @@ def test_the_terms_are_those_of_the_equation(make_sure: Make, make_batch: Make) 
         "unlabeled": (loss * keep)[valid].mean() / 2,
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_threshold_that_nothing_reaches_leaves_the_labels_alone(make_method: Make, make_batch: Make) -> None:
+    found, all_of_it = (make_method("fixmatch", threshold=t).losses(make_batch()) for t in (1.0, 0.0))
+    assert found["unlabeled"] == 0 < all_of_it["unlabeled"]
+    torch.testing.assert_close(found["labeled"], all_of_it["labeled"])

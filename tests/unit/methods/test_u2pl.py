@@ -155,3 +155,27 @@ def test_the_projection_of_the_teacher_is_the_average_of_the_students(trained: M
     for name, moved in method.teacher_projection.named_parameters():
         old, new = before.teacher_projection.get_parameter(name), method.student_projection.get_parameter(name)
         torch.testing.assert_close(moved.detach(), momentum * old + (1 - momentum) * new)
+
+
+def test_while_labels_teach_alone_the_teacher_is_the_student(make_method: Make, make_batch: Make) -> None:
+    method = make_method("u2pl", **SMALL, labels_alone=0.06)  # 2 of 20 steps
+    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    for m in range(4):
+        terms = method(make_batch(m))
+        assert terms.keys() == ({"labeled"} if m < 2 else {"labeled", "unlabeled", "contrast"})
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        method.after_step()
+        alike = [
+            torch.equal(a, b) for a, b in zip(method.teacher.parameters(), method.student.parameters(), strict=True)
+        ]
+        assert all(alike) == (m < 3)  # the first step of the second part copies as well: the average starts warm
+    assert method.rests
+
+
+def test_the_projections_of_both_are_normed_and_the_teachers_by_what_it_has_seen(make_method: Make) -> None:
+    method = make_method("u2pl", **SMALL).train()
+    norms = [m for m in method.student_projection.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 2 and all(norm.training for norm in norms)
+    assert not any(module.training for module in method.teacher_projection.modules())

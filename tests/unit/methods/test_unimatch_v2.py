@@ -51,8 +51,8 @@ def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
     maps = student.encode(torch.cat([lab.image, *(view.mixed for view in un.strong)]))
     left = bernoulli(un.keys, (), "shared channels/whole", 0.4)
     seen = []
-    for n, each in enumerate(maps):
-        mask = bernoulli(un.keys, (each.shape[1],), f"shared channels/{n}").float()
+    for each in maps:
+        mask = bernoulli(un.keys, (each.shape[1],), f"shared channels/{each.shape[1]}").float()
         gains = [torch.where(left[:, None], 1.0, 2 * part)[:, :, None, None] for part in (mask, 1 - mask)]
         seen.append(torch.cat([each[:2], each[2:4] * gains[0], each[4:] * gains[1]]))
     logits = up(student.head(student.decoder(tuple(seen))))
@@ -80,6 +80,14 @@ def test_a_channel_is_of_one_view_or_of_the_other_or_of_both_in_an_image_that_st
         assert set(one[~whole].unique().tolist()) == {0, 2}
         assert one[~whole].mean().item() == pytest.approx(1, abs=0.05)
     assert torch.equal((first[0] == 1).flatten(1).all(1), (first[1] == 1).flatten(1).all(1))  # one draw for all maps
+
+
+def test_maps_of_as_many_channels_lose_the_same_ones() -> None:
+    """As those of a vision transformer, of which one mask is drawn in the published code."""
+    ones = (torch.ones(50, 6, 1, 1), torch.ones(50, 6, 1, 1), torch.ones(50, 4, 1, 1))
+    (like, alike, _), _ = share_channels((ones, ones), KEYS[:50], "shared", 0.3)
+    assert torch.equal(like, alike)
+    assert len(like.unique()) == 3
 
 
 def test_whole_images_with_equal_views_have_equal_terms(sure: Make, batch: Any) -> None:

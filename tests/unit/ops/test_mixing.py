@@ -36,7 +36,9 @@ def test_mix_takes_the_partners_pixels_inside_the_box_alone() -> None:
     image = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4)
     box = torch.zeros(3, 4, 4, dtype=torch.bool)
     box[0, :2] = True
-    mixed = Mix(torch.tensor([1, 2, 0]), box, 3)(image)
+    mix = Mix(torch.tensor([1, 2, 0]), box, 3)
+    mixed = mix(image)
+    assert torch.equal(mix(image, -image), torch.where(box[:, None], -mixed, image))  # of what fills the boxes
     assert (mixed[0, :, :2] == 1).all()
     assert (mixed[0, :, 2:] == 0).all()
     assert torch.equal(mixed[1:], image[1:])
