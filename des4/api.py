@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -166,10 +167,17 @@ def evaluate(
 
     data: a data folder, `scenes`, or the `data` section of a config; by default what the run was trained with.
     overrides: of `data` and `eval` settings. progress: walks over the image ids, and may show how far it is.
-    Raises ConfigError, DataError, RunError or WeightsError.
+    Warns of images that the run has learnt the masks of. Raises ConfigError, DataError, RunError or WeightsError.
     """
     predictor = Predictor(run_or_weights)
     dataset, config = data_of(predictor, run_or_weights, data, overrides)
+    if data is None and overrides and run_of(weights_file(run_or_weights)) is not None:
+        own, _ = data_of(
+            predictor, run_or_weights, roles=()
+        )  # another val list leaves other images for the labeled one
+        if learnt := len(set(own.labeled).intersection(dataset.val)):
+            warnings.warn(f"{learnt} of the {len(dataset.val)} images are labeled ones of this run: a score on what it "
+                          "has learnt says nothing of other images", stacklevel=2)  # fmt: skip
     tail = [predictor.classes.index(name) for name in predictor.info.tail]
     evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
     return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]

@@ -13,10 +13,11 @@ from des4.datasets import pixel_counts
 from des4.ops.pixels import picture
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_page import campaign_page, first_runs, shown_list
-from des4.report.compare import Comparison
-from des4.report.compare_page import MARK, Pictures, compare_page
+from des4.report.compare import MARK, Comparison
+from des4.report.compare_page import Pictures, compare_page
 from des4.report.pictures import grid
-from des4.runlog import RunFolder, write_atomically
+from des4.report.plots.style import is_ours
+from des4.runlog import RunFolder, read_json, write_atomically
 from des4.types import Dataset, RunError, UserError
 
 NUM_IMAGES = 6
@@ -80,6 +81,30 @@ def check_page(path: Path) -> None:
     with path.open(encoding="utf-8", errors="replace") as file:
         if MARK not in file.read(1024):
             raise RunError(f"{path} is no page of des4 compare, so it is left alone; name another file")
+
+
+def check_plot(path: Path) -> None:
+    """Raise RunError where a comparison cannot be drawn into `path`: no PNG, or a file that is not ours."""
+    if path.suffix.lower() != ".png":
+        raise RunError(f"{path}: the picture is a PNG; name a file that ends in .png")
+    if path.exists() and not is_ours(path):
+        raise RunError(f"{path} is no picture of des4 compare, so it is left alone; name another file")
+
+
+def check_reports(folder: Path) -> None:
+    """Raise RunError where a folder holds files under the names of a campaign's that no campaign has written."""
+    check_page(folder / "campaign.html")
+    figures, tables = folder / "campaign.json", folder / "campaign.md"
+    if figures.exists():
+        try:
+            ours = isinstance(read_json(figures).get("runs"), list)
+        except RunError:
+            ours = False
+    else:
+        ours = not tables.exists()
+    if not ours:
+        raise RunError(f"{figures if figures.exists() else tables} is of no campaign, so it is left alone; name "
+                       "another folder, by report: in the campaign file")  # fmt: skip
 
 
 def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], ids: Sequence[str] = ()) -> None:

@@ -288,8 +288,8 @@ def sync(path: Path) -> None:
 def unwritable(path: Path, error: Exception) -> RunError:
     """Return the error of a run whose folder takes no more: a disk that is full or read-only, a folder that is gone."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
-    return RunError(f"{path} cannot be written ({reason}); free some disk space or make its folder writable, "
-                    "then continue with --resume")  # fmt: skip
+    return RunError(f"{path} cannot be written ({reason}); free some disk space or make its folder writable; a "
+                    "training then continues with --resume")  # fmt: skip
 
 
 def write_json(path: Path, values: Mapping[str, Any], shared: bool = False) -> None:

@@ -19,9 +19,12 @@ IGNORE = 255
 """The label of pixels that nobody scores: unlabeled regions of a mask, and padding."""
 
 STOP_SIGNALS = tuple(
-    number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
 )
-"""What asks a training to save and stop: Ctrl-C, a scheduler's end, and its warning of it, which Windows lacks."""
+"""What asks a training to save and stop: Ctrl-C, a scheduler's end, a closed terminal, and a scheduler's warning.
+
+Windows lacks the last two.
+"""
 
 CutMixPreset = Literal["none", "french", "cps", "reco", "unimatch", "augseg"]
 StrongPreset = Literal["none", "french", "unimatch", "augseg", "pseudoseg", "cmb"]

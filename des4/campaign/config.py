@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +39,8 @@ class CampaignConfig(Config):
             raise ValueError(f"reference: `{self.reference}` is none of the methods {', '.join(self.methods)}")
         if self.full is not None and self.full not in self.lists:
             raise ValueError(f"full: `{self.full}` is none of the lists {', '.join(self.lists)}")
+        if twice := [seed for seed, count in Counter(self.seeds).items() if count > 1]:
+            raise ValueError(f"seeds: {', '.join(map(str, twice))} stands twice, and would be counted as two runs")
         for name, settings in self.methods.items():
             if not isinstance(settings.get("lists", []), list):
                 raise ValueError(f"methods.{name}.lists: is a list, such as [{next(iter(self.lists))}]")
@@ -50,6 +54,19 @@ def read_campaign(path: Path) -> CampaignConfig:
     try:
         return CampaignConfig.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise ConfigError(f"{path}: {_told(error.errors(include_url=False)[0])}") from None
+
+
+def _told(first: Any) -> str:
+    """Word a mistake that pydantic has found."""
+    where, kind = ".".join(map(str, first["loc"])), first["type"]
+    known = list(CampaignConfig.model_fields)
+    if kind == "extra_forbidden":
+        near = get_close_matches(where, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        return f"{where}: there is no such key; {hint}"
+    if where == "seeds":
+        return "seeds: is a list of numbers, such as [0, 1, 2]"
+    if kind == "missing":
+        return f"{where}: is missing; docs/campaigns.md has a file to begin with"
+    return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"

@@ -96,13 +96,17 @@ def refuse_mixed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[s
                 )
 
 
+def lists_key(run: Planned) -> str:
+    """What decides which images a run has."""
+    return json.dumps([run.config.data.model_dump(mode="json"), run.config.guard.held_out])
+
+
 def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
     """Raise RunError if the lists of a finished run are others by now; return why they could not be read."""
     now: dict[str, Mapping[str, Any] | None] = {}
     unseen: dict[str, None] = {}
     for run in done:
-        key = json.dumps([run.config.data.model_dump(mode="json"), run.config.guard.held_out])
-        if key not in now:
+        if (key := lists_key(run)) not in now:
             try:
                 now[key] = lists_now(run.config)
             except UserError as error:

@@ -12,10 +12,13 @@ from pathlib import Path
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from des4.campaign.finished import look
+from des4.campaign.finished import lists_key, look
 from des4.campaign.planning import Planned
 from des4.config import dump
+from des4.engine.signals import interrupted_by_signals
+from des4.opening import lists_now
 from des4.runlog import RunFolder, write_atomically
+from des4.types import DataError, UserError
 
 POLL = 0.5
 """Seconds between two looks at the runs that are being trained."""
@@ -24,16 +27,19 @@ POLL = 0.5
 def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None) -> list[str]:
     """Train what is missing of a campaign, `jobs` runs at a time; return one line for each run that failed.
 
-    threads: CPU threads of each run; None shares the cores among the runs. Ctrl-C stops the runs, which save; given
-    again, the command goes on. Raises RunError as `look` does.
+    threads: CPU threads of each run; None shares the cores among the runs. Ctrl-C, and the other signals that end a
+    training, stop the runs, which save, and raise Interrupted; given again, the command goes on. Raises RunError as
+    `look` does, and DataError, before the first run, for lists of any that cannot be read.
     """
     finished = look(runs).folders
     waiting = [run for run in runs if run.folder not in finished]
+    _refuse_unreadable_lists(waiting)
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failures: list[str] = []
     running: dict[subprocess.Popen[bytes], Planned] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+    stopped = "stopped; the runs have saved what they had, and the same command goes on"
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress, interrupted_by_signals(stopped):
         bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(waiting))
         bars = {}
         try:
@@ -57,13 +63,26 @@ def run_campaign(runs: Sequence[Planned], jobs: int, threads: int | None = None)
                     if not done:
                         failures.append(f"{run.name}: {_reason(run)}")
                     if progress.disable:
-                        print(f"{run.name}: {'done' if done else failures[-1]}", flush=True)
+                        print(f"{run.name}: {'done' if done else 'failed'}", flush=True)
         finally:  # on Ctrl-C a terminal has told them too; twice does no harm to one that saves
             for process in running:
                 process.terminate()
             for process in running:
                 process.wait()
     return failures
+
+
+def _refuse_unreadable_lists(runs: Sequence[Planned]) -> None:
+    """Raise DataError where the lists of a run cannot be read, which it would find when its turn comes, days later."""
+    seen = set()
+    for run in runs:
+        key = lists_key(run)
+        if key not in seen:
+            seen.add(key)
+            try:
+                lists_now(run.config)
+            except UserError as error:
+                raise DataError(f"list {run.lists}: {error}") from error
 
 
 def _start(run: Planned, threads: int) -> subprocess.Popen[bytes]:

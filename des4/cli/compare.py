@@ -58,20 +58,32 @@ def compare(
     from des4.report.compare import compare as compare_runs
     from des4.runlog import RunFolder
 
-    if html is not None:
+    if html is not None or plot is not None:
         from des4 import comparing
 
-        comparing.check_page(html)
+        _check_places(html, plot)
     comparison = compare_runs([RunFolder.open(run) for run in runs])
     if markdown:
         print(comparison.markdown(), end="")
     else:
         Console().print(comparison)
     if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
         comparison.plot(plot)
+        print(f"plot    {plot}")
     if html is not None:
         comparing.write_page(comparison, html)
         print(f"page    {html}")
+
+
+def _check_places(html: Path | None, plot: Path | None) -> None:
+    """Raise RunError, before the work, where a page or a picture would take the place of something else."""
+    from des4 import comparing
+
+    if html is not None:
+        comparing.check_page(html)
+    if plot is not None:
+        comparing.check_plot(plot)
 
 
 def _campaign(
@@ -83,7 +95,8 @@ def _campaign(
     settings = campaign.read_campaign(file)
     planned = campaign.plan(settings, overrides)
     page = settings.reports / "campaign.html"
-    comparing.check_page(page)  # before hours of training
+    comparing.check_reports(settings.reports)  # before hours of training
+    _check_places(None, plot)
     failures = campaign.run_campaign(planned, jobs, threads) if train else []
     for line in failures:
         complain(f"failed: {line}", "red")
@@ -92,6 +105,7 @@ def _campaign(
     found.write(settings.reports)
     comparing.write_campaign(found, page)
     if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
         found.plot(plot)
     if markdown:
         print(found.markdown(), end="")
@@ -102,7 +116,7 @@ def _campaign(
 
         _print_paper(paper.report(paper.find_runs([settings.out]), [settings.table]), markdown)
     print(f"written to {settings.reports}: campaign.md, campaign.json and campaign.png")
-    print(f"page    {page}")
+    print(f"page    {page}" + (f"\nplot    {plot}" if plot else ""))
     if failures:
         raise typer.Exit(1)
 
@@ -112,6 +126,7 @@ def _paper_tables(folders: list[Path], markdown: bool, html: Path | None) -> Non
     from des4 import paper
     from des4.runlog import write_atomically
 
+    _check_places(html, None)
     default = [Path("runs")] if Path("runs").is_dir() else []
     found = paper.report(paper.find_runs(folders or default))
     _print_paper(found, markdown)

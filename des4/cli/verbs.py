@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ from des4.cli.report import report
 from des4.cli.serve import serve
 from des4.cli.train import demo, train
 
+OF_PLACES = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST
+)  # fmt: skip
+"""What is wrong with a place that nothing can be written to, wherever a verb finds it out."""
+
 
 class Verbs(TyperGroup):
     """The verbs; a mistake of the user's ends in one red line and exit code 2, a stopped training in its own code."""
@@ -45,6 +51,10 @@ class Verbs(TyperGroup):
             from des4.engine import Interrupted
             from des4.types import UserError
 
+            if isinstance(error, OSError) and error.filename and error.errno in OF_PLACES:
+                complain(f"error: {error.filename}: {error.strerror}; make it writable, free some disk space, or name "
+                         "another place", "red")  # fmt: skip
+                raise typer.Exit(2) from None
             if isinstance(error, Interrupted):
                 complain(str(error), "yellow")
                 raise typer.Exit(error.code) from None

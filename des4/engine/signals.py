@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,6 +20,37 @@ class Interrupted(Exception):  # noqa: N818  # nothing went wrong
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _handled(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Let a function handle the STOP_SIGNALS; return what did before."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+        return {}
+    outlived = {getattr(signal, "SIGHUP", None)}  # `nohup` has it ignored, and that is to stay
+    return {
+        number: signal.signal(number, handler)
+        for number in STOP_SIGNALS
+        if number not in outlived or signal.getsignal(number) != signal.SIG_IGN
+    }
+
+
+def _give_back(before: Mapping[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_by_signals(message: str) -> Iterator[None]:
+    """Inside, each of the STOP_SIGNALS raises Interrupted, with this message, where the program stands."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(message, 128 + number)
+
+    before = _handled(stop)
+    try:
+        yield
+    finally:
+        _give_back(before)
 
 
 class StopSignals:
@@ -37,13 +68,11 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        self._before = _handled(self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _give_back(self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._code and time.monotonic() - self._since > 2:

@@ -22,10 +22,16 @@ from des4.engine.settings import Precision, autocast
 from des4.engine.sharding import grad_scaler, is_sharded, take_gradients, total_norm
 from des4.models import Memory, norm_statistics
 from des4.ops.reduce import num_ranks, sum_over_ranks
-from des4.types import Batch, RunError
+from des4.types import Batch, ConfigError, RunError
 
 if TYPE_CHECKING:
     from des4.methods.base import Method
+
+
+ONE_PIXEL = (
+    "BatchNorm knows no spread of one value: of a single image with such a crop a map of one pixel is left; raise "
+    "views.crop_size or train.batch_size"
+)
 
 
 class Outcome(NamedTuple):
@@ -78,7 +84,9 @@ class TrainStep:
         self._memories = [module for module in method.modules() if isinstance(module, Memory)]
 
     def __call__(self, batch: Batch) -> Outcome:
-        """Take a step. Raises RunError if memory runs out however small the micro-batches."""
+        """Take a step. Raises RunError if memory runs out however small the micro-batches, ConfigError if norms see one
+        value alone.
+        """
         self._statistics.remember()
         batch = self.method.prepared(batch)
         self.parts = parts_from(batch, self.parts)  # a run that goes on on other processes has other shares
@@ -86,6 +94,10 @@ class TrainStep:
             try:
                 terms = self.gradients(batch)
                 break
+            except ValueError as error:  # torch's, of a norm
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(ONE_PIXEL) from None
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -118,6 +118,8 @@ def export_model(
             raise RunError(f"{path} exists; replace it with --overwrite, or choose another folder with --out")
     if "int8" in wanted and images is None:
         raise ConfigError("int8 needs images of the training data; export a run folder, or say where with data=FOLDER")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; choose a folder with --out")
     segmenter, info = load_weights(weights)
     model = Model(segmenter, info, weights, images or (lambda: iter(())))
     paths = []

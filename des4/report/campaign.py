@@ -120,13 +120,13 @@ class CampaignReport(CampaignScores):
         opening: what campaign.md says first. curve: the runs of the curve, if not these; it needs lists of several
         sizes. Raises RunError.
         """
-        write_atomically(folder / "campaign.md", f"{opening}\n\n{self.markdown()}" if opening else self.markdown())
         kept = ("miou", "tail_miou", "iou", "tail_classes", "steps", "evaluated", "seconds", "data")
         runs = [
             {"method": r.method, "lists": r.lists, "seed": r.seed, **{k: r.results.get(k) for k in kept}}
             for r in self.runs
         ]
         write_json(folder / "campaign.json", {"reference": self.reference, "full": self.full, "runs": runs})
+        write_atomically(folder / "campaign.md", f"{opening}\n\n{self.markdown()}" if opening else self.markdown())
         self.plot(folder / "campaign.png")
         if drawn := (self if curve is None else CampaignReport(curve)).curve_values():
             learning_curve(drawn, folder / "curve.png")

@@ -15,8 +15,8 @@ from des4.report import classes, plots
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import SCORES, Finished
 from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
-from des4.report.compare import KINDS, PROTOCOL, Rows, compare
-from des4.report.compare_page import MARK, MOST_BARS, Pictures, Shares, class_shares, course
+from des4.report.compare import KINDS, MARK, PROTOCOL, Rows, compare
+from des4.report.compare_page import MOST_BARS, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
 from des4.report.group_names import full
 from des4.report.page import flatten

@@ -31,12 +31,17 @@ from des4.report.plots import group_bars, percent
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
-PROTOCOL = ("model.encoder", "model.weights", "train.batch_size", "train.unlabeled_batch_size", "views.crop_size")
-"""Settings that runs must share to be compared, beside all of `eval`, the steps and the lists."""
+PROTOCOL = (
+    "data.root", "model.encoder", "model.weights", "train.batch_size", "train.unlabeled_batch_size", "views.crop_size"
+)  # fmt: skip
+"""Settings that runs must share to be compared, beside all of `eval`, the steps and the lists. Lists are known by the
+names of their images; in another folder these may have other masks."""
 NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
 """Settings in which runs of one group may differ."""
 KINDS = ("labeled", "unlabeled", "val")
 """Of lists."""
+MARK = '<meta name="generator" content="des4 compare">'
+"""By this a page is known as ours, so that a later comparison may replace it."""
 HASH = 8
 """Digits of a list's hash by which a group is known; results.json has all of them."""
 OTHER_LISTS = "unpublished lists"

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from des4.report import classes, plots
-from des4.report.compare import OTHER_LISTS, Comparison, Rows, RunGroup
+from des4.report.compare import MARK, OTHER_LISTS, Comparison, Rows, RunGroup
 from des4.report.templates import Drawn, diagram, fit, photographs, render
 
 if TYPE_CHECKING:
     from des4.runlog import RunFolder
 
-MARK = '<meta name="generator" content="des4 compare">'
-"""By this a page is known as ours, so that a later comparison may replace it."""
 LAST_PART = 4
 """The shares of pseudo-labels are those of the last quarter of the log lines."""
 MOST_BARS = 8

@@ -12,7 +12,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
-from des4.report.compare import Rows, Score, as_table, markdown_rows, markdown_text
+from des4.report.compare import MARK, Rows, Score, as_table, markdown_rows, markdown_text
 from des4.report.templates import render
 
 SOURCE = "Ding et al., Decoupling with Entropy-based Equalization for Semi-Supervised Semantic Segmentation, IJCAI 2023"
@@ -106,7 +106,7 @@ class PaperReport:
 
     def page(self) -> str:
         """Return all of it as a page that stands alone."""
-        return render("paper.html", report=self)
+        return render("paper.html", report=self, mark=MARK)
 
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [Text(self.about)]

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import des4
 from des4 import api, build, weights
 from des4.config import load_config
+from des4.export.formats import export_model
 from des4.predict import Predictor
 from des4.types import ConfigError, DataError, RunError, WeightsError
 
@@ -301,3 +303,29 @@ def _counting(draw: Any, shown: list[float]) -> Any:
         draw(training, run, scores, **options)
 
     return counted
+
+
+def test_a_score_on_labeled_images_of_the_run_comes_with_a_warning(
+    tiny: Settings, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "val.txt").write_text("2")
+    (tmp_path / "both.txt").write_text("2\n1")
+    tiny["data"] = str(folder)
+    run = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "run", **{"data.val": tmp_path / "val.txt"}).dir
+    with pytest.warns(UserWarning, match="1 of the 2 images are labeled ones of this run"):
+        des4.evaluate(run, overrides=[f"data.val={tmp_path / 'both.txt'}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        des4.evaluate(run, overrides=["eval.mirror=true"])
+
+
+def test_a_map_of_one_pixel_is_too_small_for_norms(tiny: Settings, tmp_path: Path) -> None:
+    small = {"views.crop_size": 8, "train.batch_size": 1, "model.output_stride": 16}
+    with pytest.raises(ConfigError, match=r"a map of one pixel is left; raise views\.crop_size or train\.batch_size"):
+        des4.train(tiny, method="supervised", out=tmp_path / "run", **small)
+
+
+def test_no_model_is_exported_into_a_file(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("sky")
+    with pytest.raises(RunError, match=r"classes\.txt is a file; choose a folder"):
+        export_model(weights.weights_file(trained), tmp_path / "classes.txt")

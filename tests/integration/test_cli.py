@@ -116,7 +116,14 @@ def test_from_training_to_report(run: Des4, tmp_path: Path) -> None:
     shutil.copytree("r/one", "r/two")
     compared = run("compare", "r/one", "r/two", "--plot", "compare.png")
     assert "seed 0 occurs more than once" in compared.stdout
-    assert Path("compare.png").is_file()
+    assert "plot    compare.png" in compared.stdout
+    assert run("compare", "r/one", "r/two", "--plot", "compare.png").exit_code == 0  # its own, which it replaces
+    photo = Path("photo.png").read_bytes()
+    for place, said in (("photo.png", "is no picture of des4 compare"), ("compare.xyz", "ends in .png")):
+        assert said in complaint(run("compare", "r/one", "r/two", "--plot", place))
+    assert Path("photo.png").read_bytes() == photo
+    assert not Path("compare.xyz").exists()
+    assert "compare.png: File exists" in complaint(run("compare", "r/one", "--plot", "compare.png/c.png"))
     assert run("compare", "r/one", "r/two", "--markdown").stdout.startswith("| group |")
 
 

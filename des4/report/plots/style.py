@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, INK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#30363D"
@@ -66,6 +67,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
+SOFTWARE = "des4"
+"""What a PNG of ours says that it was made by."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a diagram that was drawn here."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
     """Lend a figure of the given size in inches, drawn in the house style, and write it to `path` as PNG."""
@@ -73,7 +87,8 @@ def canvas(path: Target, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI if width > NARROW else NARROW_DPI)
         agg = FigureCanvasAgg(figure)
         yield figure
-        agg.print_png(path)  # `savefig` would lay it out, draw it, and draw it once more
+        # `savefig` would lay it out, draw it, and draw it once more
+        agg.print_png(path, metadata={"Software": SOFTWARE})
 
 
 def colour_of(name: str, index: int) -> str:

@@ -17,7 +17,10 @@ from des4.types import ConfigError
         ({"full": "most"}, "full: `most` is none of the lists few, all"),
         ({"methods": {"ours": {"lists": ["some"]}}, "reference": None}, "methods.ours.lists: some is none of few, all"),
         ({"methods": {"plain": {"lists": "few"}}}, "methods.plain.lists: is a list, such as [few]"),
-        ({"colour": 1}, "colour"),
+        ({"colour": 1}, "colour: there is no such key; there are out, settings"),
+        ({"referense": "plain"}, "referense: there is no such key; did you mean reference?"),
+        ({"seeds": 3}, "seeds: is a list of numbers, such as [0, 1, 2]"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 stands twice"),
         ({"lists": {}}, "lists"),
     ],
 )

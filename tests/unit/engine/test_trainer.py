@@ -134,6 +134,7 @@ def save_weights(path, network, state):
 
 def trainer(run, steps=10, method=None, loader=None, optim=None, evaluate=True, guards=None, restarts=(), **config):
     method, optim = method or Toy(), optim or OptimConfig(lr=0.1)
+    method.part_starts = (0, *restarts)
     config = TrainConfig(**{"log_every": 1, "checkpoint_every": 5, **config})
     schedule = PolySchedule(steps, optim.power, restarts=restarts)
     evaluator = Evaluator(DATASET, ["a", "b"], EvalConfig(), CPU, tail=[0]) if evaluate else None
@@ -374,7 +375,9 @@ def test_a_checkpoint_says_how_the_network_in_it_is_built(new_run):
     assert meta["network"] == {"prefix": "teacher", "info": {"classes": 2}}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, code):
     run, straight, resumed = new_run(), Toy(), Toy()
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
@@ -386,6 +389,15 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, cod
     trainer(run, method=resumed).fit()
     trainer(new_run("straight"), method=straight).fit()
     assert same(straight.state_dict(), resumed.state_dict())
+
+
+def test_nohup_has_its_way(new_run):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        trainer(run := new_run(), loader=Numbered(on_batch=signal_at(3, signal.SIGHUP))).fit()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.results()["step"] == 10
 
 
 @pytest.fixture

@@ -47,12 +47,12 @@ def test_groups_are_labeled_by_method_and_by_what_differs(make_run: MakeRun) -> 
 def test_every_breach_of_the_protocol_is_named(make_run: MakeRun) -> None:
     other = make_run(
         "b", seed=1, train__steps=200, train__batch_size=16, views__crop_size=513, model__encoder="resnet101",
-        eval__mode="sliding", data={"labeled": 5, "labeled_hash": "other"},
+        eval__mode="sliding", data__root="elsewhere", data={"labeled": 5, "labeled_hash": "other"},
     )  # fmt: skip
     result = compare([make_run("a"), other])
     named = [w for w in result.warnings if w.startswith("not one protocol: ")]
     assert [w.split(": ")[1].removesuffix(" differs") for w in named] == [
-        "labeled list", "steps", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
+        "labeled list", "steps", "data.root", "views.crop_size", "model.encoder", "train.batch_size", "eval.mode"
     ]  # fmt: skip
     assert "labeled-hash (4 images), other (5 images)" in named[0]
 
