@@ -20,14 +20,19 @@ Another `method.name` or `data.name` starts that section afresh: the settings of
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from des4.data import BalanceConfig, ViewsConfig
@@ -108,17 +113,16 @@ def load_config(source: Source | Sequence[Source], overrides: Overrides = ()) ->
     Raises ConfigError, which lists every mistake with its dotted key.
     """
     errors: list[str] = []
-    tree: Tree = {}
-    for one in [source] if isinstance(source, str | Path | Mapping | RunConfig) else source:
-        _apply(tree, _read(one).items(), errors)
-    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    sources = [source] if isinstance(source, str | Path | Mapping | RunConfig) else source
+    tree = _gather(sources, overrides, errors)
     if isinstance(data := tree.get("data"), dict):
         data.setdefault("name", recognise(Path(str(data.get("root")))))
     config = None
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        errors += _messages(error.errors(include_url=False))
+        known = {line.partition(":")[0] for line in errors}  # what is empty is not missing as well
+        errors += [m for m in _messages(error.errors(include_url=False), tree) if m.partition(":")[0] not in known]
     if errors or config is None:
         raise ConfigError("\n".join(errors))
     return config
@@ -130,9 +134,7 @@ def given_settings(source: str | Path | Mapping[str, Any] | RunConfig, overrides
     Raises ConfigError for keys that there are not, and for what is no YAML.
     """
     errors: list[str] = []
-    tree: Tree = {}
-    _apply(tree, _read(source).items(), errors)
-    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    tree = _gather([source], overrides, errors)
     if errors:
         raise ConfigError("\n".join(errors))
     if isinstance(data := tree.get("data"), dict) and data.get("root") is not None:
@@ -147,7 +149,12 @@ def dump(config: RunConfig) -> Tree:
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """List the settings that differ, as `train.steps: 100 -> 200`."""
-    before, after = dict(_leaves(dump(old))), dict(_leaves(dump(new)))
+    return changes(dump(old), dump(new))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List what differs between two trees of plain data, as `differences` does."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
     keys = sorted(before.keys() | after.keys())
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
 
@@ -169,6 +176,20 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _gather(sources: Iterable[Source], overrides: Overrides, errors: list[str]) -> Tree:
+    """Put together what sources and then overrides say, each over those before it."""
+    tree: Tree = {}
+    for source in sources:
+        _apply(tree, _read(source).items(), errors)
+    _apply(tree, overrides.items() if isinstance(overrides, Mapping) else _parse(overrides, errors), errors)
+    for section in ("method", "data"):
+        given = tree.get(section)
+        if isinstance(given, dict) and "name" in given and not given["name"] and given.get("root") is None:
+            errors.append(f"{section}: is empty; {_needed(section)}")  # as where a shell's variable is not set
+            del tree[section]
+    return tree
+
+
 def _read(source: Source) -> Mapping[str, Any]:
     if isinstance(source, RunConfig):
         return dump(source)
@@ -177,6 +198,9 @@ def _read(source: Source) -> Mapping[str, Any]:
 
 def read_yaml(path: Path) -> Tree:
     """Read a YAML file that holds a mapping, as data. Raises ConfigError."""
+    if path.is_dir():
+        given = shlex.quote(f"data={path}")
+        raise ConfigError(f"{path}: cannot read this config file: it is a folder; a data folder is given as {given}")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: a config file holds at most {MAX_BYTES // 1024} KiB")
@@ -270,7 +294,7 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
         return [(f"{key}.{name}", leaf) for name, leaf in _leaves(value.model_dump())]
     if key == "data" and isinstance(value, int | date) and not isinstance(value, bool):
         value = str(value)  # a year or a date, as it stands in a file
-    if key == "data" and isinstance(value, str | Path):
+    if key == "data" and isinstance(value, str | Path) and value != "":
         if value in DATASETS and not (value in FORMATS and Path(value).is_dir()):  # a folder may be called voc
             return [("data.name", value)]
         return [("data.name", recognise(Path(value))), ("data.root", value)]
@@ -286,14 +310,14 @@ def _resolve(key: Any, value: Any) -> list[tuple[str, Any]]:
     return [(full[0], value)]
 
 
-def _keys(annotation: Any, prefix: str) -> Iterator[str]:
-    """Yield the dotted keys below a field of this type; for a union, those of every variant."""
+def _fields(annotation: Any, prefix: str, field: FieldInfo) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the settings below a field of this type by their dotted keys; for a union, those of every variant."""
     variants = [t for t in (annotation, *_flat(annotation)) if isinstance(t, type) and issubclass(t, Config)]
     if not variants:
-        yield prefix
+        yield prefix, field
     for variant in variants:
-        for name, field in variant.model_fields.items():
-            yield from _keys(field.annotation, f"{prefix}.{name}")
+        for name, inner in variant.model_fields.items():
+            yield from _fields(inner.annotation, f"{prefix}.{name}", inner)
 
 
 def _flat(annotation: Any) -> Iterator[Any]:
@@ -302,20 +326,41 @@ def _flat(annotation: Any) -> Iterator[Any]:
         yield from _flat(part)
 
 
-def _paths(annotation: Any, prefix: str) -> Iterator[str]:
-    """Yield the dotted keys below a field of this type whose value may be a path."""
-    parts = (annotation, *_flat(annotation))
-    variants = [t for t in parts if isinstance(t, type) and issubclass(t, Config)]
-    if not variants and Path in parts:
-        yield prefix.removeprefix(".")
-    for variant in variants:
-        for name, field in variant.model_fields.items():
-            yield from _paths(field.annotation, f"{prefix}.{name}")
+def _form(annotation: Any, several: bool = False) -> str:
+    """Say what a setting of this type is, such as `a list of 2 numbers`."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _form(parts[0], several)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_form(part, several) for part in parts if part is not type(None)))
+    if origin is not tuple:
+        noun = {int: "whole number", float: "number", Path: "path"}.get(annotation, "name")
+        return f"{noun}s" if several else f"a {noun}"
+    if parts[-1] is not ...:
+        return f"a list of {len(parts)} {_form(parts[0], several=True)}"
+    if get_origin(parts[0]) is tuple:
+        return f"{_form(parts[0])} or several such lists"
+    return f"a list of {_form(parts[0], several=True)}"
 
 
-KEYS = tuple(dict.fromkeys(k for name, field in RunConfig.model_fields.items() for k in _keys(field.annotation, name)))
-PATH_KEYS = frozenset({"data", "out"} | {name for key in _paths(RunConfig, "") for name in (key, key.split(".")[-1])})
+def _written(field: FieldInfo) -> str:
+    """Say how a setting that may be a list is written, with its default as an example."""
+    example = field.default
+    return _form(field.annotation) + (f", such as {json.dumps(example, separators=(',', ':'))}" if example else "")
+
+
+FIELDS = [found for name, field in RunConfig.model_fields.items() for found in _fields(field.annotation, name, field)]
+KEYS = tuple(dict.fromkeys(key for key, _ in FIELDS))
+PATH_KEYS = frozenset({"data", "out"}).union(
+    *({key, key.split(".")[-1]} for key, field in FIELDS if Path in (field.annotation, *_flat(field.annotation)))
+)
 """Keys whose value is a path, dotted and short."""
+LISTS = {
+    key: _written(field)
+    for key, field in FIELDS
+    if any(get_origin(part) is tuple for part in (field.annotation, *_flat(field.annotation)))
+}
+"""Keys whose value may be a list → how it is written."""
 SECTIONS = frozenset(key.split(".")[0] for key in KEYS if "." in key)
 SHORTHANDS = {"method": "method.name", "data": "data.name", "model": "model.encoder", "seed": "train.seed"}
 
@@ -352,12 +397,24 @@ OTHERS_NAMES = {
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _messages(errors: list[ErrorDetails]) -> list[str]:
-    """Word each validation error; the complaints of a union's variants about one key share a line."""
+_ILL_FORMED = ("_type", "_parsing", "_from_float", "too_long", "too_short", "missing")
+"""Ends of what pydantic calls values of another form than is due."""
+
+
+def _messages(errors: list[ErrorDetails], tree: Tree) -> list[str]:
+    """Word each validation error; the complaints of a union's variants about one key share a line.
+
+    tree: what was given. Of a list, the form is told, unless one variant has the form and another fault.
+    """
     lines: dict[str, list[str]] = {}
-    for error in errors:
-        key = _key(error["loc"], error["type"])
+    keyed = [(_key(error["loc"], error["type"]), error) for error in errors]
+    well_formed = {key for key, error in keyed if not error["type"].endswith(_ILL_FORMED)}
+    for key, error in keyed:
         match error["type"]:
+            case kind if key in LISTS and kind.endswith(_ILL_FORMED):
+                if key not in well_formed:
+                    value: Any = reduce(lambda node, name: node[name], key.split("."), tree)
+                    lines.setdefault(key, []).append(f"must be {LISTS[key]}, not {_short(value)}")
             case "extra_forbidden" if key in KEYS:
                 lines.setdefault(key, []).append(f"not a setting of {error['loc'][1]}")
             case "extra_forbidden":

@@ -34,7 +34,7 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
     dataset = open_files(prepared(config.data))
     pool = pool_of(dataset)
     numbers = sorted(set(masks)) or sorted({n for n in (len(pool) >> shift for shift in range(4)) if n >= 2})
-    counts = counts_of(len(pool), (), [*numbers, *([len(pool)] if len(pool) not in numbers else [])])
+    counts = counts_of(len(pool), (), [*numbers, *([len(pool)] if len(pool) not in numbers else [])], "--masks")
     recipe = Recipe(tuple(f"--count {name}" for name in counts), "stratified", nested=True, seed=0, pool=len(pool))
     lists = out / "lists"
     if not lists.exists():

@@ -24,17 +24,20 @@ def curve(
 ) -> None:
     """Would more masks help, or unlabeled images? Train with ever more of the masks you have, and draw the curve."""
     from des4 import campaign, comparing
+    from des4.config import dump
     from des4.plan import plan, within_budget
 
     file, overrides = file_and_settings(arguments)
-    decided = within_budget(plan(file or {"method": "supervised"}, overrides))
-    for line in decided.lines():
-        print(line)
+    wanted = plan(file or {"method": "supervised"}, overrides)
+    settings = campaign.curve(wanted.config, out, masks or (), seed or (0,))  # refuses before anything is timed
+    decided = within_budget(wanted)
     config = decided.config
-    settings = campaign.curve(config, out, masks or (), seed or (0,))
+    settings = settings.model_copy(update={"settings": dump(config)})
     planned = campaign.plan(settings)
     page = out / "campaign.html"
-    comparing.check_page(page)
+    comparing.check_reports(out)
+    for line in decided.lines():
+        print(line)
     failures = campaign.run_campaign(planned, jobs)
     for line in failures:
         complain(f"failed: {line}", "red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def predict(
         typer.Argument(
             metavar="PATHS",
             help="Images, folders, patterns such as 'photos/**/*.jpg', - for a list on standard input; "
-            "and settings such as eval.mirror=true, eval.resize=1.",
+            "and settings such as mirror=true, resize=1.",
         ),
     ],
     out: Annotated[
@@ -60,7 +61,7 @@ def predict(
 
     console = show_warnings()
     prepare_process()
-    settings = [path for path in paths if path.startswith("eval.") and "=" in path]
+    settings = [path for path in paths if _is_setting(path)]
     files = [path for path in paths if path not in settings and path != "-"]
     several = several_devices(devices) if devices is not None else []
     predictor = Predictor(run, "cpu" if several else device)  # of several, each has its own network
@@ -89,6 +90,15 @@ def predict(
     print(f"{summary.done} images, written to {summary.out}")
     if summary.skipped:
         raise typer.Exit(1)
+
+
+def _is_setting(text: str) -> bool:
+    """Whether an argument sets a key of the section eval, and is no file that happens to be called so."""
+    from des4.engine import EvalConfig
+
+    key, equals, _ = text.partition("=")
+    known = key.startswith("eval.") or key in EvalConfig.model_fields
+    return bool(equals) and known and not os.path.exists(text)  # noqa: PTH110  # Path's raises where it is too long
 
 
 @contextmanager

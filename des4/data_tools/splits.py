@@ -119,9 +119,12 @@ def pool_of(dataset: FileDataset, preset: Preset | None = None) -> tuple[str, ..
     return pool
 
 
-def counts_of(pool: int, fractions: Iterable[str] = (), numbers: Iterable[int] = ()) -> dict[str, int]:
+def counts_of(
+    pool: int, fractions: Iterable[str] = (), numbers: Iterable[int] = (), option: str = "--count"
+) -> dict[str, int]:
     """Name the draws, and turn fractions such as `1/8` or `0.125` of the pool into numbers of images, rounded up.
 
+    option: that the numbers were given by, for messages.
     Raises ConfigError for what is no fraction in (0, 1], a number of images that there are not, or nothing at all.
     """
     counts = {}
@@ -135,7 +138,7 @@ def counts_of(pool: int, fractions: Iterable[str] = (), numbers: Iterable[int] =
         counts[text.strip().replace("/", "_")] = math.ceil(share * pool)
     for number in numbers:
         if not 1 <= number <= pool:
-            raise ConfigError(f"--count {number}: there are {pool} images with masks to draw from; give 1 to {pool}")
+            raise ConfigError(f"{option} {number}: there are {pool} images with masks to draw from; give 1 to {pool}")
         counts[str(number)] = number
     if not counts:
         raise ConfigError("say how many images are labeled: --fraction 1/8, --count 100, or --preset NAME")

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from des4.datasets.lists import read_list
-from des4.datasets.masks import Colour
+from des4.datasets.lists import read_lines, unquoted
+from des4.datasets.masks import MAX_NUMBER, Colour
 from des4.types import DataError
 
 CLASS_FILES = (
@@ -48,7 +48,7 @@ _WITH_COLOUR = tuple(
         rf"(?P<hex>#[0-9a-f]{{6}}){_GAP}(?P<name>.+)",
     )
 )
-_WITH_NUMBER = re.compile(r"\s*(\d{1,3})\s*,\s*(.+)")
+_WITH_NUMBER = re.compile(r"\s*(\d{1,5})\s*,\s*(.+)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def find_classes(root: Path) -> ClassFile | None:
 
 def read_classes(path: Path) -> ClassFile:
     """Read a file of classes. Raises DataError if it names none, one twice, or gives colours to some of them alone."""
-    lines = [line for line, _ in read_list(path)]
+    lines = [unquoted(line) for line in read_lines(path, "one class")]
     rows = [line for line in lines if not re.match(r"#(?![0-9a-f]{6}\b)", line, re.IGNORECASE)]
     heading = bool(rows) and {word.strip().lower() for word in re.split("[,;\t]", rows[0])} <= _HEADINGS
     if heading and (len(rows) > 1 or path.suffix == ".csv"):
@@ -114,7 +114,9 @@ def _coloured(row: str) -> tuple[str, Colour] | None:
 
 
 def _checked(classes: ClassFile) -> ClassFile:
-    """Return it. Raises DataError if two classes share a name, a colour or a number."""
+    """Return it. Raises DataError if two classes share a name, a colour or a number, or no mask can hold a number."""
+    if (largest := max(classes.numbers or (0,))) > MAX_NUMBER:
+        raise DataError(f"{classes.path}: no mask can hold the number {largest}; write 0 to {MAX_NUMBER}")
     for what, values in (("name", classes.names), ("colour", classes.colours), ("number", classes.numbers)):
         if values and (twice := next((value for value in values if values.count(value) > 1), None)) is not None:
             raise DataError(f"{classes.path}: the {what} {twice!r} stands twice; give each class its own")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from des4.datasets.files import Catalogue, FileDataset, FilesConfig, existing_root, scan, stem_of
-from des4.datasets.lists import read_list
+from des4.datasets.lists import read_lines, read_list
 from des4.datasets.masks import MAX_CLASSES, Colour, ColourMask, table_of_colours
 from des4.datasets.walk import is_hidden
 from des4.types import IGNORE, DataError
@@ -91,7 +91,7 @@ def _read_label_map(path: Path) -> dict[str, Colour]:
     if not path.is_file():
         raise DataError(f'{path}: no such label map; give the folder that CVAT exported as "Segmentation mask 1.1"')
     colours: dict[str, Colour] = {}
-    for line, _ in read_list(path):
+    for line in read_lines(path, "one label:red,green,blue::"):
         if line.startswith("#"):
             continue
         name, *rest = (part.strip() for part in line.rsplit(":", 3))  # a label's name may hold a colon

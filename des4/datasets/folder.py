@@ -10,7 +10,8 @@ ending that all masks add to the names of their images (`a_mask.png`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,10 @@ from des4.datasets.files import (
     stem_of,
 )
 from des4.datasets.lists import read_list
-from des4.datasets.masks import MAX_CLASSES, IndexMask, TableMask, table_of_colours, table_of_numbers
+from des4.datasets.masks import MAX_CLASSES, MAX_NUMBER, IndexMask, TableMask, table_of_colours, table_of_numbers
 from des4.datasets.palettes import Palette
+from des4.datasets.walk import is_hidden, walk
+from des4.images.pictures import IMAGE_SUFFIXES
 from des4.types import IGNORE, DataError
 
 _IMAGES = ("images", "imgs", "image", "img", "JPEGImages", "img_dir")
@@ -78,12 +81,19 @@ class FolderConfig(FilesConfig):
 
     @field_validator("values")
     @classmethod
-    def _are_bytes(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if values is not None and not (len(values) > 1 and all(0 <= v <= 255 for v in values)):
-            raise ValueError("write two or more numbers of 0-255, such as 0,255")
+    def _are_numbers(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is not None and not (1 < len(values) <= MAX_CLASSES and all(0 <= v <= MAX_NUMBER for v in values)):
+            raise ValueError(f"write 2 to {MAX_CLASSES} numbers of 0-{MAX_NUMBER}, such as 0,255")
         if values is not None and len(set(values)) < len(values):
             raise ValueError("write every number once")
         return values
+
+    @field_validator("ignore")
+    @classmethod
+    def _can_be_in_masks(cls, ignore: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if any(isinstance(one, int) and not 0 <= one <= MAX_NUMBER for one in ignore):
+            raise ValueError(f"write numbers of 0-{MAX_NUMBER}, or names of classes")
+        return ignore
 
 
 class Folder(FileDataset):
@@ -109,6 +119,8 @@ class Folder(FileDataset):
             palette=meaning.palette,
             identify=partial(_identify, folder=folders[0].name),
             mask_at=meaning.mask,
+            no_images=Catalogue.no_images if images else _no_images(config, folders[0]),
+            no_masks=Catalogue.no_masks if stems else _no_masks(config, folders[1]),
             **_subsets(root, images, stems),
         )
         super().__init__(config, catalogue)
@@ -163,6 +175,47 @@ def _refuse_other_formats(root: Path) -> None:
                         f"train: FOLDER, to be imported; {instead}")  # fmt: skip
 
 
+def _no_images(config: FolderConfig, folder: Path) -> str:
+    """Say where images lie instead of in their folder, and what to do."""
+    if config.images is not None:
+        return f"{folder} holds no images; mend data.images"
+    root = config.root
+    own = sum(path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name) for path in root.iterdir())
+    if own:
+        return (
+            f"its {own} image files lie in the folder itself, none in images/; put images into images/ and masks into "
+            "masks/, for validation into images/val/ and masks/val/, or list pairs of paths"
+        )
+    parts = sorted(path for path in root.glob("*/*") if path.name in _IMAGES and path.is_dir())
+    if parts:
+        there = [f"{path.parent.name}/{path.name}/" for path in parts]
+        splits = [f"{path.parent.name}/" for path in parts]
+        return (
+            f"its images lie in {_some(there)}; make these {_some(f'images/{split}' for split in splits)} and their "
+            f"masks {_some(f'masks/{split}' for split in splits)}"
+        )
+    return "holds no images; put them in images/, or say data.images=FOLDER and data.masks=FOLDER"
+
+
+def _no_masks(config: FolderConfig, folder: Path) -> str:
+    """Say why the files in the folder of the masks are none, and what to do."""
+    none = "no image has a mask for training"
+    if config.mask_suffix and (others := scan(folder)):
+        first = next(iter(others.values())).name
+        ends = f"no mask's name ends in '{config.mask_suffix}', the first is {first}"
+        return f"{none}: {ends}; mend data.mask_suffix, or leave it out"
+    for kind, count in Counter(Path(name).suffix for _, _, names in walk(folder) for name in names).most_common(1):
+        held = f"{folder.name}/ holds {count} {kind or 'other'} file{'s' * (count > 1)}, which no reader knows"
+        return f"{none}: {held}; save masks as PNGs of class indices"
+    return Catalogue.no_masks
+
+
+def _some(names: Iterable[str]) -> str:
+    """Write the first three of some names."""
+    first = [*names]
+    return ", ".join([*first[:3], *(["…"] if first[3:] else [])])
+
+
 def _identify(name: str, folder: str) -> str:
     return stem_of(name).removeprefix(f"{folder}/")
 
@@ -211,6 +264,11 @@ def _meaning(config: FolderConfig) -> _Meaning:
             f"{found.path}: has no class '{unknown[0]}', which data.ignore names; it has {', '.join(names)}"
         )
     classes = tuple(name for name in names if name not in config.ignore)
+    if len(classes) < 2 <= len(names):
+        raise DataError(
+            f"{found.path}: data.ignore leaves {len(classes)} of its {len(names)} classes, and two or more are needed; "
+            "ignore fewer"
+        )
     if not 2 <= len(classes) <= IGNORE:
         raise DataError(
             f"{found.path}: names {len(classes)} classes, expected 2..{IGNORE}; mend the list or num_classes"

@@ -34,25 +34,35 @@ def read_list(path: Path, is_sample: Callable[[str], bool] = lambda line: False)
 
     is_sample: whether a line with spaces or commas, taken as a whole, names a sample; then it is no pair.
     """
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise DataError(f"{path}: the list is empty; write one stem or `image mask` pair a line, or remove the file")
+    lines = read_lines(path, "one stem or `image mask` pair")
     with stepping_over("repeated-line"):
         refuse_repeats(path, lines)
     return tuple(_split(line, is_sample) for line in lines)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8 or, if its first bytes say so, UTF-16. Raises DataError."""
+def read_lines(path: Path, holds: str) -> list[str]:
+    """Read the lines of a text file that are not blank, in UTF-8 or, if its first bytes say so, UTF-16.
+
+    holds: what a line is, for the message. Raises DataError.
+    """
     try:
         data = path.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(
-            f"{path}: the list cannot be read ({error}); give a UTF-8 text file, one sample a line"
+            f"{path}: the list cannot be read: {reason}; give a text file in UTF-8 with {holds} a line"
         ) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: the list is empty; write {holds} a line, or remove the file")
+    return lines
+
+
+def unquoted(line: str) -> str:
+    """Return a line without the quotes that may stand around it."""
+    return quoted[2] if (quoted := _QUOTED.fullmatch(line)) else line
 
 
 def refuse_repeats(path: Path, names: Sequence[str]) -> None:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from des4.datasets.files import Oddity
-from des4.images.pictures import check_colour_mask_format, check_mask_format, read_colours, read_header, read_mask
+from des4.images.pictures import (
+    check_colour_mask_format,
+    check_mask_format,
+    decode_numbers,
+    read_bytes,
+    read_colours,
+    read_header,
+    read_mask,
+)
 from des4.types import DataError
 
 Colour = tuple[int, int, int]
@@ -22,11 +30,13 @@ Table = NDArray[np.uint8]
 _UNKNOWN = 254
 MAX_CLASSES = _UNKNOWN
 """How many classes a Table can tell apart."""
+MAX_NUMBER = 0xFFFF
+"""The largest number that a PNG can hold."""
 
 
 def table_of_numbers(meanings: Mapping[int, int]) -> Table:
-    """Make the table of an IndexMask: (256,), from stored number to class index or IGNORE."""
-    return _table(256, meanings)
+    """Make the table of an IndexMask: (2^16,), from stored number to class index or IGNORE."""
+    return _table(MAX_NUMBER + 1, meanings)
 
 
 def table_of_colours(meanings: Mapping[Colour, int]) -> Table:
@@ -60,10 +70,11 @@ class IndexMask(_FileMask):
 
     def read(self) -> Tensor:
         """Read it, (H, W) uint8. Raises DataError, also for a number that is not in the table."""
-        label = read_mask(self.path)
         if self.table is None:
-            return label
-        return _look_up(self.path, self.table, label.numpy(), lambda number: f"number {number}")
+            return read_mask(self.path)
+        return _look_up(
+            self.path, self.table, decode_numbers(self.path, read_bytes(self.path)), lambda number: f"number {number}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,9 +137,17 @@ def read_mask(path: Path) -> Tensor:
 
 
 def decode_mask(path: Path, data: bytes) -> Tensor:
-    """Decode a mask of class indices, (H, W) uint8. Raises DataError if it is broken, in colour or beyond 255.
+    """Decode a mask of class indices, (H, W) uint8. Raises DataError as `decode_numbers` does, and beyond 255."""
+    array = decode_numbers(path, data)
+    if array.max() > 255:
+        raise DataError(f"{path}: holds the label {array.max()}; labels are class indices 0..254, and 255 = ignore")
+    return torch.from_numpy(array.astype(np.uint8, copy=False))
 
-    path: names the file in messages. A mask with equal channels is one of indices, and so is one whose transparency
+
+def decode_numbers(path: Path, data: bytes) -> NDArray[np.uint8 | np.uint16]:
+    """Decode a mask of numbers, (H, W). Raises DataError if it is broken or in colour.
+
+    path: names the file in messages. A mask with equal channels is one of numbers, and so is one whose transparency
     hides nothing.
     """
     with opened(path, data) as image:
@@ -153,9 +161,7 @@ def decode_mask(path: Path, data: bytes) -> Tensor:
         array = _only_channel(path, array, header.mode)
     if step := _STRETCHED.get(header.bits) if header.mode == "L" else None:
         array = array // np.uint8(step)
-    if array.max() > 255:
-        raise DataError(f"{path}: holds the label {array.max()}; labels are class indices 0..254, and 255 = ignore")
-    return torch.from_numpy(array.astype(np.uint8, copy=False))
+    return array.astype(np.uint8 if header.bits <= 8 else np.uint16, copy=False)
 
 
 _STRETCHED = {2: 85, 4: 17}

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from des4.config import changes
 from des4.predict.predictor import NO_PROGRESS, Predictor
 from des4.predict.processes import segment_in_processes
 from des4.predict.segmenting import Outcome, Segmenting, chunked
@@ -225,10 +226,9 @@ def _prepare(
 def _resume(out: Path, settings: Mapping[str, Any]) -> set[str]:
     """Return the files in the table, whose last line may be torn. Raises RunError if they were made otherwise."""
     before = read_json(out / SUMMARY)
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise RunError(f"{out}: was made with other weights or settings ({key}: {before.get(key)} -> {value}); "
-                           "give the same ones, or another folder")  # fmt: skip
+    if changed := changes({key: before.get(key) for key in settings}, settings):
+        raise RunError(f"{out}: was made with other weights or settings ({', '.join(changed)}); give the same ones, or "
+                       "another folder")  # fmt: skip
     table = out / TABLE
     if not table.exists():
         return set()

@@ -60,6 +60,16 @@ def test_patterns_lists_settings_and_outputs(run: Des4, trained: Path) -> None:
     assert not Path("p/overlays").exists()
 
 
+def test_settings_have_short_names_too(run: Des4, trained: Path) -> None:
+    Path("photos/a.png").rename("mode=whole")  # a file all the same
+    done = run("predict", trained, "mode=whole", "photos", "mirror=true", "resize=1", "--out", "p")
+    assert (done.exit_code, done.stdout) == (0, "3 images, written to p\n"), done.output
+    assert json.loads(Path("p/predictions.json").read_text())["eval"]["mirror"] is True
+    other = run("predict", trained, "mode=whole", "photos", "resize=1", "--out", "p", "--resume")
+    assert "p: was made with other weights or settings (eval.mirror: True -> False); give" in other.stderr
+    assert "no such file" in run("predict", trained, "mirorr=true").stderr
+
+
 def test_how_images_are_resized_is_told(run: Des4, trained: Path) -> None:
     done = run("predict", trained, "photos")  # of 30×20 pixels, and the training's have 48×48
     (line,) = done.stderr.splitlines()

@@ -75,6 +75,15 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
     assert load_config({"method": "des4"}, ["data=~/photos"]).data.root == tmp_path / "photos"
 
 
+def test_the_form_of_a_list_is_told() -> None:
+    text = message({"method": "des4", "data": "photos"}, ["value_range=5", "bands=x", "log_to=3"])
+    assert sorted(text.split("\n")) == [
+        "data.bands: must be a list of whole numbers, not 'x'",
+        "data.value_range: must be a list of 2 numbers or several such lists, not 5",
+        "train.log_to: must be a list of names, not 3",
+    ]
+
+
 def test_other_tools_names_are_answered_with_ours():
     for theirs, ours in (("imgsz", "crop_size"), ("learning-rate", "lr"), ("train.num_epochs", "epochs")):
         with pytest.raises(ConfigError, match=f"{theirs}: unknown key; here it is called {ours}"):
@@ -151,7 +160,15 @@ def test_differences_name_the_keys() -> None:
         ("steps", "steps: not of the form key=value"),
         ("steps=[", "steps: line 1: not YAML"),
         ("views=3", "views: must be a valid dictionary"),
-        ("crop_size=0", "views.crop_size: must be"),
+        ("crop_size=0", "views.crop_size: must be greater than 0, not 0"),
+        ("crop_size=33x33", "must be a whole number or a list of 2 whole numbers, such as 256, not '33x33'"),
+        ("crop_size=[33,33,33]", "must be a whole number or a list of 2 whole numbers, such as 256, not [33, 33, 33]"),
+        ("scale=1", "views.scale: must be a list of 2 numbers, such as [0.5,2.0], not 1"),
+        ("scale=[a,b]", "views.scale: must be a list of 2 numbers, such as [0.5,2.0], not ['a', 'b']"),
+        ("eval.scales=2", "eval.scales: must be a list of numbers, such as [1.0], not 2"),
+        ("eval.scales=[9]", "eval.scales: must be less than or equal to 4, not 9"),
+        ("data=", "data: is empty; say data=FOLDER"),
+        ("method=", "method: is empty; say method=NAME"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_key(override: str, expected: str) -> None:
@@ -194,7 +211,10 @@ def test_hostile_files(tmp_path: Path, text: str, expected: str) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     assert "No such file" in message(tmp_path / "none.yaml")
-    assert "cannot read" in message(tmp_path)
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    assert message(folder).startswith(f"{folder}: cannot read this config file: it is a folder")
+    assert message(folder).endswith(f"a data folder is given as 'data={folder}'")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xff")
     assert "not UTF-8" in message(tmp_path / "binary.yaml")
 

@@ -103,6 +103,8 @@ def test_a_budget_takes_the_place_of_a_files_steps_but_not_of_given_ones(photos:
 def test_what_cannot_be_planned_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="method: missing"):
         plan({}, ["data=scenes"])
+    with pytest.raises(ConfigError, match=r"^data: is empty; say data=FOLDER.*$"):  # in one line
+        plan({}, ["data=", "minutes=1"])
     with pytest.raises(DataError, match="no such data folder"):
         plan({}, [f"data={tmp_path / 'nowhere'}"])
     with pytest.raises(ConfigError, match="did you mean minutes"):

@@ -240,7 +240,8 @@ def _mask_failure(mask: Mask, error: DataError) -> Finding:
     if not isinstance(mask, IndexMask):
         return finding
     if picture.mode.startswith(_DEEP):
-        remedy = "are these numbers of objects (instances)? export one number a class; " + finding.remedy
+        remedy = "are these numbers of objects (instances)? export one number a class; "
+        remedy += "if they are classes, name them in data.values; " * (mask.table is None) + finding.remedy
         return replace(finding, code="deep-mask", remedy=remedy)
     if picture.mode not in ("1", "L", "P"):
         return replace(finding, code="mask-in-colour", remedy=_colour_remedy(picture))

@@ -25,12 +25,11 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
     masks. path: the data set, or its list of classes.
     """
     used = [label for label, count in enumerate(counts) if count and label != IGNORE]
-    if used in ([], [0]) and counts[IGNORE]:
+    if used == [0] and counts[IGNORE]:
         return [
             Finding(
                 "error", "binary-mask", path,
-                f"all masks hold {' and '.join(map(str, [*used, IGNORE]))} alone, and {IGNORE} means 'ignore': "
-                "there is nothing to tell apart",
+                f"all masks hold 0 and {IGNORE} alone, and {IGNORE} means 'ignore': there is nothing to tell apart",
                 f"say data.values=0,{IGNORE} if {IGNORE} is the foreground, or store it as 1",
             )
         ]  # fmt: skip
@@ -59,6 +58,22 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
         f"if 0 stands for 'no class', as in ADE20K, {shift}; if it is a class, such as 'background', name it first"
     )
     return [Finding("error", "shifted-labels", path, f"{said}: one more than there are names", meaning)]
+
+
+def judge_presence(labeled: Sequence[int], val: Sequence[int], path: Path) -> list[Finding]:
+    """Say whether all labeled masks, or all val masks, hold nothing but 255.
+
+    labeled, val: their pixels of each label 0..255.
+    """
+    said = ((labeled, "labeled", "there is nothing to learn"), (val, "val", "nothing could be scored"))
+    return [
+        Finding(
+            "error", "no-labeled-pixel", path, f"all {role} masks hold {IGNORE} (ignore) alone: {consequence}",
+            f"label their pixels, or let other images be {role}",
+        )
+        for counts, role, consequence in said
+        if counts[IGNORE] and not any(counts[:IGNORE])
+    ]  # fmt: skip
 
 
 def judge_variety(counts: Sequence[int], classes: Sequence[str], path: Path) -> list[Finding]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from des4.data_tools.checks.findings import Finding, in_order
 from des4.data_tools.checks.inspection import Look, Role, refusal
-from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_values, judge_variety
+from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_presence, judge_values, judge_variety
 from des4.datasets.files import FileDataset, FilesConfig, numbered_classes
 from des4.datasets.palettes import Palette, distinct_palette
 from des4.ops.tail import FEW_VAL, few_images, tail_classes
@@ -209,6 +209,7 @@ class Survey:
         root = config.root
         if both.any():
             yield from judge_values(both.tolist(), classes, self.named, root)
+            yield from judge_presence(self.pixels["labeled"].tolist(), self.pixels["val"].tolist(), root)
             yield from judge_variety(self.pixels["labeled"].tolist(), classes, root)
             yield from judge_occurrence(
                 classes, pixels["labeled"].tolist(), pixels["val"].tolist(), images["labeled"].tolist(), tail, root

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from des4.datasets.annotations.regions import Floats, RegionError, Runs, refuse_far, shows
 from des4.datasets.files import FilesConfig, Oddity, if_file, stem_of
-from des4.datasets.lists import read_list
+from des4.datasets.lists import read_lines, refuse_repeats, unquoted
 from des4.images.pictures import MAX_PIXELS
 from des4.types import IGNORE, DataError
 
@@ -102,7 +102,11 @@ def sorted_names(names: Iterable[str]) -> list[str]:
 def listed_classes(path: Path | None, *defaults: Path) -> tuple[Path, list[str]] | None:
     """Read a list of class names, one a line: the one at `path`, else the first default that is there."""
     found = path or next(filter(None, map(if_file, defaults)), None)
-    return None if found is None else (found, [name for name, _ in read_list(found)])
+    if found is None:
+        return None
+    names = [unquoted(line) for line in read_lines(found, "one class")]
+    refuse_repeats(found, names)
+    return found, names
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Catalogue:
     identify: turns a listed name that is no id into the id it means.
     mask_at: opens the mask file of an `image mask` pair; None: the mask is found by the image's id, as all others are.
     fine: ids of the images with finer masks than the others, None where masks are of one kind.
+    no_images, no_masks: what to say where there is no image, or none with a mask for training.
     """
 
     images: Mapping[str, Path]
@@ -61,3 +62,8 @@ class Catalogue:
     identify: Callable[[str], str] = str
     mask_at: Callable[[Path], Mask] | None = None
     fine: Collection[str] | None = None
+    no_images: str = "holds no images; put them in images/, or list pairs of paths"
+    no_masks: str = (
+        "no image has a mask for training; put masks in masks/, named as their images "
+        "(other programs' formats: des4 data import)"
+    )

@@ -22,7 +22,8 @@ def existing_root(config: FilesConfig, holds: str, folders: Iterable[str] = ()) 
     """
     for folder in (config.root, *(config.root / name for name in folders)):
         if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises where a name is too long or nobody may look
-            raise DataError(f"{folder}: no such data folder; give as root the folder that holds {holds}")
+            here = "" if folder.is_absolute() else f" (a relative path counts from {Path.cwd()})"
+            raise DataError(f"{folder}: no such data folder; give data=FOLDER, the folder that holds {holds}{here}")
     return config.root
 
 

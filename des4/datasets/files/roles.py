@@ -66,7 +66,7 @@ def find_roles(config: FilesConfig, catalogue: Catalogue, listed: ListedImages) 
     lists = _read_lists(config, listed)
     labeled, unlabeled, val, known = lists.labeled, lists.unlabeled, lists.val, lists.masks
     if not listed.images:
-        raise DataError(f"{config.root}: holds no images; put them in {config.root / 'images'}, or list pairs of paths")
+        raise DataError(f"{config.root}: {catalogue.no_images}")
     if labeled is None:
         _refuse_orphans(catalogue)
     usable = catalogue.labeled
@@ -83,10 +83,7 @@ def find_roles(config: FilesConfig, catalogue: Catalogue, listed: ListedImages) 
                 "move some, or name them with data.labeled=LIST"
             )
         if not labeled:
-            raise DataError(
-                f"{config.root}: no image has a mask for training; put masks in masks/, named as their images "
-                "(other programs' formats: des4 data import)"
-            )
+            raise DataError(f"{config.root}: {catalogue.no_masks}")
     for sample_id in (*labeled, *val):
         if sample_id not in known:
             with stepping_over("missing-file"):

@@ -25,6 +25,15 @@ def test_a_learning_curve_from_a_folder(folder: Path, tiny: dict[str, Any], tmp_
     assert other.exit_code == 2 and "holds lists of other sizes" in other.output
 
 
+def test_impossible_sizes_are_refused_before_anything_else(folder: Path, tmp_path: Path) -> None:
+    for masks in ("0", "99"):
+        command = ["curve", f"data={folder}", "minutes=9", "--out", str(tmp_path / "curve"), "--masks", masks]
+        answer = CliRunner().invoke(app, command)
+        assert (answer.exit_code, answer.stdout) == (2, "")
+        assert f"--masks {masks}: there are " in answer.stderr
+    assert not (tmp_path / "curve").exists()
+
+
 def test_a_learning_curve_is_of_supervised_training(folder: Path, tmp_path: Path) -> None:
     config = load_config({"method": "des4", "data": str(folder)})
     with pytest.raises(ConfigError, match="leave method out"):

@@ -216,11 +216,41 @@ def test_mistakes_in_the_masks_are_named(root):
 
 
 def test_folders_without_training_masks_are_refused(tmp_path):
-    assert "holds no images" in refusal(tmp_path)
+    assert "holds no images; put them in images/" in refusal(tmp_path)
+    assert f"{tmp_path} holds no images; mend data.images" in refusal(tmp_path, images=tmp_path)
     put(tmp_path, "a")
-    assert "no image has a mask" in refusal(tmp_path)
+    assert "no image has a mask for training; put masks in masks/" in refusal(tmp_path)
+    for name in ("masks/a.npy", "masks/b.npy", "masks/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert "masks/ holds 2 .npy files, which no reader knows; save masks as PNGs" in refusal(tmp_path)
     put(tmp_path, "a", 1)
     assert "one labeled image cannot serve" in refusal(tmp_path)
+
+
+def test_images_in_another_place_are_named(tmp_path):
+    for name in ("a.jpg", "a_mask.png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).touch()
+    assert "its 2 image files lie in the folder itself, none in images/; put images into images/" in refusal(tmp_path)
+    parts = tmp_path / "parts"
+    for name in ("train/images", "train/masks", "val/images", "val/masks"):
+        (parts / name).mkdir(parents=True)
+    told = refusal(parts)
+    assert "its images lie in train/images/, val/images/; make these images/train/, images/val/" in told
+    assert told.endswith("and their masks masks/train/, masks/val/")
+
+
+def test_a_suffix_that_no_mask_has_is_named(root):
+    told = refusal(root, mask_suffix="_gt")
+    assert "no mask's name ends in '_gt', the first is a.png; mend data.mask_suffix" in told
+
+
+def test_a_relative_root_counts_from_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(Path("gone")).startswith(
+        "gone: no such data folder; give data=FOLDER, the folder that holds images/"
+    )
+    assert f"a relative path counts from {tmp_path}" in refusal(Path("gone"))
 
 
 def test_settings_are_checked():

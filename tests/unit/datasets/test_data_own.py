@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from trees import encode, put, refusal_of, write_lines
 
 from des4.data_tools.checks.check import check, refuse_errors
@@ -156,6 +157,39 @@ def test_numbers_of_ones_own_are_named(tmp_path: Path) -> None:
     assert load(tmp_path).classes == ("background", "stain", "crack")
     assert first_label(tmp_path) == np.array([0, 2, 1])[LABELS].tolist()
     assert "expected 2" in refusal_of(lambda: load(tmp_path, values="1-2"))
+
+
+def test_numbers_of_sixteen_bits_may_stand_for_classes(tmp_path: Path) -> None:
+    stored = np.array([0, 1000, 65535], np.uint16)[LABELS]
+    fill(tmp_path, mask=encode(stored))
+    assert "label 65535" in refusal_of(lambda: load(tmp_path))
+    assert first_label(tmp_path, values="0,1000,65535") == LABELS.tolist()
+    assert first_label(tmp_path, values="0,1000", ignore=65535) == np.where(LABELS == 2, 255, LABELS).tolist()
+    assert "number 1000 at row 2" in refusal_of(lambda: first_label(tmp_path, values="0,65535"))
+    write_lines(tmp_path / "_classes.csv", ("Pixel Value, Class", "65535, crack", "0, background", "1000, stain"))
+    assert load(tmp_path).classes == ("background", "stain", "crack")
+    assert first_label(tmp_path) == LABELS.tolist()
+    write_lines(tmp_path / "_classes.csv", ("Pixel Value, Class", "70000, crack", "0, background"))
+    assert "no mask can hold the number 70000" in refusal_of(lambda: load(tmp_path))
+    for wrong in ({"values": "0,70000"}, {"values": "0-300"}, {"ignore": 70000}):
+        with pytest.raises(ValidationError, match="0-65535"):
+            FolderConfig(root=tmp_path, **wrong)
+
+
+def test_a_list_of_classes_that_is_none_says_so_once(tmp_path: Path) -> None:
+    path = fill(tmp_path) / "classes.txt"
+    path.write_bytes("Grün\nHaus\nSonne\n".encode("cp1252"))
+    told = "classes.txt: the list cannot be read: it is not UTF-8 text; give a text file in UTF-8 with one class a line"
+    assert told in refusal_of(lambda: load(tmp_path))
+    gone = refusal_of(lambda: load(tmp_path, classes=tmp_path / "gone.txt"))
+    assert "gone.txt: the list cannot be read: No such file or directory; give" in gone
+    write_lines(path, ("a", "a", "b"))
+    (finding,) = check(FolderConfig(root=tmp_path)).findings
+    assert (finding.code, finding.message) == ("layout", "the name 'a' stands twice")
+    write_lines(path, ("a", '"b"', "c"))
+    assert load(tmp_path).classes == ("a", "b", "c")
+    told = refusal_of(lambda: load(tmp_path, ignore="a,b,c"))
+    assert "classes.txt: data.ignore leaves 0 of its 3 classes, and two or more are needed; ignore fewer" in told
 
 
 def test_a_suffix_that_all_masks_share_is_found(tmp_path: Path) -> None:

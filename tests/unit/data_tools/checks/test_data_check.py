@@ -15,7 +15,7 @@ from PIL import Image
 from trees import TREES
 
 import des4
-from des4.data_tools.checks.check import check
+from des4.data_tools.checks.check import check, refuse_errors
 from des4.data_tools.checks.findings import KINDS, Finding, from_error, in_order
 from des4.data_tools.checks.survey import DataCheck
 from des4.datasets import FORMATS, Folder, FolderConfig
@@ -348,6 +348,30 @@ def test_labels_of_the_whole_data_set_are_judged(root: Path) -> None:
     assert ("error", "binary-mask") in codes(look_at(root))
     (root / "classes.txt").unlink()
     assert ("error", "binary-mask") in codes(look_at(root))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [("masks/*.png", "all labeled masks hold 255 (ignore) alone"), ("masks/val/*.png", "all val masks hold 255")],
+)
+def test_masks_that_label_nothing_stop_check_and_training(root: Path, masks: str, message: str) -> None:
+    for path in root.glob(masks):
+        put(path, encoded(np.full((40, 56), 255, np.uint8), "PNG"))
+    finding = only(look_at(root), "no-labeled-pixel")
+    assert finding.severity == "error" and finding.message.startswith(message)
+    config = FolderConfig(root=root)
+    with pytest.raises(DataError, match=re.escape(message)):
+        refuse_errors(Folder(config), config, ("labeled", "val"))
+
+
+def test_what_explains_all_masks_comes_before_each_of_them(root: Path) -> None:
+    for path in root.glob("masks/**/*.png"):
+        put(path, encoded(labels() + (labels() < 255), "PNG"))
+    config = FolderConfig(root=root)
+    with pytest.raises(
+        DataError, match=r"they begin at 1, .*; say data\.values=1-\d data\.ignore=0, .* more: des4 data check"
+    ):
+        refuse_errors(Folder(config), config, ("labeled", "val"))
 
 
 # ── every format ─────────────────────────────────────────────────────────────────────────────────────────────────────

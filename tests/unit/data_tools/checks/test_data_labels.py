@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_values
+from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_presence, judge_values
 
 ROOT = Path("data")
 NAMES = tuple("abcdefgh")
@@ -33,7 +33,7 @@ def values(labels: tuple[int, ...], num_classes: int, named: bool = True) -> lis
         ((0, 127, 254), 3, [("error", "stretched-labels")]),
         ((0, 1, 2, 77), 3, []),  # a stray label, which is said of its mask
         ((0, 255), 2, [("error", "binary-mask")]),
-        ((255,), 2, [("error", "binary-mask")]),
+        ((255,), 2, []),  # which is said of the labeled and the val masks
         ((0,), 2, []),
     ],
 )
@@ -74,6 +74,24 @@ def test_classes_that_are_none_by_name(name):
 
 def test_other_names_are_fine():
     assert judge_names(("background", "other", "road", "voidance", "unknown animal"), ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("labeled", "val", "blamed"),
+    [
+        ((255,), (0, 1), ["labeled"]),
+        ((0, 1), (255,), ["val"]),
+        ((255,), (255,), ["labeled", "val"]),
+        ((255,), (), ["labeled"]),
+        ((0, 255), (1, 255), []),
+        ((0,), (), []),
+    ],
+)
+def test_masks_that_label_no_pixel_are_refused(labeled, val, blamed):
+    found = judge_presence(counts(*labeled), counts(*val), ROOT)
+    assert [(f.severity, f.code, f.message.split()[1]) for f in found] == [
+        ("error", "no-labeled-pixel", role) for role in blamed
+    ]
 
 
 def test_classes_that_are_missing_where_they_are_needed():
