@@ -72,9 +72,8 @@ class IndexMask(_FileMask):
         """Read it, (H, W) uint8. Raises DataError, also for a number that is not in the table."""
         if self.table is None:
             return read_mask(self.path)
-        return _look_up(
-            self.path, self.table, decode_numbers(self.path, read_bytes(self.path)), lambda number: f"number {number}"
-        )
+        stored = decode_numbers(self.path, read_bytes(self.path))
+        return _look_up(self.path, self.table, stored, lambda number: f"number {number}")
 
 
 @dataclass(frozen=True, eq=False)
