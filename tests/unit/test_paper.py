@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from des4 import campaign, paper
 from des4.cli import app
-from des4.config import dump, load_config
+from des4.config import differences, dump, load_config
 from des4.datasets.lists import content_hash, read_list, sample_name
 from des4.datasets.protocols import PROTOCOLS, VAL_LISTS
 from des4.methods import METHODS
@@ -88,9 +88,16 @@ def test_the_settings_beneath_are_those_of_the_config_files(data: str) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_campaign_file_trains_every_cell_of_its_table_and_nothing_else(number: int) -> None:
+def test_a_campaign_file_trains_every_cell_of_its_table_and_supervised_training_for_as_long(number: int) -> None:
     file = campaign.read_campaign(ROOT / "configs" / "paper" / f"table{number}.yaml")
-    planned = [run.config for run in campaign.plan(file)]
+    runs = campaign.plan(file)
+    planned = [run.config for run in runs if run.method != "supervised_as_long"]
+    short = {run.lists: run.config for run in runs if run.method == "supervised"}
+    long = {run.lists: run.config for run in runs if run.method == "supervised_as_long"}
+    assert short.keys() == long.keys() and (file.reference == "supervised_as_long") == bool(long)
+    for lists, config in long.items():
+        changed = [text for text in differences(short[lists], config) if not text.startswith("out: ")]
+        assert changed == ["train.epochs_of: auto -> unlabeled"]
     cells = [
         paper.paper().config(table, row, column)
         for table in paper.paper().tables
