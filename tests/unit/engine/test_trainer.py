@@ -375,6 +375,15 @@ def test_a_checkpoint_says_how_the_network_in_it_is_built(new_run):
     assert meta["network"] == {"prefix": "teacher", "info": {"classes": 2}}
 
 
+@pytest.fixture
+def terminal():
+    """One whose end is told, as `nohup`, under which these tests may run, does not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
 )
