@@ -19,6 +19,7 @@ from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.data_tools.checks.inspection import Role
+from des4.datasets.files import FilesConfig
 from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
 from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.distributed import joined, may_be_restarted, on_first, was_restarted
@@ -171,16 +172,25 @@ def evaluate(
     """
     predictor = Predictor(run_or_weights)
     dataset, config = data_of(predictor, run_or_weights, data, overrides)
-    if data is None and overrides and run_of(weights_file(run_or_weights)) is not None:
-        own, _ = data_of(
-            predictor, run_or_weights, roles=()
-        )  # another val list leaves other images for the labeled one
-        if learnt := len(set(own.labeled).intersection(dataset.val)):
-            warnings.warn(f"{learnt} of the {len(dataset.val)} images are labeled ones of this run: a score on what it "
-                          "has learnt says nothing of other images", stacklevel=2)  # fmt: skip
+    if data is None:
+        _warn_of_learnt(run_or_weights, dataset, config)
     tail = [predictor.classes.index(name) for name in predictor.info.tail]
     evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
     return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]
+
+
+def _warn_of_learnt(run_or_weights: str | Path, dataset: Dataset, config: RunConfig) -> None:
+    """Warn if another val list than the run's own holds labeled images of the run: with it, others are labeled."""
+    folder = run_of(weights_file(run_or_weights))
+    if folder is None or not isinstance(config.data, FilesConfig):
+        return
+    own = load_config(RunFolder.open(folder).config()).data
+    if not isinstance(own, FilesConfig) or own.val == config.data.val:
+        return
+    before = config.model_copy(update={"data": config.data.model_copy(update={"val": own.val})})
+    if learnt := len(set(build.dataset(before, (), dataset.bands).labeled).intersection(dataset.val)):
+        warnings.warn(f"{learnt} of the {len(dataset.val)} images are labeled ones of this run: a score on what it has "
+                      "learnt says nothing of other images", stacklevel=3)  # fmt: skip
 
 
 def data_of(

@@ -426,7 +426,7 @@ def _messages(errors: list[ErrorDetails], tree: Tree) -> list[str]:
             case "union_tag_invalid":
                 known = DATASETS if key == "data" else METHODS
                 name = str(error["ctx"]["tag"])
-                said = f"{_short(name)} is none of {', '.join(known)}{_nearest(name, known)}"
+                said = f"{_short(name)} is none of {', '.join(known)}{nearest(name, known)}"
                 lines.setdefault(f"{key}.name", []).append(said)
             case _:
                 said = error["msg"].removeprefix("Value error, ").partition(", unable to")[0]
@@ -462,10 +462,11 @@ def _needed(key: str) -> str:
 def _unknown(key: str, known: Iterable[str]) -> str:
     if (ours := OTHERS_NAMES.get(key.rpartition(".")[2].lower().replace("-", "_"))) and key not in known:
         return f"{_short(key)[1:-1]}: unknown key; here it is called {ours}"
-    return f"{_short(key)[1:-1]}: unknown key{_nearest(key, known)}"
+    return f"{_short(key)[1:-1]}: unknown key{nearest(key, known)}"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word may be meant; empty if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from des4.config import read_yaml
+from des4.config import nearest, read_yaml
 from des4.types import Config, ConfigError
 
 
@@ -60,11 +59,9 @@ def read_campaign(path: Path) -> CampaignConfig:
 def _told(first: Any) -> str:
     """Word a mistake that pydantic has found."""
     where, kind = ".".join(map(str, first["loc"])), first["type"]
-    known = list(CampaignConfig.model_fields)
     if kind == "extra_forbidden":
-        near = get_close_matches(where, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        return f"{where}: there is no such key; {hint}"
+        others = f"; there are {', '.join(CampaignConfig.model_fields)}"
+        return f"{where}: there is no such key{nearest(where, CampaignConfig.model_fields) or others}"
     if where == "seeds":
         return "seeds: is a list of numbers, such as [0, 1, 2]"
     if kind == "missing":

@@ -28,7 +28,7 @@ from des4.cli.train import demo, train
 OF_PLACES = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST
 )  # fmt: skip
-"""What is wrong with a place that nothing can be written to, wherever a verb finds it out."""
+"""What is wrong with a place that nothing can be read from or written to, wherever a verb finds it out."""
 
 
 class Verbs(TyperGroup):
@@ -52,7 +52,7 @@ class Verbs(TyperGroup):
             from des4.types import UserError
 
             if isinstance(error, OSError) and error.filename and error.errno in OF_PLACES:
-                complain(f"error: {error.filename}: {error.strerror}; make it writable, free some disk space, or name "
+                complain(f"error: {error.filename}: {error.strerror}; mend its rights, free some disk space, or name "
                          "another place", "red")  # fmt: skip
                 raise typer.Exit(2) from None
             if isinstance(error, Interrupted):

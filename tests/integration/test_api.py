@@ -317,6 +317,8 @@ def test_a_score_on_labeled_images_of_the_run_comes_with_a_warning(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         des4.evaluate(run, overrides=["eval.mirror=true"])
+        folder.rename(tmp_path / "moved")  # where the run's own place is gone, another may be named
+        des4.evaluate(run, overrides=[f"data.root={tmp_path / 'moved'}"])
 
 
 def test_a_map_of_one_pixel_is_too_small_for_norms(tiny: Settings, tmp_path: Path) -> None:

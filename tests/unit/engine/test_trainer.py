@@ -2,6 +2,7 @@ import itertools
 import json
 import re
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -375,12 +376,21 @@ def test_a_checkpoint_says_how_the_network_in_it_is_built(new_run):
     assert meta["network"] == {"prefix": "teacher", "info": {"classes": 2}}
 
 
+@contextmanager
+def handled(number, handler):
+    """Inside, a signal is handled so."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.fixture
 def terminal():
     """One whose end is told, as `nohup`, under which these tests may run, does not."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+    with handled(signal.SIGHUP, signal.SIG_DFL):
+        yield
 
 
 @pytest.mark.usefixtures("terminal")
@@ -401,20 +411,16 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(new_run, number, cod
 
 
 def test_nohup_has_its_way(new_run):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with handled(signal.SIGHUP, signal.SIG_IGN):
         trainer(run := new_run(), loader=Numbered(on_batch=signal_at(3, signal.SIGHUP))).fit()
-    finally:
-        signal.signal(signal.SIGHUP, before)
     assert run.results()["step"] == 10
 
 
 @pytest.fixture
 def ctrl_c():
     """Python's own Ctrl-C, which a shell's background jobs start without."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    with handled(signal.SIGINT, signal.default_int_handler):
+        yield
 
 
 @pytest.mark.usefixtures("ctrl_c")
