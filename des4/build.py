@@ -47,7 +47,7 @@ def training(config: RunConfig, *, checked: bool = True, bands: Known = MEASURED
         data, seen = checked_dataset(config, ("labeled", "val"), bands)
     else:
         data, seen = opened_dataset(config, bands), None
-    reads = METHODS[config.method.name].VIEWS.strong > 0
+    reads = METHODS[config.method.name].VIEWS.reads_unlabeled
     steps = config.train.total_steps(len(data.labeled), len(data.unlabeled), reads)
     counts = torch.tensor(seen.counts) if seen else pixel_counts(data, data.labeled)
     truth = truth_images(config, data, len(data.unlabeled) if reads else 0)

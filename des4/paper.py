@@ -186,7 +186,7 @@ def differences_to(cell: Cell, run: RunFolder, results: Mapping[str, Any]) -> li
     found = [line for line in differences(planned, own) if line.partition(":")[0] not in FREE]
     if column.settings.get("model.weights") and own.model.weights not in ("none", "timm", "package"):
         found = [line for line in found if not line.startswith("model.weights:")]
-    reads = METHODS[planned.method.name].VIEWS.strong > 0
+    reads = METHODS[planned.method.name].VIEWS.reads_unlabeled
     steps = planned.train.total_steps(protocol.labeled, protocol.unlabeled, reads)
     if results["steps"] != steps:
         found.append(f"steps: {steps} -> {results['steps']}")

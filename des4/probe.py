@@ -149,7 +149,7 @@ def _load(
 ) -> tuple[str, int, Segmenter]:
     """Take a network out of the newest checkpoint: its name, the step, and itself. say: told of damaged ones."""
     bare = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
-    reads = METHODS[config.method.name].VIEWS.strong > 0
+    reads = METHODS[config.method.name].VIEWS.reads_unlabeled
     steps = config.train.total_steps(len(data.labeled), len(data.unlabeled), reads)
     method = build.method(bare, data, counts, steps)
     networks = method.predictors()

@@ -68,7 +68,7 @@ class CallbackError(UserError):
 class ViewSpec:
     """The views a method asks of the loader, and the presets of the protocol it was published with.
 
-    strong: how many strong views of each unlabeled image the method needs; 0 = the method reads no unlabeled image.
+    strong: how many strong views of each unlabeled image the method needs; 0 = it reads no unlabeled image.
     cutmix, photometric: used where the user's config says `auto`.
     neighbours: whether the method itself takes something of the images that are mixed with one, also without boxes.
     recoloured: one preset for each further view of the labeled images, which shows the same crop in other colours.
@@ -82,6 +82,11 @@ class ViewSpec:
     cutmix: CutMixPreset = "none"
     photometric: StrongPreset = "none"
     neighbours: bool = False
+
+    @property
+    def reads_unlabeled(self) -> bool:
+        """Whether the method reads unlabeled images."""
+        return self.strong > 0
 
 
 class Bands(Config):

@@ -24,7 +24,7 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
     of them, and a half, a quarter and an eighth. The lists are drawn into `out`/lists once, stratified and each inside
     the next larger one. Raises ConfigError or DataError.
     """
-    if METHODS[config.method.name].VIEWS.strong:
+    if METHODS[config.method.name].VIEWS.reads_unlabeled:
         raise ConfigError(
             f"method={config.method.name}: a learning curve is of supervised training; leave method out, or give "
             "method=supervised"

@@ -50,8 +50,8 @@ class Planned:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of lists that the run looks at: not the unlabeled one, if its method reads none of these."""
-        strong = METHODS[self.config.method.name].VIEWS.strong
-        return tuple(kind for kind in KINDS if kind != "unlabeled" or strong)
+        reads = METHODS[self.config.method.name].VIEWS.reads_unlabeled
+        return tuple(kind for kind in KINDS if kind != "unlabeled" or reads)
 
 
 def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planned]:

@@ -101,7 +101,7 @@ class Loader:
     ) -> None:
         if not dataset.labeled:
             raise DataError("The data set has no labeled images; training needs some masks")
-        if spec.strong and not dataset.unlabeled:
+        if spec.reads_unlabeled and not dataset.unlabeled:
             raise DataError(
                 "The data set has no unlabeled images, which this method needs; add some or use method=supervised"
             )
@@ -155,7 +155,7 @@ class Loader:
         labeled = self._cut_labeled(number, skipped)
         scale = self.spec.donor_scale
         donors = self._cut_donors(number, scale, skipped) if scale else None
-        wanted = self.spec.strong and number // self.ranks >= self.unlabeled_from
+        wanted = self.spec.reads_unlabeled and number // self.ranks >= self.unlabeled_from
         return _Cut(labeled, self._cut_unlabeled(number, skipped) if wanted else None, donors, skipped)
 
     def _cut_labeled(self, number: int, skipped: dict[str, str]) -> _Crops:

@@ -64,7 +64,7 @@ class ViewsConfig(Config):
 
     def mixes(self, spec: ViewSpec) -> bool:
         """Whether unlabeled images are mixed with one another, by boxes or by the method."""
-        return spec.strong > 0 and (spec.neighbours or self.cutmix_of(spec) != "none")
+        return spec.reads_unlabeled and (spec.neighbours or self.cutmix_of(spec) != "none")
 
     def usual_group(self, spec: ViewSpec) -> int:
         """How many neighbours `mix_group=auto` mixes with each other for a method, where they can be so many."""

@@ -68,7 +68,7 @@ def test_a_part_on_labels_alone_needs_no_unlabeled_image(name: str, make_method:
         method(method.prepared(Batch(make_batch().labeled)))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].VIEWS.strong])
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].VIEWS.reads_unlabeled])
 def test_methods_say_whether_they_take_something_of_neighbours(name: str, make_method: Make, make_batch: Make) -> None:
     """Without boxes: a method that does and keeps silent would be given images that are mixed with themselves alone."""
     method, batch = make_method(name, **eager(name)), make_batch(cutmix="none", images=4, group=2)
@@ -485,7 +485,7 @@ def test_the_declaration_is_complete(name: str, make_method: Make, make_batch: M
     assert isinstance(cls.WAITS, bool)
     for frozen in method.FROZEN:
         method.get_submodule(frozen)
-    if cls.VIEWS.strong == 0:
+    if not cls.VIEWS.reads_unlabeled:
         assert method.losses(Batch(make_batch().labeled))
     assert cls.__module__ == f"des4.methods.{name}"
     assert cls.__doc__
@@ -521,7 +521,7 @@ def test_the_loss_falls_on_eight_images(name: str, make_method: Make, make_batch
 
 # ── what is watched, and an oracle ───────────────────────────────────────────────────────────────────────────────────
 
-WITH_TARGETS = [name for name in NAMES if METHODS[name].VIEWS.strong]
+WITH_TARGETS = [name for name in NAMES if METHODS[name].VIEWS.reads_unlabeled]
 CHOOSE = {
     "u2pl": "no threshold refuses a label, but of the least certain pixels a share is refused",
     "dars": "of each class the surest pixels are kept, as many as its share of the labeled ones says",

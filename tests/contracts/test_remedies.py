@@ -65,7 +65,7 @@ def test_any_method_takes_steps_with_all_of_them_and_resumes_to_the_bit(name: st
     for number in range(2):
         assert all(term.isfinite() for term in step(source[number]).terms.values())
     assert isinstance(method.alignment, ShareAlignment)
-    reads = METHODS[name].VIEWS.strong > 0
+    reads = METHODS[name].VIEWS.reads_unlabeled
     assert bool(method.alignment.steps == 2) == reads
     assert torch.equal(method.alignment.shares, method.alignment.prior) != reads
     moments, numbers = optimiser_state(step.optimiser)
@@ -82,7 +82,7 @@ def test_any_method_takes_steps_with_all_of_them_and_resumes_to_the_bit(name: st
     assert [key for key, value in snapshot(resumed).items() if not torch.equal(value, after[key])] == []
 
 
-@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.VIEWS.strong])
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.VIEWS.reads_unlabeled])
 def test_aligned_targets_are_other_targets_once_something_was_predicted(name: str, make_setting: Make) -> None:
     plain, aligned = build(name, make_setting, alignment=0.0), build(name, make_setting)
     assert plain.alignment is None

@@ -103,7 +103,7 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
     assert result.exit_code == int(any(finding["level"] == "problem" for finding in data["findings"])), result.stdout
     trained = data["dry_run"]
     assert (trained["method"], trained["precision"], trained["crop"]) == (method, "fp32", [32, 32])
-    assert trained["images"] == [2, 2 if METHODS[method].VIEWS.strong else 0]
+    assert trained["images"] == [2, 2 if METHODS[method].VIEWS.reads_unlabeled else 0]
     assert (trained["steps"], trained["validations"], trained["parts"]) == (50, 3, 1)
     assert trained["lists"] == {"labeled": 4, "unlabeled": 4, "val": 3}
     assert (trained["flops"]["plain"] > 0) == (method == "des4")

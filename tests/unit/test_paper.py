@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Make:
         settings = {key.replace("__", "."): changes.pop(key) for key in list(changes) if "__" in key}
         config = load_config(paper.paper().config(cell, row, where), settings)
         protocol = PROTOCOLS[where.protocol]
-        unlabeled = protocol.unlabeled if METHODS[config.method.name].VIEWS.strong else 0
+        unlabeled = protocol.unlabeled if METHODS[config.method.name].VIEWS.reads_unlabeled else 0
         steps = config.train.total_steps(protocol.labeled, unlabeled)
         run = RunFolder.create(tmp_path / "runs" / name)
         run.write_config(dump(config))
