@@ -93,12 +93,12 @@ def predict(
 
 
 def _is_setting(text: str) -> bool:
-    """Whether an argument sets a key of the section eval, and is no file that happens to be called so."""
-    from des4.engine import EvalConfig
+    """Whether an argument is key=value, and names no file, be it one that is missing."""
+    from des4.images.pictures import IMAGE_SUFFIXES
 
-    key, equals, _ = text.partition("=")
-    known = key.startswith("eval.") or key in EvalConfig.model_fields
-    return bool(equals) and known and not os.path.exists(text)  # noqa: PTH110  # Path's raises where it is too long
+    key, equals, value = text.partition("=")
+    file = os.path.exists(text) or Path(value).suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH110  # Path's raises if long
+    return bool(equals) and key.replace(".", "").isidentifier() and not file
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import des4
-from des4.config import Overrides, differences, given_settings, load_config
+from des4.config import Overrides, given_settings, load_config
 from des4.engine import EvalConfig, segment_batch
 from des4.engine.inference import scaled_size
 from des4.engine.process import is_out_of_memory
@@ -87,13 +87,10 @@ class Predictor:
 
         `eval.resize=NUMBER` holds for all images; `eval.resize=auto` goes back to what `factor_of` says.
         """
-        overrides = self.take_auto(overrides)
-        base = {"method": "supervised", "data": "scenes", "eval": self.eval.model_dump(mode="json")}
-        config = load_config(base, overrides)
-        if other := [line.partition(":")[0] for line in differences(load_config(base), config)
-                     if not line.startswith("eval.")]:  # fmt: skip
+        if other := [key for key in given_settings({}, overrides) if not key.startswith("eval.")]:
             raise ConfigError(f"{', '.join(other)}: a prediction reads eval.* alone")
-        self.eval = config.eval
+        base = {"method": "supervised", "data": "scenes", "eval": self.eval.model_dump(mode="json")}
+        self.eval = load_config(base, self.take_auto(overrides)).eval
 
     def take_auto(self, overrides: Overrides) -> Overrides:
         """Set `fitted` as settings ask; return them with a number in the place of `eval.resize=auto`.

@@ -67,7 +67,10 @@ def test_settings_have_short_names_too(run: Des4, trained: Path) -> None:
     assert json.loads(Path("p/predictions.json").read_text())["eval"]["mirror"] is True
     other = run("predict", trained, "mode=whole", "photos", "resize=1", "--out", "p", "--resume")
     assert "p: was made with other weights or settings (eval.mirror: True -> False); give" in other.stderr
-    assert "no such file" in run("predict", trained, "mirorr=true").stderr
+    assert "mirorr: unknown key; did you mean mirror?" in run("predict", trained, "photos", "mirorr=true").stderr
+    assert "data.val: a prediction reads eval.* alone" in run("predict", trained, "photos", "data.val=x").stderr
+    for missing in ("size=2.jpg", "photos/size=2"):  # a file's name may hold the sign
+        assert f"{missing}: no such file" in run("predict", trained, missing).stderr
 
 
 def test_how_images_are_resized_is_told(run: Des4, trained: Path) -> None:
