@@ -19,6 +19,7 @@ from des4.config import Overrides, RunConfig, differences, dump, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.data_tools.checks.inspection import Role
+from des4.datasets import content_hash
 from des4.datasets.files import FilesConfig
 from des4.engine import Checkpoints, Evaluator, Interrupted, Trainer, segment
 from des4.engine.callbacks import Callback, Callbacks
@@ -180,15 +181,23 @@ def evaluate(
 
 
 def _warn_of_learnt(run_or_weights: str | Path, dataset: Dataset, config: RunConfig) -> None:
-    """Warn if another val list than the run's own holds labeled images of the run: with it, others are labeled."""
+    """Warn if another val list than the run's own holds labeled images of the run."""
     folder = run_of(weights_file(run_or_weights))
     if folder is None or not isinstance(config.data, FilesConfig):
         return
-    own = load_config(RunFolder.open(folder).config()).data
+    run = RunFolder.open(folder)
+    own = load_config(run.config()).data
     if not isinstance(own, FilesConfig) or own.val == config.data.val:
         return
-    before = config.model_copy(update={"data": config.data.model_copy(update={"val": own.val})})
-    if learnt := len(set(build.dataset(before, (), dataset.bands).labeled).intersection(dataset.val)):
+    lists = {"labeled": own.labeled, "unlabeled": own.unlabeled, "val": own.val}
+    try:
+        then = config.model_copy(update={"data": config.data.model_copy(update=lists)})
+        labeled = build.dataset(then, (), dataset.bands).labeled
+    except (ConfigError, DataError):
+        return  # lists or masks are gone since: what the run has learnt is not known, and the score does not need it
+    if content_hash(labeled) != run.data().get("labeled", {}).get("hash"):
+        return  # they have changed since: the same
+    if learnt := len(set(labeled).intersection(dataset.val)):
         warnings.warn(f"{learnt} of the {len(dataset.val)} images are labeled ones of this run: a score on what it has "
                       "learnt says nothing of other images", stacklevel=3)  # fmt: skip
 

@@ -317,6 +317,14 @@ def test_a_score_on_labeled_images_of_the_run_comes_with_a_warning(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         des4.evaluate(run, overrides=["eval.mirror=true"])
+        (tmp_path / "unlabeled.txt").write_text("4\n5")
+        swapped = {"data.val": tmp_path / "unlabeled.txt", "data.unlabeled": tmp_path / "val.txt"}
+        (folder / "masks" / "4.png").write_bytes((folder / "masks" / "0.png").read_bytes())
+        (folder / "masks" / "5.png").write_bytes((folder / "masks" / "0.png").read_bytes())
+        des4.evaluate(run, overrides={key: str(value) for key, value in swapped.items()})  # its unlabeled images
+        (tmp_path / "val.txt").rename(tmp_path / "val-2.txt")
+        des4.evaluate(run, overrides=[f"data.val={tmp_path / 'val-2.txt'}"])
+        (tmp_path / "val-2.txt").rename(tmp_path / "val.txt")
         folder.rename(tmp_path / "moved")  # where the run's own place is gone, another may be named
         des4.evaluate(run, overrides=[f"data.root={tmp_path / 'moved'}"])
 
