@@ -19,7 +19,7 @@ RATE = 1e-3
 
 
 def main() -> None:
-    """Draw lists.png, what each list gains, and curve.png, what more masks give supervised training on CamVid."""
+    """Draw lists.png, what each list gains, and the curves: what more masks give supervised training."""
     rows = json.loads((PAGE / "figures" / "recipe.json").read_text())
     found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
     lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
@@ -37,7 +37,8 @@ def main() -> None:
                 known = {name: every.get(_all_masks(name)) for name in lists}
                 most[panel] = {_told(name): reached[score] for name, reached in known.items() if reached}
     list_by_list(panels, PAGE / "lists.png", most=most)
-    learning_curve(_curve(), PAGE / "curve.png")
+    for name in ("curve", "curve_clothing"):
+        learning_curve(_curve(name), PAGE / f"{name}.png")
 
 
 def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
@@ -45,10 +46,10 @@ def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
     return row["unlabeled"] if where == "unlabeled" else row["models"]["student"]
 
 
-def _curve() -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Score -> method -> number of masks -> what each draw of so many gives on CamVid's val images."""
+def _curve(name: str) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Score -> method -> number of masks -> what each draw of so many gives on val images."""
     points: dict[str, dict[int, list[float]]] = {title: {} for title in SCORES.values()}
-    for row in json.loads((PAGE / "figures" / "curve.json").read_text()):
+    for row in json.loads((PAGE / "figures" / f"{name}.json").read_text()):
         for score, title in SCORES.items():
             points[title].setdefault(row["masks"], []).append(row[score])
     return {title: {"supervised": by_masks} for title, by_masks in points.items()}
