@@ -45,8 +45,13 @@ PICTURES = 26
 PLACEHOLDER_STEPS = 1000
 """Steps of the training that is only timed."""
 
-_LEADERS = {"model.encoder": "model.", "optim.name": "optim.", "train.batch_size": "train.accumulate"}
-"""Keys whose value, if it is given, makes others of the plan meaningless."""
+_LEADERS = {
+    "method.name": "method.",
+    "model.encoder": "model.",
+    "optim.name": "optim.",
+    "train.batch_size": "train.accumulate",
+}
+"""Keys that make others of the plan meaningless, where they are given another value than the plan's."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def plan(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Override
             raise ConfigError(f"train.minutes: is a budget that says how many steps there are; leave out {clash[0]}")
         load_config({"method": "supervised", "data": "scenes", "train.minutes": minutes})  # is it a number?
         given = {key: value for key, value in given.items() if key not in lengths} | {"train.steps": PLACEHOLDER_STEPS}
-    settings = _decide(given)
+    settings = _decide(given, minutes)
     if minutes is not None:  # what the time allows is found by `within_budget`
         settings = [setting for setting in settings if setting.key not in ("train.steps", "train.eval_every")]
     config = load_config({setting.key: setting.value for setting in settings}, given)
@@ -93,7 +98,7 @@ def plan(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Override
     return Plan(config, decided, began, minutes)
 
 
-def _decide(given: Mapping[str, Any]) -> list[Setting]:
+def _decide(given: Mapping[str, Any], minutes: float | None) -> list[Setting]:
     """Suggest settings for the data that are given; none for data that are not in files."""
     name = given.get("data.name")
     if name not in FORMATS or given.get("data.root") is None:
@@ -101,12 +106,11 @@ def _decide(given: Mapping[str, Any]) -> list[Setting]:
     data = {key: value for key, value in given.items() if key.startswith("data.")}
     config = load_config({"method": "supervised"}, data).data
     assert isinstance(config, FilesConfig)  # noqa: S101  # as every format of FORMATS
-    dropped = [prefix for leader, prefix in _LEADERS.items() if leader in given]
-    settings = [
-        setting
-        for setting in suggest(_glance(config), Machine.here())
-        if setting.key.startswith("data.") or not setting.key.startswith(tuple(dropped))
-    ]
+    suggested = suggest(_glance(config), Machine.here(), minutes)
+    values = {setting.key: setting.value for setting in suggested}
+    wanted = values | dict(given)
+    dropped = tuple(prefix for leader, prefix in _LEADERS.items() if wanted.get(leader) != values.get(leader))
+    settings = [one for one in suggested if one.key.startswith("data.") or not one.key.startswith(dropped)]
     default = ModelConfig()
     if given.get("model.encoder", default.encoder) != default.encoder:
         why = f"the pip extra `pretrained` holds weights of {default.encoder} alone; timm downloads these once"

@@ -20,12 +20,13 @@ RATE = 1e-3
 
 def main() -> None:
     """Draw lists.png, what each list gains, and the curves: what more masks give supervised training."""
-    rows = json.loads((PAGE / "figures" / "recipe.json").read_text())
+    rows = _rows("recipe")
     found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
     lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
     kinds = ("clothing", "drive")  # which come last, behind the random lists of CamVid
     lists.sort(key=lambda name: (name.split("_")[0] in kinds, name.startswith("clothing"), len(name), name))
-    every = {row["list"]: row["models"]["student"] for row in json.loads((PAGE / "figures" / "val.json").read_text())}
+    every = {row["list"]: row["models"]["student"] for row in _rows("val")}
+    every["all masks of clothing"] = next(row for row in _rows("curve_clothing") if row["list"] == "all")
     panels, most = {}, {}
     for where, told in (("unlabeled", "unlabeled images"), ("val", "unseen images")):
         for score, title in SCORES.items():
@@ -41,15 +42,22 @@ def main() -> None:
         learning_curve(_curve(name), PAGE / f"{name}.png")
 
 
+def _rows(name: str) -> list[dict[str, Any]]:
+    """Read the figures of that name."""
+    rows: list[dict[str, Any]] = json.loads((PAGE / "figures" / f"{name}.json").read_text())
+    return rows
+
+
 def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
     """Scores of a row on its unlabeled images, or on val."""
-    return row["unlabeled"] if where == "unlabeled" else row["models"]["student"]
+    scores: dict[str, float] = row["unlabeled"] if where == "unlabeled" else row["models"]["student"]
+    return scores
 
 
 def _curve(name: str) -> dict[str, dict[str, dict[int, list[float]]]]:
     """Score -> method -> number of masks -> what each draw of so many gives on val images."""
     points: dict[str, dict[int, list[float]]] = {title: {} for title in SCORES.values()}
-    for row in json.loads((PAGE / "figures" / f"{name}.json").read_text()):
+    for row in _rows(name):
         for score, title in SCORES.items():
             points[title].setdefault(row["masks"], []).append(row[score])
     return {title: {"supervised": by_masks} for title, by_masks in points.items()}
@@ -62,6 +70,8 @@ def _told(name: str) -> str:
 
 def _all_masks(name: str) -> str:
     """Name the row that has learnt from the masks of all images of a list."""
+    if name.startswith("clothing"):
+        return "all masks of clothing"
     return f"all masks of {name}" if "_" in name else "all 367 masks"
 
 

@@ -37,7 +37,7 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     """Of the committee: the student's average and others, each with a decoder from a random start of its own. The first
     of the others sees labeled images in the colours of `french`, the next in those of `unimatch`, the third as the
     student does, and so round."""
-    labels_alone: float = Field(0.6, gt=0, lt=1)
+    labels_alone: float = Field(0.75, gt=0, lt=1)
     """Share of the run that learns from labels alone: the first part. The learning rate begins anew after it."""
     unlabeled_weight: float = Field(1.5, ge=0)
     """λ, of what the committee says of unlabeled images."""

@@ -118,12 +118,12 @@ def test_a_dry_run_measures_a_training(run: Des4, method: str) -> None:
 
 
 def test_every_part_of_a_run_is_measured(run: Des4) -> None:
-    arguments = ("method=des4_committee", *SCENES, *TINY, "train.steps=50", "--steps", "1", "--seconds", "600")
+    arguments = ("method=des4_committee", *SCENES, *TINY, "train.steps=40", "--steps", "1", "--seconds", "600")
     measured = json.loads(run(*arguments, "--json").stdout)["dry_run"]["measured"]
-    assert [part["share"] for part in measured["parts"]] == [0.6, 0.4]
+    assert [part["share"] for part in measured["parts"]] == [0.75, 0.25]
     assert measured["step"] == pytest.approx(sum(part["share"] * part["step"] for part in measured["parts"]))
     assert sum(measured["shares"].values()) == pytest.approx(1)
-    assert "60 % · 40 % of the steps" in run(*arguments).stdout
+    assert "75 % · 25 % of the steps" in run(*arguments).stdout
 
 
 def test_a_method_that_waits_for_the_device_is_told(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:

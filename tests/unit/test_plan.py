@@ -12,6 +12,7 @@ from PIL import Image
 
 import des4
 from des4.config import ConfigError, load_config
+from des4.data_tools.checks.advice import Machine
 from des4.datasets import FolderConfig, open_files
 from des4.plan import Plan, plan, within_budget
 from des4.types import DataError
@@ -74,6 +75,19 @@ def test_every_key_that_is_given_stays(photos: Path) -> None:
     none = plan({}, [f"data={photos}", "model=resnet18", "weights=none"])
     assert none.config.model.weights == "none" and "model.weights" not in decided(none)
     assert (other.config.optim, other.config.train.steps) == (default.optim, 7)
+
+
+def test_within_a_few_minutes_of_a_cpu_a_committee_has_fewer_networks(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def networks(*given: str) -> Any:
+        return getattr(plan({}, [f"data={photos}", *given]).config.method, "networks", None)
+
+    assert [networks("minutes=10"), networks("minutes=60"), networks()] == [2, 3, 3]
+    assert [networks("minutes=10", "method=des4_committee"), networks("minutes=10", "networks=4")] == [2, 4]
+    assert networks("minutes=10", "method=fixmatch") is None
+    monkeypatch.setattr("des4.plan.Machine.here", lambda: Machine(gpu_bytes=16 * 2**30))
+    assert networks("minutes=10") == 3
 
 
 def test_a_method_and_a_length_are_a_plan_already(photos: Path, tmp_path: Path) -> None:

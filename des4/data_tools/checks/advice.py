@@ -32,6 +32,9 @@ GPU_CROP, GPU_SIDE, GPU_BATCH = 769, 2048, 16
 CPU_CROP, CPU_SIDE, CPU_BATCH, CPU_STEPS = 129, 256, 4, 3300
 """What two CPU cores trained on CamVid; beyond them a step takes seconds."""
 
+FEW_MINUTES, FEW_NETWORKS = 25, 2
+"""Of CPU time, and the networks of a committee within them. Three would learn for less long than they need."""
+
 EPOCHS, MOST_STEPS, FEWEST_STEPS = 80, 40_000, 500
 """The paper's on VOC, and the number of steps to which the protocol's schedules amount."""
 
@@ -67,13 +70,16 @@ class Setting:
     reason: str
 
 
-def suggest(check: DataCheck, machine: Machine) -> tuple[Setting, ...]:
-    """Suggest a config; an empty one for data that cannot be trained on: no image read, or none labeled."""
+def suggest(check: DataCheck, machine: Machine, minutes: float | None = None) -> tuple[Setting, ...]:
+    """Suggest a config; an empty one for data that cannot be trained on: no image read, or none labeled.
+
+    minutes: how long the training may take, if that is known.
+    """
     if not check.sizes or not check.counts["labeled"]:
         return ()
     seen = _Seen.of(check, machine)
     return (
-        _method(check),
+        *_method(check, machine, minutes),
         *_data(check),
         *_views(seen),
         *_model(seen),
@@ -144,17 +150,21 @@ def _median_side(check: DataCheck) -> int:
     raise AssertionError("a check with sizes has a median")
 
 
-def _method(check: DataCheck) -> Setting:
+def _method(check: DataCheck, machine: Machine, minutes: float | None) -> Iterator[Setting]:
     labeled, unlabeled = check.counts["labeled"], check.counts["unlabeled"]
     if not unlabeled:
-        return Setting("method.name", "supervised", "there is no unlabeled image, which all other methods need")
-    return Setting(
+        yield Setting("method.name", "supervised", "there is no unlabeled image, which all other methods need")
+        return
+    yield Setting(
         "method.name",
         "des4_committee",
         f"it learns from the {unlabeled} images without masks beside the {labeled} with one. On CamVid with few "
         "masks it was ahead of supervised training. Train method=supervised with the same settings too: only that "
         "shows what it gains here",
     )
+    if minutes is not None and minutes < FEW_MINUTES and machine.gpu_bytes is None:
+        why = f"in less than {FEW_MINUTES} minutes without a GPU, as we trained CamVid for ten; three learn too little"
+        yield Setting("method.networks", FEW_NETWORKS, why)
 
 
 def _data(check: DataCheck) -> Iterator[Setting]:
