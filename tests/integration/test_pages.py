@@ -30,8 +30,8 @@ from des4.plan import plan
 ROOT = Path(__file__).parents[2]
 TINY = ["encoder=test_efficientnet", "weights=none", "channels=8", "low_channels=8", "embedding_dim=8", "crop_size=33",
         "batch_size=2", "workers=0", "steps=6", "eval_every=3"]  # fmt: skip
-BEYOND_TOYS = ("planned: train.", "stopped after")
-"""How lines begin that a toy does not print: it is told its steps, and nobody stops it with Ctrl-C."""
+BEYOND_TOYS = ("planned: train.", "planned: method.networks", "stopped after")
+"""How lines begin that a toy does not print: it is given steps and no minutes, and nobody stops it with Ctrl-C."""
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 
 
