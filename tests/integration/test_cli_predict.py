@@ -69,7 +69,7 @@ def test_settings_have_short_names_too(run: Des4, trained: Path) -> None:
     assert "p: was made with other weights or settings (eval.mirror: True -> False); give" in other.stderr
     assert "mirorr: unknown key; did you mean mirror?" in run("predict", trained, "photos", "mirorr=true").stderr
     assert "data.val: a prediction reads eval.* alone" in run("predict", trained, "photos", "data.val=x").stderr
-    for missing in ("size=2.jpg", "photos/size=2"):  # a file's name may hold the sign
+    for missing in ("size=2.mp4", "photos/size=2"):  # a file's name may hold the sign
         assert f"{missing}: no such file" in run("predict", trained, missing).stderr
 
 

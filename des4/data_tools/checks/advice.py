@@ -33,7 +33,7 @@ CPU_CROP, CPU_SIDE, CPU_BATCH, CPU_STEPS = 129, 256, 4, 3300
 """What two CPU cores trained on CamVid; beyond them a step takes seconds."""
 
 FEW_MINUTES, FEW_NETWORKS = 25, 2
-"""Of CPU time, and the networks of a committee within them. Three would learn for less long than they need."""
+"""In fewer minutes of a CPU a committee has so many networks: three would each learn for too short a time."""
 
 EPOCHS, MOST_STEPS, FEWEST_STEPS = 80, 40_000, 500
 """The paper's on VOC, and the number of steps to which the protocol's schedules amount."""
