@@ -50,7 +50,8 @@ class U2PL(ProjectedTeacherStudent):
     OUTLINE = Outline("student", "moving average of all", "mixed view, and a memory of what classes are not")
     PROJECTION = WideProjection
     RANKS = (3, 20)
-    """A labeled pixel is a negative of classes ranked below the first, an unreliable one of those from there on."""
+    """A labeled pixel is a negative of classes ranked below the first, an unreliable one of those from there on; the
+    last class is always among these."""
 
     def build(self, setting: Setting) -> None:
         """Make student and teacher, their projections, and the memories."""
@@ -97,7 +98,7 @@ class U2PL(ProjectedTeacherStudent):
 
     def _remember(self, batch: Batch, features: Tensor, probs: Tensor, sure: Tensor, unsure: Tensor) -> Tensor:
         """Collect the teacher's pixels, with their class or as negatives; return the labeled anchors (B, h, w)."""
-        (labeled, unlabeled), (first, last) = batch.both, self.RANKS
+        (labeled, unlabeled), (first, last) = batch.both, (min(self.RANKS[0], probs.shape[1] - 1), self.RANKS[1])
         size, count = (probs.shape[-2], probs.shape[-1]), len(labeled.image)
         label, has_label = shrink_label(labeled.label, size), shrink_label(labeled.valid, size)
         known, rank = label.masked_fill(~has_label, 0)[:, None], probs.argsort(1, descending=True).argsort(1)

@@ -36,14 +36,14 @@ def class_mixed(
     """
     partner, label, valid = view.mix.partner, target.label, target.valid
     present = classes_present(label, valid, num_classes)[partner]
+    shown = present.sum(1, keepdim=True)
     if background is not None:
-        present[:, background] &= present.sum(1) == 1
+        present[:, background] &= shown.squeeze(1) == 1
     drawn = uniform(keys, (num_classes,), f"{name}/classes")
     if first is not None:
         drawn = drawn + ~first
     order = drawn.masked_fill(~present, torch.inf).argsort(1).argsort(1)
-    number = present.sum(1, keepdim=True)
-    pasted = torch.minimum(number // 2 + 1, (number - 1).clamp_min(1))
+    pasted = torch.minimum(present.sum(1, keepdim=True) // 2 + 1, (shown - 1).clamp_min(1))
     chosen = present & (order < pasted) & bernoulli(keys, (1,), f"{name}/whether", p)
     box = chosen.gather(1, label[partner].flatten(1)).view_as(valid) & valid & valid[partner]
     mixed = StrongView(view.mixed, Mix(partner, box, view.mix.group), target.pixels)

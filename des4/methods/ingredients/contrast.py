@@ -23,7 +23,7 @@ class PixelContrastConfig(Config):
     pushed: int = Field(64, ge=1)
     """Pixels of an image that enter the queue of each class [ours: there all that are found]."""
     queue: int = Field(4096, ge=1)
-    """Pixels that are remembered for each class [ours: there 30,000, of which a step replaces a good part]."""
+    """Pixels that are remembered for each class [ours: there 30,000]."""
     contrast_temperature: float = Field(0.5, gt=0)
     """Divides their cosines."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from des4.ops.components import connected
 from des4.ops.noise import uniform
 from des4.ops.sampling import spread_draw
-from des4.types import Config, Labeled, Mix, StrongView, Unlabeled
+from des4.types import Config, Labeled, Mix, StrongView, TargetAlignment, Unlabeled
 
 
 class PastingConfig(Config):
@@ -78,7 +78,23 @@ def with_donors(unlabeled: Unlabeled, donors: Unlabeled) -> Unlabeled:
     pairs = ((unlabeled.weak, donors.weak), (unlabeled.valid, donors.valid), (unlabeled.keys, donors.keys))
     weak, valid, keys = map(torch.cat, pairs)
     truth = None if unlabeled.truth is None or donors.truth is None else torch.cat([unlabeled.truth, donors.truth])
-    return replace(unlabeled, weak=weak, valid=valid, keys=keys, truth=truth)
+    alignment = None if unlabeled.alignment is None else _OfFirst(unlabeled.alignment, len(unlabeled.weak))
+    return replace(unlabeled, weak=weak, valid=valid, keys=keys, truth=truth, alignment=alignment)
+
+
+@dataclass(frozen=True)
+class _OfFirst:
+    """Aligns all images as `alignment` does, and lets the first `count` alone into its running mean.
+
+    Donors are drawn by their class: they would tell it that badly predicted classes are frequent.
+    """
+
+    alignment: TargetAlignment
+    count: int
+
+    def aligned(self, probs: Tensor, valid: Tensor) -> Tensor:
+        first = torch.arange(len(valid), device=valid.device) < self.count
+        return self.alignment.aligned(probs, valid & first[:, None, None])
 
 
 def pasted_view(view: StrongView, donors: Tensor, box: Tensor) -> StrongView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,24 @@ def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch:
     assert negative[2:].any()
     assert not negative[2:].any(1)[~small(un.valid)].any()
     assert not (negative[2:].any(1) & (labels[2:] != IGNORE)).any()  # no pixel is both sure and unsure
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_of_fewer_than_four_classes_the_last_is_a_negative_of_unreliable_pixels(
+    trained: Make, make_batch: Make, classes: int
+) -> None:
+    method, batch = trained(), make_batch()
+    label = batch.labeled.label
+    few = replace(batch.labeled, label=torch.where(label == IGNORE, label, label % classes))
+    seen: list[tuple[Tensor, ...]] = []
+    method.contrast.collect = lambda *arguments: seen.append(arguments)
+    probs, nobody, all_pixels = torch.rand(4, classes, 9, 9), label.new_full((2, 33, 33), IGNORE), label >= 0
+    method._remember(replace(batch, labeled=few), torch.rand(4, 16, 9, 9), probs, nobody, all_pixels)
+    ((_, _, negative, _),) = seen
+    last = F.one_hot(probs.argmin(1), classes).movedim(-1, 1).bool()
+    assert torch.equal(negative[2:], last[2:] & small(batch.unlabeled.valid)[:, None])
+    wrong = F.one_hot(small(few.label).clamp_max(classes - 1), classes).movedim(-1, 1) == 0
+    assert torch.equal(negative[:2], ~last[:2] & wrong & (small(label) != IGNORE)[:, None])
 
 
 def test_without_unreliable_pixels_all_labels_count_and_none_is_surest(trained: Make, make_batch: Make) -> None:

@@ -86,6 +86,9 @@ def test_a_background_is_pasted_only_where_it_is_alone() -> None:
     view, target = pair(torch.tensor([[4, 4, 4], [0, 0, 0]]))
     image, _ = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0, background=0)
     assert image[::2, 0, 0].unique(dim=0).tolist() == [[100, 100, 100]]
+    view, target = pair(torch.tensor([[4, 4, 4], [2, 0, 1]]))
+    image, _ = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0, background=0)
+    assert image[::2, 0, 0].unique(dim=0).tolist() == [[102, 4, 101]], "both objects: the background stays"
 
 
 def test_classes_may_be_chosen_before_all_others() -> None:

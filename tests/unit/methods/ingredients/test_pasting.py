@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,8 @@ from des4.methods.ingredients.pasting import (
     pasted_view,
     with_donors,
 )
+from des4.methods.ingredients.targets import target_of
+from des4.models.memory import ShareAlignment
 from des4.types import IGNORE, Labeled, Mix, StrongView, Unlabeled
 
 KEYS = torch.randint(2**62, (2000,), generator=torch.Generator().manual_seed(0))
@@ -71,3 +75,16 @@ def test_a_donor_fills_its_box_and_where_there_is_none_the_views_partner_does() 
     torch.testing.assert_close(found.mixed[1, 0, :, 0], torch.tensor([0.1, 0.2, 0.2, 0.2]))
     assert found.mix(both.valid)[:, :, 0].tolist() == [[True, True, False, False], [True] * 4]
     assert found.pixels == 2
+
+
+def test_donors_are_aligned_and_are_no_predictions_that_the_alignment_counts() -> None:
+    valid = torch.ones(2, 4, 4, dtype=torch.bool)
+    alignment = ShareAlignment(torch.tensor([0.5, 0.5]), 1.0, 0.9)
+    unlabeled = Unlabeled(torch.zeros(2, 3, 4, 4), (), valid, KEYS[:2], alignment=alignment)
+    both = with_donors(unlabeled, replace(unlabeled, valid=valid.clone()))
+    probs = torch.tensor([[0.8, 0.2]] * 2 + [[0.0, 1.0]] * 2)[:, :, None, None].expand(4, 2, 4, 4)
+    assert torch.equal(target_of(probs, both).probs, probs), "there is no running mean yet"
+    alignment.commit()
+    assert alignment.shares.tolist() == pytest.approx([0.8, 0.2])
+    half = torch.full((4, 2, 4, 4), 0.5)
+    torch.testing.assert_close(target_of(half, both).probs[:, 0], torch.full((4, 4, 4), 0.2))
