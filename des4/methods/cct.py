@@ -84,7 +84,7 @@ class CCT(SingleNetwork):
         if kind == "drop":
             return drop_channels((features,), keys, name)[0]
         if kind == "active":
-            return drop_active(features, keys, name)
+            return drop_active(features, target.valid, keys, name)
         if kind == "noise":
             return noisy(features, keys, name)
         if kind == "adversarial":

@@ -58,7 +58,7 @@ class DARS(SingleNetwork):
         self.labeler = setting.make_segmenter("linear")
         self.labeler.load_state_dict(self.student.state_dict())
         self.FROZEN = ("labeler",)
-        self.confidences = Histogram(bins=4096, momentum=0.999, groups=len(setting.classes))
+        self.confidences = Histogram(bins=4096, momentum=1.0, groups=len(setting.classes))
         self.register_buffer("prior", class_prior(setting.pixel_counts), persistent=False)
 
     @property
@@ -107,5 +107,5 @@ class DARS(SingleNetwork):
             self.confidences.reset()
 
     def pseudo_labeler(self) -> tuple[str, nn.Module]:
-        """The network as it was when the round began."""
-        return "labeler", self.labeler
+        """The network as it was when the round began, once there is one."""
+        return ("labeler", self.labeler) if self.round(self.step) else super().pseudo_labeler()

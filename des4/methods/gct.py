@@ -89,7 +89,7 @@ class GCT(TwoNetworks):
             terms[f"{name}/consistency"] = weight * parts[0].and_also(parts[1]).squared_gap(own) / own.shape[1]
 
         known, has_label = torch.cat([each[:count] for each in probs]).detach(), labeled.valid.repeat(2, 1, 1)
-        found = self.detector(seen[:count].repeat(2, 1, 1, 1), known)
+        found = torch.cat([self.detector(seen, each.detach())[:count] for each in probs])  # normed as where it is used
         truth = true_flaws(known, labeled.label.repeat(2, 1, 1), has_label)
         both = None if labeled.pixels is None else 2 * labeled.pixels
         terms["detector"] = 10 * mean_over((found - truth).square() * has_label, has_label, both)

@@ -39,7 +39,7 @@ def draw_mix(preset: CutMixPreset, group: int, height: int, width: int, rng: ran
     """Draw the boxes of one group of samples that are mixed with one another.
 
     preset: `none`: no box. `french`: one box of half the crop, always; partner = next sample (there: a second batch).
-    `cps`: three boxes, together 0.25-0.5 of the crop, overlaps toggle. `reco`: one box of half the crop, width
+    `cps`: three boxes, each a third of 0.25-0.5 of the crop, overlaps toggle. `reco`: one box of half the crop, width
     U(W/2, W), with probability 0.5 for the whole group, partner = next sample (the protocol DeS4 follows).
     `unimatch`: one box of 0.02-0.4 of the crop, aspect 0.3-1/0.3, each sample with probability 0.5, partner = the
     reversed group. `augseg`: side √(1-λ), λ ~ Beta(4, 4), clipped at the border, partner = a random permutation.
@@ -74,11 +74,10 @@ def _french(height: int, width: int, rng: random.Random) -> list[Box]:
 
 
 def _cps(height: int, width: int, rng: random.Random) -> list[Box]:
-    area = rng.uniform(0.25, 0.5)
-    boxes = []
+    side, boxes = math.sqrt(1 / 3), []
     for _ in range(3):
+        area = rng.uniform(0.25, 0.5)
         fraction = area ** rng.random()
-        side = math.sqrt(1 / 3)
         boxes.append(_place(side * fraction * height, side * area / fraction * width, height, width, rng))
     return boxes
 

@@ -39,13 +39,14 @@ def share_channels(
     return tuple(zip(*shared, strict=True))
 
 
-def drop_active(features: Tensor, keys: Tensor, name: str) -> Tensor:
+def drop_active(features: Tensor, valid: Tensor, keys: Tensor, name: str) -> Tensor:
     """Set the most active places of features (B, D, h, w) to 0: those whose mean over channels is above a share,
-    U(0.7, 0.9), of the image's largest.
+    U(0.7, 0.9), of the largest among the valid places, (B, h, w) bool, of their image.
     """
-    active = features.detach().float().mean(1, keepdim=True)
-    share = 0.7 + 0.2 * uniform(keys, (1, 1, 1), name)
-    return features * (active < share * active.amax((2, 3), keepdim=True)).to(features.dtype)
+    active = features.detach().float().mean(1)
+    largest = active.masked_fill(~valid, -torch.inf).amax((1, 2), keepdim=True)
+    share = 0.7 + 0.2 * uniform(keys, (1, 1), name)
+    return features * (active < share * largest)[:, None].to(features.dtype)
 
 
 def noisy(features: Tensor, keys: Tensor, name: str, size: float = 0.3) -> Tensor:

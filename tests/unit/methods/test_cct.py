@@ -42,7 +42,7 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     assert 0 < background.sum() < background.numel()
     perturbed = [
         drop_channels((clean,), un.keys, "drop0")[0],
-        drop_active(clean, un.keys, "active1"),
+        drop_active(clean, on_grid, un.keys, "active1"),
         noisy(clean, un.keys, "noise2"),
         against(method.auxiliary[3], clean, on_grid, un.keys, "adversarial3", 2.0),
         clean * ~background,
@@ -85,10 +85,15 @@ def test_the_weight_rises_and_stays() -> None:
 
 def test_the_most_active_places_are_dropped() -> None:
     features = torch.tensor([0.1, 0.65, 0.95, 1.0]).view(1, 1, 1, 4).expand(500, 3, 1, 4)
-    kept = (drop_active(features, KEYS, "active") > 0)[:, 0, 0].float().mean(0)
+    valid = torch.ones(500, 1, 4, dtype=torch.bool)
+    kept = (drop_active(features, valid, KEYS, "active") > 0)[:, 0, 0].float().mean(0)
     assert kept.tolist() == [1, 1, 0, 0]
+    valid[..., 2:] = False  # of what is left 0.65 is the most
+    kept = (drop_active(features, valid, KEYS, "active") > 0)[:, 0, 0].float().mean(0)
+    assert kept.tolist() == [1, 0, 0, 0]
     between = torch.tensor([0.8, 1.0]).view(1, 1, 1, 2).expand(500, 3, 1, 2)  # kept where the share is above 0.8
-    assert (drop_active(between, KEYS, "active")[:, 0, 0, 0] > 0).float().mean().item() == pytest.approx(0.5, abs=0.07)
+    kept = drop_active(between, torch.ones(500, 1, 2, dtype=torch.bool), KEYS, "active")[:, 0, 0, 0] > 0
+    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.07)
 
 
 def test_noise_multiplies_by_its_range() -> None:

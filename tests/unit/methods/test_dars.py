@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from des4.methods.ingredients.targets import SoftTarget
 from des4.types import IGNORE
 
 Make = Callable[..., Any]
@@ -45,7 +47,8 @@ def test_the_labeler_is_what_the_student_was_when_the_round_began(make_method: M
 
 
 def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method("dars", labels_alone=0.0, ratios=(0.4,), unlabeled_weight=0.7), make_batch()
+    method, batch = make_method("dars", labels_alone=0.0, ratios=(0.1, 0.4), unlabeled_weight=0.7), make_batch()
+    method.step = 12  # of the second round
     with torch.no_grad():
         method.labeler.head.weight.weight.mul_(30)
     method.losses(make_batch(1))
@@ -67,33 +70,65 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     torch.testing.assert_close(method.losses(batch), expected, atol=1e-6, rtol=1e-5)
 
 
-def say(method: Any, shares: list[float], confidence: Tensor) -> Any:
-    """Let the labeler call these shares of the pixels the classes, with this confidence; return what is kept."""
-    edges = torch.tensor(shares).cumsum(0)
-    label = torch.bucketize((torch.arange(40_000) + 0.5) / 40_000, edges)
-    method.confidences.collect(confidence, torch.ones(40_000, dtype=torch.bool), label)
-    method.confidences.commit()
-    edge, rate = method.confidences.top(0.5 * method.prior)
-    kept = (confidence >= edge[label]) & (torch.rand(40_000) < rate[label])
-    return torch.stack([(kept & (label == c)).sum() / 40_000 for c in range(4)]), kept, label
+Say = Callable[..., tuple[list[float], Tensor, Tensor]]
 
 
-def test_kept_pixels_have_the_shares_of_the_labeled_ones(make_method: Make) -> None:
+@pytest.fixture
+def say(make_method: Make, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Let a labeler call these shares of 40,000 pixels the classes, with this confidence, and padding class 0.
+
+    Returns the share of the pixels that is kept of each class, which are kept, and the labels.
+    """
+
+    def said(shares: list[float], confidence: Tensor) -> tuple[list[float], Tensor, Tensor]:
+        label = torch.bucketize((torch.arange(40_000) + 0.5) / 40_000, torch.tensor(shares).cumsum(0))
+        label, confidence = F.pad(label, (0, 10_000)), F.pad(confidence, (0, 10_000), value=1.0)
+        others = ((1 - confidence) / 3)[:, None].expand(-1, 4)
+        probs = others.scatter(1, label[:, None], confidence[:, None]).T.reshape(1, 4, 250, 200)
+        valid = (torch.arange(50_000) < 40_000).view(1, 250, 200)
+        monkeypatch.setattr("des4.methods.dars.averaged_target", lambda *_: SoftTarget(probs, valid))
+        method, some = make_method("dars"), SimpleNamespace(keys=torch.tensor([7]))
+        assert not method.aligned(some, 0.5).keep.any(), "the round has seen nothing yet"
+        method.confidences.commit()
+        kept = method.aligned(some, 0.5).keep.flatten()
+        assert not kept[40_000:].any()
+        return [int((kept & (label == c)).sum()) / 40_000 for c in range(4)], kept[:40_000], label[:40_000]
+
+    return said
+
+
+def test_kept_pixels_have_the_shares_of_the_labeled_ones(say: Say) -> None:
     """Also where all are equally confident; and of a class that the labeler finds too little of, all are kept."""
     for confidence in (torch.rand(40_000) * 0.7 + 0.3, torch.ones(40_000)):
-        found, _, _ = say(make_method("dars"), [0.4, 0.2, 0.39, 0.01], confidence)
+        found, _, _ = say([0.4, 0.2, 0.39, 0.01], confidence)
         expected = torch.minimum(0.5 * SHARES, torch.tensor([0.4, 0.2, 0.39, 0.01]))
-        assert found.tolist() == pytest.approx(expected.tolist(), abs=0.006)
+        assert found == pytest.approx(expected.tolist(), abs=0.006)
 
 
-def test_the_most_confident_pixels_are_kept(make_method: Make) -> None:
-    confidence = torch.rand(40_000, generator=torch.Generator().manual_seed(0))
-    _, kept, label = say(make_method("dars"), [0.4, 0.3, 0.2, 0.1], confidence)
+def test_the_most_confident_pixels_are_kept(say: Say) -> None:
+    confidence = 0.3 + 0.7 * torch.rand(40_000, generator=torch.Generator().manual_seed(0))
+    _, kept, label = say([0.4, 0.3, 0.2, 0.1], confidence)
     for c in range(4):
         mine = label == c
         lowest = confidence[mine & kept].min()
         assert (kept[mine & (confidence >= lowest)]).float().mean() > 0.99  # but for a few, so that the number is right
         assert lowest > confidence[mine].quantile(0.05)
+
+
+def test_all_steps_of_a_round_count_alike_however_many(make_method: Make) -> None:
+    memory, everywhere = make_method("dars").confidences, torch.ones(1, dtype=torch.bool)
+    memory.steps.fill_(9999)  # that have seen nothing but class 0 at 0
+    memory.shares.zero_()[0, 0] = 1
+    memory.collect(torch.tensor([0.9]), everywhere, torch.tensor([2]))
+    memory.commit()
+    assert memory.shares[2].sum().item() == pytest.approx(1 / 10_000, rel=1e-3)
+
+
+def test_while_labels_teach_alone_pseudo_labels_are_the_students(make_method: Make) -> None:
+    method = make_method("dars")
+    assert method.pseudo_labeler() == ("student", method.student)
+    method.step = 4
+    assert method.pseudo_labeler() == ("labeler", method.labeler)
 
 
 def test_the_learning_rate_begins_anew_where_rounds_do(make_method: Make) -> None:

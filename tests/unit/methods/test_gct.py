@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_the_terms_are_those_of_the_equations(method: Any, make_batch: Make) -> 
     assert bad.any()
     assert 0 < takes.sum() < valid.sum()
     known = torch.cat([each[:2] for each in probs])
-    seen = (images[:2] * has_label[:, None]).repeat(2, 1, 1, 1)
+    seen = torch.cat([each[:2] for each in flaws])  # norms of the detector see all images of one network
     truth = true_flaws(known, lab.label.repeat(2, 1, 1), has_label.repeat(2, 1, 1))
     gap = (probs[0] - probs[1]).square().mean(1)
     gives = (mine < other) & valid
@@ -60,7 +61,7 @@ def test_the_terms_are_those_of_the_equations(method: Any, make_batch: Make) -> 
         "peer/correction": 0.5 * (flaws[1].square() * bad)[valid].mean(),
         "student/consistency": 7 * (gap * takes)[valid].mean(),
         "peer/consistency": 7 * (gap * gives)[valid].mean(),
-        "detector": 10 * (twin.detector(seen, known) - truth).square()[has_label.repeat(2, 1, 1)].mean(),
+        "detector": 10 * (seen - truth).square()[has_label.repeat(2, 1, 1)].mean(),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(method.stats()["bad"], bad.sum() / valid.sum())
@@ -72,6 +73,21 @@ def test_each_term_moves_the_network_that_it_names(method: Any, make_batch: Make
         gradients = torch.autograd.grad(value, list(named.values()), retain_graph=True, allow_unused=True)
         moved = {key.split(".")[0] for key, gradient in zip(named, gradients, strict=True) if gradient is not None}
         assert moved == {term.split("/")[0]}, term
+
+
+def test_the_consistency_rises(make_method: Make, make_batch: Make) -> None:
+    terms = []
+    for ramp in (0.0, 0.2):  # at step 2 of 4
+        torch.manual_seed(0)
+        rising = make_method("gct", ramp=ramp)
+        with torch.no_grad():
+            rising.detector.layers[-1].weight.mul_(30)
+            rising.detector.layers[-1].bias.add_(0.5)
+        rising.step = 2
+        terms.append(rising.losses(make_batch()))
+    assert terms[0]["student/consistency"] > 0
+    assert (terms[1]["student/consistency"] / terms[0]["student/consistency"]).item() == pytest.approx(math.exp(-5 / 4))
+    assert terms[1]["student/correction"] == terms[0]["student/correction"]
 
 
 def test_equal_networks_have_nothing_to_teach_each_other(method: Any, make_batch: Make) -> None:

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import torch
 
-from des4.ops.mixing import draw_mix, on_features
+from des4.ops.mixing import _DRAW, _cps, draw_mix, on_features
 from des4.types import CutMixPreset, Mix
 
 PRESETS = get_args(CutMixPreset)
@@ -97,6 +97,22 @@ def test_cps_covers_at_most_half_by_three_boxes() -> None:
     assert covered.max() <= 0.51
     assert covered.min() > 0.02
     assert 0.15 < covered.mean() < 0.375
+
+
+def test_each_box_of_cps_has_an_area_of_its_own_and_overlaps_toggle(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = [area(box) / (64 * 80) for seed in range(50) for box in _cps(64, 80, random.Random(seed))]
+    assert min(shares) == pytest.approx(0.25 / 3, abs=0.01) and max(shares) == pytest.approx(0.5 / 3, abs=0.01)
+    alike = [[area(box) for box in _cps(640, 800, random.Random(seed))] for seed in range(50)]
+    assert all(max(areas) - min(areas) > 0.005 * min(areas) for areas in alike)
+    monkeypatch.setitem(_DRAW, "cps", lambda *_: [(0, 0, 4, 4), (2, 2, 6, 6), (3, 3, 4, 4)])
+    box = draw_mix("cps", 2, 8, 8, random.Random(0)).box[0]
+    assert box.sum() == 16 + 16 - 2 * 4 + 1
+    assert box[0, 0] and box[5, 5] and box[3, 3] and not box[2, 2]
+
+
+def area(box: tuple[int, int, int, int]) -> int:
+    top, left, bottom, right = box
+    return (bottom - top) * (right - left)
 
 
 def test_unimatch_covers_2_to_40_percent_of_every_second_sample() -> None:

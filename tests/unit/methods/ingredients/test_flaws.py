@@ -38,6 +38,21 @@ def test_flaws_are_where_the_own_class_is_missed() -> None:
     assert not true_flaws(probs, label, torch.zeros_like(label, dtype=torch.bool)).any()
 
 
+def test_flaws_are_blurred_over_an_eighth_and_a_quarter_and_exchanged_ones_over_a_sixteenth() -> None:
+    def blur(maps: torch.Tensor, radius: int) -> torch.Tensor:
+        sigma = 0.3 * (radius - 1) + 0.8
+        padded = torch.nn.functional.pad(maps[:, None], (radius,) * 4, mode="replicate")
+        return gaussian_blur(padded, [2 * radius + 1] * 2, [sigma] * 2)[:, 0, radius:-radius, radius:-radius]
+
+    label, everywhere = torch.zeros(2, 64, 80, dtype=torch.int64), torch.ones(2, 64, 80, dtype=torch.bool)
+    own = torch.rand(2, 64, 80)
+    spread = torch.nn.functional.max_pool2d(blur(1 - own, 4)[:, None], 3, 1, 1)[:, 0]
+    found = true_flaws(torch.stack([own, 1 - own], 1), label, everywhere)
+    torch.testing.assert_close(found, stretched(blur(spread, 8)))
+    smooth = stretched(blur(own, 2))
+    torch.testing.assert_close(exchanged_flaws(own, 0.6), torch.where(smooth >= 0.6, 1.0, smooth))
+
+
 def test_exchanged_flaws_are_positive_stretched_and_full_from_the_threshold_on() -> None:
     flaws = torch.tensor([[[-1.0, 0.1, 0.3, 0.5]], [[0.0, 0.02, 0.05, 0.09]]])
     found = exchanged_flaws(flaws, 0.6)
