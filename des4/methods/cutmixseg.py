@@ -2,7 +2,7 @@
 
 French et al., "Semi-supervised semantic segmentation needs strong, high-dimensional perturbations", BMVC 2020,
 github.com/Britefury/cutmix-semisup-seg (MIT, not copied). L = CE(x_l) + λ · c · mean over pixels of Σ_classes (p_S -
-p_T)², where c is the share of the batch's pixels on which the teacher is sure (≥ 0.97); one number, no ramp-up.
+p_T)², where c is the share of the pixels on which the teacher is sure (≥ 0.97); one number, no ramp-up.
 Differs: the mixing partner is the next sample of the batch (there: a second batch), and BatchNorm is trained, not
 frozen.
 """

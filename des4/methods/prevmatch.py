@@ -58,6 +58,7 @@ class PrevMatch(UniMatch):
         super().build(setting)
         self.states = nn.ModuleList(copy.deepcopy(self.student) for _ in range(self.config.kept_states))
         self.FROZEN = ("states",)
+        self.kept = 0  # states so far; no function of the step, for a training can be continued with another length
 
     @property
     def period(self) -> int:
@@ -91,7 +92,7 @@ class PrevMatch(UniMatch):
 
         Which they are, and with what weights, is drawn for the step: alike for all parts of it.
         """
-        there = min(self.step // self.period, len(self.states))
+        there = min(self.kept, len(self.states))
         if not there:
             return None
         rng = random.Random(f"{self.setting.seed}/{self.step}/states")
@@ -105,4 +106,13 @@ class PrevMatch(UniMatch):
         """Move the prototypes, if any; keep what the student is now in the place of the oldest state, if it is time."""
         super().after_step()
         if self.step % self.period == 0:
-            follow(self.states[(self.step // self.period - 1) % len(self.states)], self.student, 0.0)
+            follow(self.states[self.kept % len(self.states)], self.student, 0.0)
+            self.kept += 1
+
+    def get_extra_state(self) -> Tensor:
+        """Return the step count, and that of the states."""
+        return torch.tensor([self.step, self.kept])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore both."""
+        self.step, self.kept = state.tolist()

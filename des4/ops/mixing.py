@@ -88,12 +88,13 @@ def _reco(height: int, width: int, rng: random.Random) -> list[Box]:
 
 
 def _unimatch(height: int, width: int, rng: random.Random) -> list[Box]:
-    while True:
-        area = rng.uniform(0.02, 0.4) * height * width
+    area = min(rng.uniform(0.02, 0.4) * height * width, min(height, width) ** 2)  # a square of it fits any crop
+    while True:  # shape and corner are drawn until the box fits there: the larger, the squarer
         ratio = rng.uniform(0.3, 1 / 0.3)
-        box_height, box_width = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if box_height <= height and box_width <= width:
-            return [_place(box_height, box_width, height, width, rng)]
+        top, left = rng.randrange(height), rng.randrange(width)
+        bottom, right = top + round(math.sqrt(area * ratio)), left + round(math.sqrt(area / ratio))
+        if bottom <= height and right <= width:
+            return [(top, left, bottom, right)]
 
 
 def _augseg(height: int, width: int, rng: random.Random) -> list[Box]:

@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 
 from des4.methods.ingredients.targets import Target
-from des4.ops.resize import on_grid, upsample
+from des4.ops.resize import on_grid, shrink_label, upsample
 
 
 @torch.no_grad()
-def propagated(target: Target, shares: Tensor, threshold: Tensor, classes: int, where: Tensor) -> Target:
+def propagated(target: Target, found: Tensor, threshold: Tensor, classes: int, where: Tensor) -> Target:
     """Give whole regions one label each, if nearly all of it is sure of that label.
 
-    shares: (B, R, h, w), how much the places of R regions have to do with each other one: a region is where they exceed
-    the middle between their smallest and their largest. threshold: scalar t. A region gets the label of which there is
-    most in it, if at least t of its pixels count already and more than t of these have that label; of the regions of a
-    pixel the last one decides. where: (B, H, W) bool, pixels that regions may have. classes: C.
+    found: (B, R, h, w) bool, where R regions are. threshold: scalar t. A region gets the label of which there is most
+    in it, if at least t of its pixels count already and more than t of these have that label; of the regions of a pixel
+    the last one decides. where: (B, H, W) bool, pixels that regions may have. classes: C.
     """
-    size = shares.shape[-2], shares.shape[-1]
-    label, keep, valid = on_grid(size, target.label, target.keep, target.valid & where)
-    low, high = shares.amin((2, 3), keepdim=True), shares.amax((2, 3), keepdim=True)
-    region = ((shares - low > (high - low) / 2) & valid[:, None]).flatten(2)
+    label, keep, valid = on_grid((found.shape[-2], found.shape[-1]), target.label, target.keep, target.valid & where)
+    region = (found & valid[:, None]).flatten(2)
     named = (label.flatten(1)[..., None] == torch.arange(classes, device=label.device)) & keep.flatten(1)[..., None]
     with torch.autocast(label.device.type, enabled=False):  # these are counts
         of_class = region.float() @ named.float()  # (B, R, C)
@@ -38,7 +35,14 @@ def propagated(target: Target, shares: Tensor, threshold: Tensor, classes: int, 
     return replace(target, label=torch.where(spread, new, target.label), keep=target.keep | spread)
 
 
-def regions(shares: Tensor, places: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Rows of shares (B, n, n) at places (B, R), over an n = h·w grid, resized to `size`: (B, R, *size)."""
+def regions(shares: Tensor, places: Tensor, valid: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Regions of places, (B, R, *size) bool: what a place has more to do with than the middle of the range of its row.
+
+    shares: (B, n, n), rows of them over an n = h·w grid. places: (B, R). valid: (B, H, W) bool, of the images that the
+    shares are of; what lies elsewhere is in no range and no region.
+    """
     rows = shares.detach().gather(1, places[..., None].expand(-1, -1, shares.shape[2]))
-    return upsample(rows.reshape(*rows.shape[:2], *grid), size)
+    padding = ~shrink_label(valid, grid).flatten(1)[:, None]
+    low, high = rows.masked_fill(padding, torch.inf).amin(2, keepdim=True), rows.amax(2, keepdim=True)
+    part = ((rows - low) / (high - low).clamp_min(torch.finfo(rows.dtype).tiny)).masked_fill(padding, 0)
+    return upsample(part.view(*part.shape[:2], *grid), size) > 0.5

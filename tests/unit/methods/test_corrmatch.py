@@ -53,7 +53,9 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     assert 0 < sure.sum() < un.valid.sum()
     places = (uniform(un.keys, (64,), "regions") * clean.shape[1]).long()
     target = hard_target(out[2:4].detach(), un, 0.35, twin.supervision).mixed(view)
-    spread = propagated(target, regions(clean[2:], places, size, (9, 9)), torch.tensor(0.35), 4, ~view.mix.box)
+    spread = propagated(
+        target, regions(clean[2:], places, un.valid, size, (9, 9)), torch.tensor(0.35), 4, ~view.mix.box
+    )
     assert (spread.keep & ~target.keep).any()
 
     def mean(z: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
@@ -88,6 +90,19 @@ def test_the_threshold_is_the_moved_one(make_method: Make, make_batch: Make) -> 
         "strong", "divergence", "feature", "unlabeled_correlation"
     ]  # fmt: skip
     assert terms["labeled"] > 0 and terms["labeled_correlation"] > 0
+
+
+def test_the_threshold_follows_all_confidences_those_below_it_too(make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("corrmatch", threshold=0.8, threshold_momentum=0.0), make_batch()
+    with torch.no_grad():
+        method.student.head.weight.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    un = batch.unlabeled
+    method.eval().losses(batch)  # so that an image is seen alike in any company
+    method.after_step()
+    q, y = up(method.student(un.weak)).softmax(1).max(1)
+    largest = torch.stack([q[un.valid & (y == c)].max() for c in y[un.valid].unique()])
+    assert (largest < 0.8).any()
+    assert abs(method.threshold - largest.mean().item()) < 1e-5
 
 
 def test_what_is_carried_teaches_the_encoder_and_not_the_classifier(make_method: Make, make_batch: Make) -> None:

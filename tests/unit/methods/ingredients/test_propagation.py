@@ -13,15 +13,21 @@ SUPERVISION = Supervision(SupervisionConfig(), torch.ones(3))
 EVERYWHERE = torch.ones(1, 1, 6, dtype=torch.bool)
 
 
-def target(label: list[int], confidence: list[float]) -> Target:
-    """A row of six pixels, which count from a confidence of 0.6 on."""
+def target(label: list[int], confidence: list[float], valid: Tensor = EVERYWHERE) -> Target:
+    """A row of pixels, which count from a confidence of 0.6 on."""
     sure = torch.tensor([[confidence]])
-    return Target(torch.tensor([[label]]), sure, sure >= 0.6, EVERYWHERE, SUPERVISION)
+    return Target(torch.tensor([[label]]), sure, (sure >= 0.6) & valid, valid, SUPERVISION)
 
 
 def spread(shares: list[list[float]], t: float, where: Tensor = EVERYWHERE) -> Target:
     plain = target([0, 0, 1, 1, 1, 2], [0.9, 0.9, 0.9, 0.1, 0.9, 0.1])
-    return propagated(plain, torch.tensor([shares])[:, :, None], torch.tensor(t), 3, where)
+    found = regions(torch.tensor([shares]), torch.arange(len(shares))[None], EVERYWHERE, (1, 6), (1, 6))
+    return propagated(plain, found, torch.tensor(t), 3, where)
+
+
+def row(values: list[bool]) -> Tensor:
+    """One region of one image, or what is valid of it."""
+    return torch.tensor(values)[None, None]
 
 
 def test_a_region_that_is_nearly_sure_of_one_label_gets_it_whole() -> None:
@@ -53,7 +59,50 @@ def test_a_region_in_which_nothing_counts_and_an_empty_one_spread_nothing() -> N
     assert found.label.tolist() == [[[0, 0, 1, 1, 1, 2]]] and found.keep.sum() == 4
 
 
-def test_regions_are_rows_of_the_shares() -> None:
-    shares = torch.arange(16.0).view(1, 4, 4)
-    found = regions(shares, torch.tensor([[2, 0]]), (2, 2), (2, 2))
-    assert found.tolist() == [[[[8, 9], [10, 11]], [[0, 1], [2, 3]]]]
+def test_nearly_sure_is_a_share_of_the_region_and_of_one_label_a_share_of_what_is_sure() -> None:
+    """Eight of ten pixels count, six of them with one label: at least 0.7 of the region, and 6 > 0.7 · 8."""
+    valid = row([True] * 10)
+    plain = target([0] * 6 + [1, 1] + [2, 2], [0.9] * 8 + [0.1, 0.1], valid)
+    assert propagated(plain, valid[:, None], torch.tensor(0.7), 3, valid).label.eq(0).all()
+    assert torch.equal(propagated(plain, valid[:, None], torch.tensor(0.76), 3, valid).label, plain.label)
+
+
+def test_padding_is_no_part_of_a_region_that_has_to_be_sure() -> None:
+    valid = row([True] * 3 + [False] * 3)
+    plain = target([0, 0, 1, 0, 0, 0], [0.9, 0.9, 0.1, 0.9, 0.9, 0.9], valid)
+    found = propagated(plain, EVERYWHERE[:, None], torch.tensor(0.6), 3, EVERYWHERE)  # two of three count
+    assert found.label[0, 0].tolist() == [0, 0, 0, 0, 0, 0] and torch.equal(found.keep, valid)
+
+
+def test_labels_spread_over_the_pixels_of_a_place_that_they_may_reach() -> None:
+    """Two places of four pixels, of which the first two are those of the first place."""
+    for pixel, (padded, mixed) in enumerate([(False, False), (True, False), (False, True)]):
+        valid, where = row([True] * 4), row([True] * 4)
+        valid[0, 0, 1], where[0, 0, 1] = not padded, not mixed
+        plain = target([0, 1, 1, 1], [0.9, 0.1, 0.9, 0.9], valid)
+        found = propagated(plain, torch.tensor([[[[True, False]]]]), torch.tensor(0.6), 3, where)
+        assert found.label[0, 0].tolist() == ([0, 1, 1, 1] if pixel else [0, 0, 1, 1])
+        assert found.keep[0, 0].tolist() == [True, not pixel, True, True]
+
+
+def test_regions_are_rows_of_the_shares_above_the_middle_of_their_range() -> None:
+    shares = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [1.0] * 4, [0.4, 0.3, 0.3, 0.0], [0.25] * 4]])
+    valid = torch.ones(1, 2, 2, dtype=torch.bool)
+    found = regions(shares, torch.tensor([[2, 0, 3]]), valid, (2, 2), (2, 2))
+    none = [[False, False], [False, False]]
+    assert found.tolist() == [[[[True, True], [True, False]], [[False, False], [True, True]], none]]
+    larger = regions(shares, torch.tensor([[0]]), valid, (2, 2), (3, 3))  # 0.25 in the middle: not above it
+    assert larger.tolist() == [[[[False] * 3, [False, False, True], [True] * 3]]]
+
+
+def test_padding_neither_widens_nor_narrows_a_region() -> None:
+    """What it has to do with others is 0, and would be the bottom of every range."""
+    shares = torch.tensor([0.20, 0.20, 0.18, 0.15, 0.14, 0.13])
+    assert regions(shares.view(1, 1, 6), torch.zeros(1, 1).long(), EVERYWHERE, (1, 6), (1, 6))[0, 0, 0].tolist() == [
+        True, True, True, False, False, False
+    ]  # fmt: skip
+    padded, valid = torch.cat([shares, torch.zeros(2)]).view(1, 1, 8), row([True] * 6 + [False] * 2)
+    found = regions(padded, torch.zeros(1, 1).long(), valid, (1, 8), (1, 8))
+    assert found[0, 0, 0].tolist() == [True, True, True, False, False, False, False, False]
+    nothing = regions(0 * padded, torch.zeros(1, 1).long(), torch.zeros_like(valid), (1, 8), (1, 8))
+    assert not nothing.any(), "of a place in padding"
