@@ -55,5 +55,18 @@ def test_an_averaged_teacher_classifies_by_directions(name: str, make_method: Ma
     torch.testing.assert_close(best, torch.ones(4))
 
 
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmixseg", "unimatch_v2", "augseg", "vat", "ael", "rc2l", "u2pl"])
+def test_late_in_a_training_the_average_moves_by_its_momentum(name: str, make_method: Make) -> None:
+    method = make_method(name, momentum=0.9)
+    method.step = 5000
+    with torch.no_grad():
+        for network, value in ((method.teacher, 0.0), (method.student, 1.0)):
+            for parameter in network.parameters():
+                parameter.fill_(value)
+    method.after_step()
+    for parameter in method.teacher.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, 0.1))
+
+
 def test_the_teacher_is_the_headline(make_method: Make) -> None:
     assert list(make_method("mean_teacher").predictors()) == ["teacher", "student"]

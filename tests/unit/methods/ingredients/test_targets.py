@@ -28,6 +28,7 @@ from des4.types import IGNORE, Labeled, Mix, StrongView, Unlabeled
 
 KEYS = torch.tensor([1, 2])
 SUPERVISION = Supervision(SupervisionConfig(), torch.tensor([3, 2, 1]))
+SUPERVISION_OF_TWO = Supervision(SupervisionConfig(), torch.tensor([2, 1]))
 
 
 def upsampled(logits: Tensor) -> Tensor:
@@ -152,6 +153,13 @@ def test_the_share_that_is_sure(unlabeled: Unlabeled, logits: Tensor) -> None:
     expected = sure[unlabeled.valid].float().mean()
     assert 0 < expected < 1
     torch.testing.assert_close(soft_target(logits, unlabeled).share_sure(0.7), expected)
+
+
+def test_what_is_as_sure_as_the_threshold_counts() -> None:
+    probs = torch.tensor([0.25, 0.75])[:, None, None].expand(1, 2, 1, 4)
+    target = SoftTarget(probs, torch.tensor([[[True, True, True, False]]]))
+    for threshold, share in ((0.75, 1.0), (0.7500001, 0.0)):
+        assert target.share_sure(threshold) == target.hardened(threshold, SUPERVISION_OF_TWO).share_kept() == share
 
 
 def test_a_soft_target_as_a_loss_and_hardened(unlabeled: Unlabeled, logits: Tensor) -> None:
