@@ -26,7 +26,8 @@ def main() -> None:
     kinds = ("clothing", "drive")  # which come last, behind the random lists of CamVid
     lists.sort(key=lambda name: (name.split("_")[0] in kinds, name.startswith("clothing"), len(name), name))
     every = {row["list"]: row["models"]["student"] for row in _rows("val")}
-    every["all masks of clothing"] = next(row for row in _rows("curve_clothing") if row["list"] == "all")
+    clothing = [row for row in _rows("curve_clothing") if row["list"] == "all"]
+    every["all masks of clothing"] = max(clothing, key=lambda row: int(row["steps"]))
     panels, most = {}, {}
     for where, told in (("unlabeled", "unlabeled images"), ("val", "unseen images")):
         for score, title in SCORES.items():
@@ -55,12 +56,13 @@ def _scores(row: dict[str, Any], where: str) -> dict[str, float]:
 
 
 def _curve(name: str) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Score -> method -> number of masks -> what each draw of so many gives on val images."""
-    points: dict[str, dict[int, list[float]]] = {title: {} for title in SCORES.values()}
+    """Score -> length of the training -> number of masks -> what each draw of so many gives on val images."""
+    points: dict[str, dict[str, dict[int, list[float]]]] = {title: {} for title in SCORES.values()}
     for row in _rows(name):
         for score, title in SCORES.items():
-            points[title].setdefault(row["masks"], []).append(row[score])
-    return {title: {"supervised": by_masks} for title, by_masks in points.items()}
+            by_masks = points[title].setdefault(f"supervised, {row['steps']} steps", {})
+            by_masks.setdefault(row["masks"], []).append(row[score])
+    return points
 
 
 def _told(name: str) -> str:
