@@ -21,7 +21,10 @@ RATE = 1e-3
 def main() -> None:
     """Draw lists.png, what each list gains, and the curves: what more masks give supervised training."""
     rows = _rows("recipe")
-    found = {(row["list"], row["method"]): row for row in rows if row["lr"] == RATE}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}  # the runs of all seeds
+    for row in rows:
+        if row["lr"] == RATE:
+            found.setdefault((row["list"], row["method"]), []).append(row)
     lists = [name for name in dict.fromkeys(row["list"] for row in rows) if all((name, m) in found for m in METHODS)]
     kinds = ("clothing", "drive")  # which come last, behind the random lists of CamVid
     lists.sort(key=lambda name: (name.split("_")[0] in kinds, name.startswith("clothing"), len(name), name))
@@ -33,7 +36,7 @@ def main() -> None:
         for score, title in SCORES.items():
             panel = f"{told}, {title}"
             panels[panel] = {
-                _told(name): {m: [_scores(found[name, m], where)[score]] for m in METHODS} for name in lists
+                _told(name): {m: [_scores(row, where)[score] for row in found[name, m]] for m in METHODS} for name in lists
             }
             if where == "val":
                 known = {name: every.get(_all_masks(name)) for name in lists}
