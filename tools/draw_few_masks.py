@@ -36,7 +36,8 @@ def main() -> None:
         for score, title in SCORES.items():
             panel = f"{told}, {title}"
             panels[panel] = {
-                _told(name): {m: [_scores(row, where)[score] for row in found[name, m]] for m in METHODS} for name in lists
+                _told(name): {m: [_scores(row, where)[score] for row in found[name, m]] for m in METHODS}
+                for name in lists
             }
             if where == "val":
                 known = {name: every.get(_all_masks(name)) for name in lists}

@@ -177,6 +177,17 @@ def test_a_critic_learns_by_an_adam_of_its_own_rate():
     assert all(network.weight.grad is None for network in method.values())
 
 
+def test_a_critics_adam_forgets_squares_by_a_hundredth():
+    method, optimiser = judged()
+    take_step(method, optimiser)
+    method["critic"].weight.grad = torch.zeros(1, 2)
+    before = method["critic"].weight.detach().clone()
+    optimiser.step()
+    # of a gradient and then none: 0.09 / (1 - 0.9²) of it on average, 0.0099 / (1 - 0.99²) of its square
+    moved = 0.25 * (0.09 / 0.19) / math.sqrt(0.0099 / 0.0199)
+    assert (method["critic"].weight - before).tolist()[0] == pytest.approx([-moved, moved])
+
+
 def test_a_step_that_is_skipped_moves_neither_weights_nor_moments_of_either():
     method, optimiser = judged()
     take_step(method, optimiser)

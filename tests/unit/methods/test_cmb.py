@@ -60,7 +60,7 @@ def distance(net: Any, features: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) -> None:
-    method, batch = trained(), make_batch(7, views=2, cutmix="none")
+    method, batch = trained(background_class=1), make_batch(7, views=2, cutmix="none")
     twin = copy.deepcopy(method)
     found = method.losses(batch)
     lab, un = batch.labeled, batch.unlabeled
@@ -68,8 +68,12 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
         confidence = up(twin.teacher(un.weak)).softmax(1).amax(1)
     assert 0.3 < confidence.mean() < 0.95
     target = twin.pseudo_labels(twin.teacher(un.weak), un)
-    pasted = [class_mixed(view, target.mixed(view), 4, un.keys, f"mix{n}", 0.75) for n, view in enumerate(un.strong)]
+    pasted, other = (
+        [class_mixed(view, target.mixed(view), 4, un.keys, f"mix{n}", 0.75, ground) for n, view in enumerate(un.strong)]
+        for ground in (1, None)
+    )
     assert any(not torch.equal(image, view.mixed) for (image, _), view in zip(pasted, un.strong, strict=True))
+    assert any(not torch.equal(one, two) for (one, _), (two, _) in zip(pasted, other, strict=True))
     features = twin.student.features(torch.cat([lab.image, *(image for image, _ in pasted)]))
     cross, entropy, contrast = [], [], []
     for each, (_, mixed) in zip(features[2:].split(2), pasted, strict=True):
@@ -91,20 +95,23 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     assert found["labeled_contrast"] > 1e-3 and found["unlabeled_contrast"] > 1e-3
 
 
-def test_the_weight_rises_then_contrast_begins_and_the_memory_is_filled_from_the_half_on(
+def test_the_weight_rises_then_contrast_and_pasting_begin_and_the_memory_is_filled_from_the_half_on(
     make_method: Make, make_batch: Make
 ) -> None:
-    method, batch = make_method("cmb", **{**EARLY, "warm_up": 0.2}), make_batch(views=2, cutmix="none")
-    filled, cross, contrast = [], [], []
+    settings = {**EARLY, "warm_up": 0.2, "classmix": 1.0}
+    method, batch = make_method("cmb", **settings), make_batch(views=2, cutmix="none")
+    filled, cross, contrast, entropy = [], [], [], []
     for step in range(6):  # of 20, in 4 of which w rises; weights stay
         method.step = step
         terms = method.losses(batch)
         filled.append(bool(method.bank.queue.filled.any()))
         cross.append(terms["unlabeled"].item())
+        entropy.append(terms["entropy"].item())
         contrast.append(terms["labeled_contrast"].item() > 0 and terms["unlabeled_contrast"].item() > 0)
         method.bank.queue.commit()
     assert filled == [False, False, False, True, True, True]
     assert contrast == [False] * 4 + [True] * 2
+    assert [each == entropy[0] for each in entropy] == [True] * 4 + [False] * 2  # views change with what is pasted
     assert [each / cross[3] for each in cross[:3]] == pytest.approx(
         [math.exp(-5 * (1 - t / 4) ** 2 + 5 / 16) for t in range(3)], rel=0.02
     )
@@ -112,10 +119,24 @@ def test_the_weight_rises_then_contrast_begins_and_the_memory_is_filled_from_the
 
 def test_the_average_gets_slower_as_the_training_goes_on(make_method: Make) -> None:
     method, seen = make_method("cmb"), []
-    for step in (0, 10, 20):
+    for step in (0, 5, 10, 20):
         method.step = step
         seen.append(method.momentum)
-    assert seen == pytest.approx([0.995, 0.9975, 1])
+    assert seen == pytest.approx([0.995, 1 - 0.005 * (1 + 0.5**0.5) / 2, 0.9975, 1])
+
+
+def test_teacher_and_projection_follow_at_the_momentum_of_the_step(make_method: Make) -> None:
+    method = make_method("cmb", momentum=0.5, dim=8)
+    method.step = 10  # half-way from 0.5 to 1; a warm start would still allow 0.909
+    pairs = (method.teacher, method.student), (method.teacher_projection, method.student_projection)
+    before = [[p.clone() for p in teacher.parameters()] for teacher, _ in pairs]
+    with torch.no_grad():
+        for parameter in (*method.student.parameters(), *method.student_projection.parameters()):
+            parameter.add_(1)
+    method.after_step()
+    for old, (teacher, student) in zip(before, pairs, strict=True):
+        for was, now, towards in zip(old, teacher.parameters(), student.parameters(), strict=True):
+            torch.testing.assert_close(now, 0.75 * was + 0.25 * towards.detach())
 
 
 def test_only_the_teacher_is_no_learner_and_selectors_learn_from_the_contrast_alone(
@@ -150,6 +171,32 @@ def test_pixels_that_are_as_remembered_have_no_distance(trained: Make, make_batc
     memory.rows.neg_()
     present = [len(set(label[::4, ::4].unique().tolist()) - {IGNORE}) for label in batch.labeled.label]
     assert method.losses(batch)["labeled_contrast"].item() == pytest.approx(0.1 * 2 * sum(present) / 2 / 4)
+
+
+def test_the_memory_takes_of_the_teachers_projections_those_that_its_own_selector_prefers(
+    trained: Make, make_batch: Make
+) -> None:
+    method, batch = trained(pushed=2), make_batch(7, views=2)
+    lab, memory = batch.labeled, method.bank.queue
+    memory.filled.zero_()
+    memory.place.zero_()
+    with torch.no_grad():
+        features = method.teacher.features(lab.image)
+        said, rows = method.teacher.head(features).argmax(1), method.teacher_projection(features).movedim(1, -1)
+    method.losses(batch)
+    memory.commit()
+    counts = []
+    for c in range(4):
+        expected = []
+        for n in lab.keys.argsort():
+            mine = rows[n][(said[n] == c) & (lab.label[n, ::4, ::4] == c)]
+            worth = method.memory_selector(mine.expand(4, -1, -1))[c]
+            expected += [mine[i] for i in worth.argsort(descending=True)[:2]]
+        counts.append(len(expected))
+        assert memory.filled[c] == len(expected)
+        if expected:
+            torch.testing.assert_close(memory.rows[c, : len(expected)], torch.stack(expected))
+    assert max(counts) == 4
 
 
 def test_a_background_has_to_exist(make_method: Make) -> None:

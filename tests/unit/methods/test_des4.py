@@ -147,19 +147,26 @@ def test_losses_read_the_prototypes_as_they_were(make: Callable[..., DeS4], make
     torch.testing.assert_close(head.prototypes.norm(dim=1), torch.ones(4))
 
 
-def test_prototypes_start_at_the_means_of_the_teachers_features(make: Callable[..., DeS4], make_batch: Make) -> None:
-    method, batch = make(sampling="all"), make_batch()
+@pytest.mark.parametrize("shared_head", [True, False])
+def test_prototypes_start_at_the_means_of_labeled_features(
+    make: Callable[..., DeS4], make_batch: Make, shared_head: bool
+) -> None:
+    """Shared ones at those of the teacher's; else each network's at those of its own."""
+    method, batch = make(sampling="all", shared_head=shared_head), make_batch()
     twin = copy.deepcopy(method)
     method.losses(batch)
     method.after_step()
     with torch.no_grad():
         maps = twin.teacher.eval().encode(batch.labeled.image)
         twin.teacher.decoder.train()
-        features = F.normalize(twin.teacher.decoder(maps), dim=1).movedim(1, -1)
+        taught = twin.teacher.decoder(maps)
+        own = twin.student.features(torch.cat([batch.labeled.image, batch.unlabeled.strong[0].mixed]))[:2]
     label = batch.labeled.label[:, ::4, ::4]
-    for c in range(4):
-        expected = F.normalize(features[label == c].mean(0), dim=0)
-        torch.testing.assert_close(method.student.head.prototypes[c], expected, atol=1e-5, rtol=1e-4)
+    for network, features in ((method.teacher, taught), (method.student, taught if shared_head else own)):
+        unit = F.normalize(features, dim=1).movedim(1, -1)
+        for c in range(4):
+            expected = F.normalize(unit[label == c].mean(0), dim=0)
+            torch.testing.assert_close(network.head.prototypes[c], expected, atol=1e-5, rtol=1e-4)
 
 
 # ── ablations ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +196,9 @@ def test_without_decoupling_the_whole_teacher_follows(make: Callable[..., DeS4],
 
 def test_with_decoupling_the_teachers_decoder_goes_its_own_way(make: Callable[..., DeS4], make_batch: Make) -> None:
     method = make()
+    learn(method, make_batch(1))  # the decoder is no copy of the student's any more
     before = [p.clone() for p in method.teacher.decoder.parameters()]
+    assert not equal(before, list(method.student.decoder.parameters()))
     method.losses(make_batch())
     method.after_step()  # no optimiser step: nothing may move the decoder
     assert equal(before, list(method.teacher.decoder.parameters()))

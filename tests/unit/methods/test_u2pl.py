@@ -92,11 +92,27 @@ def test_the_terms_are_those_of_the_equation(trained: Make, make_batch: Make) ->
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch: Make) -> None:
-    """Of four classes: on labeled pixels the first three but their own, on unreliable ones the last."""
+def test_each_term_moves_the_student_and_the_contrast_its_projection_too(trained: Make, make_batch: Make) -> None:
     batch = make_batch()
     method = calibrated(trained(), batch)
-    lab, un = batch.labeled, batch.unlabeled
+    nets = {name: list(network.module.parameters()) for name, network in method.networks().items()}
+    moved = {}
+    for term, value in method.losses(batch).items():
+        value.backward(retain_graph=True)
+        moved[term] = {name for name, net in nets.items() if any(p.grad is not None and p.grad.any() for p in net)}
+        method.zero_grad()
+    projected = {"student", "student_projection"}
+    assert moved == {"labeled": {"student"}, "unlabeled": {"student"}, "contrast": projected}
+
+
+def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch: Make) -> None:
+    """Of four classes: on labeled pixels the first three but their own, on unreliable ones the last.
+
+    Whoever is no anchor, here everybody, is remembered all the same.
+    """
+    batch = make_batch()
+    method = calibrated(trained(anchor_threshold=1.0), batch)
+    lab, un, alpha = batch.labeled, batch.unlabeled, 0.2 * (1 - 2 / 20)
     seen: list[tuple[Tensor, ...]] = []
     method.contrast.collect = lambda *arguments: seen.append(arguments)
     method.losses(batch)
@@ -104,16 +120,21 @@ def test_negatives_are_what_pixels_could_be_taken_for(trained: Make, make_batch:
     assert features.shape == (4, 8, 9, 9)
     assert torch.equal(keys, torch.cat([lab.keys, un.keys]))
     with torch.no_grad():
-        coarse = method.teacher(torch.cat([lab.image, un.weak])).softmax(1)
-    last = coarse.argmin(1)
+        maps = method.teacher.features(torch.cat([lab.image, un.weak]))
+        torch.testing.assert_close(features, method.teacher_projection(maps))
+        coarse = method.teacher.head(maps)
+    probs, last = up(coarse[2:]).softmax(1), coarse.argmin(1)
+    unsure, low, high = doubt(probs), method.entropies.quantile(alpha), method.entropies.quantile(1 - alpha)
     label = small(lab.label)
     assert torch.equal(labels[:2], label)
+    assert torch.equal(labels[2:], small(probs.argmax(1).masked_fill(~((unsure <= low) & un.valid), IGNORE)))
+    assert (labels[2:] != IGNORE).any()
     for c in range(4):
         expected = (last[:2] != c) & (label != c) & (label != IGNORE)
         assert torch.equal(negative[:2, c], expected)
         assert not negative[2:, c][last[2:] != c].any()
     assert negative[2:].any()
-    assert not negative[2:].any(1)[~small(un.valid)].any()
+    assert torch.equal(negative[2:].any(1), small((unsure >= high) & un.valid))
     assert not (negative[2:].any(1) & (labels[2:] != IGNORE)).any()  # no pixel is both sure and unsure
 
 
@@ -133,6 +154,22 @@ def test_of_fewer_than_four_classes_the_last_is_a_negative_of_unreliable_pixels(
     assert torch.equal(negative[2:], last[2:] & small(batch.unlabeled.valid)[:, None])
     wrong = F.one_hot(small(few.label).clamp_max(classes - 1), classes).movedim(-1, 1) == 0
     assert torch.equal(negative[:2], ~last[:2] & wrong & (small(label) != IGNORE)[:, None])
+
+
+def test_of_many_classes_unreliable_pixels_are_negatives_of_those_of_ranks_4_to_20(
+    trained: Make, make_batch: Make
+) -> None:
+    method, batch = trained(), make_batch()
+    seen: list[tuple[Tensor, ...]] = []
+    method.contrast.collect = lambda *arguments: seen.append(arguments)
+    probs = torch.linspace(1, 0, 24)[:, None, None].expand(4, 24, 9, 9)  # the likelier, the lower its number
+    nobody, all_pixels = batch.labeled.label.new_full((2, 33, 33), IGNORE), batch.unlabeled.valid | True
+    method._remember(batch, torch.rand(4, 16, 9, 9), probs, nobody, all_pixels)
+    ((_, _, negative, _),) = seen
+    classes, of_1, unreliable = torch.arange(24), small(batch.labeled.label) == 1, small(batch.unlabeled.valid)
+    assert of_1.any()
+    assert (negative[:2].movedim(1, -1)[of_1] == torch.isin(classes, torch.tensor([0, 2]))).all()
+    assert (negative[2:].movedim(1, -1)[unreliable] == ((classes >= 3) & (classes < 20))).all()
 
 
 def test_without_unreliable_pixels_all_labels_count_and_none_is_surest(trained: Make, make_batch: Make) -> None:

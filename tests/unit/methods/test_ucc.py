@@ -46,11 +46,12 @@ def sure(make_method: Make) -> Callable[..., Any]:
 
 @pytest.fixture
 def make_pair(make_batch: Make) -> Make:
-    """Batches with donors, which the method asks for."""
+    """Batches with donors, which the method asks for; these have one class, 3 or 0, on some pixels, and no other."""
 
     def make(seed: int = 0, **settings: Any) -> Batch:
         batch, other = make_batch(seed, **settings), make_batch(seed + 100, **settings)
-        donor = Labeled(other.labeled.image, other.labeled.label, batch.labeled.keys)
+        alone = torch.tensor([3, 0])[:, None, None].where(other.labeled.label < 2, IGNORE)
+        donor = Labeled(other.labeled.image, alone, batch.labeled.keys)
         labeled = Labeled(batch.labeled.image, batch.labeled.label, batch.labeled.keys, donor=donor)
         return Batch(labeled, batch.unlabeled)
 
@@ -127,17 +128,22 @@ def test_of_the_classes_that_are_there_the_badly_predicted_ones_are_pasted(make_
     assert rarely.chosen(source, keys).float().sum(1).mean().item() == pytest.approx(0.4, abs=0.04)
 
 
-def test_without_pasting_nothing_is_pasted_and_the_memory_follows_the_labels(sure: Make, make_pair: Make) -> None:
-    method, batch = sure(paste=0.0), make_pair()
-    twin = copy.deepcopy(method)
+@pytest.mark.parametrize("paste", [0.0, 1.0])
+def test_the_memory_follows_the_labels_as_they_are_pasted_and_without_pasting_nothing_is(
+    sure: Make, make_pair: Make, paste: float
+) -> None:
+    method, batch = sure(paste=paste), make_pair()
+    twin, lab, donor = copy.deepcopy(method), batch.labeled, batch.labeled.donor
     terms = method.losses(batch)
     method.after_step()
-    probs, label = twin.student(batch.labeled.image).softmax(1), batch.labeled.label[:, ::4, ::4]
-    for c in range(4):
-        assert method.confidence.values[c].item() == pytest.approx(probs[:, c][label == c].mean().item(), rel=1e-4)
-    known = F.cross_entropy(up(twin.student(batch.labeled.image)), batch.labeled.label, ignore_index=IGNORE)
+    given = lab.valid & donor.valid & (paste > 0)  # a donor has one class, which is drawn
+    image, label = torch.where(given[:, None], donor.image, lab.image), torch.where(given, donor.label, lab.label)
+    probs, small = twin.student(image).softmax(1), label[:, ::4, ::4]
+    for c in small[small != IGNORE].unique():
+        assert method.confidence.values[c].item() == pytest.approx(probs[:, c][small == c].mean().item(), rel=1e-4)
+    known = F.cross_entropy(up(twin.student(image)), label, ignore_index=IGNORE)
     torch.testing.assert_close(terms["first/labeled"], known)
-    assert method.stats()["pasted"] == 0
+    assert (method.stats()["pasted"] > 0) == (paste > 0)
 
 
 def test_classes_that_are_never_pasted_have_to_exist(make_method: Make) -> None:

@@ -44,14 +44,22 @@ def stepped(make_method: Make, make_batch: Make) -> Callable[..., Any]:
     return make
 
 
-def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) -> None:
-    batch, method = make_batch(), stepped(threshold=0.4, unlabeled_weight=2.0, subclass_weight=3.0)
+@pytest.mark.parametrize("imbalance", [0.0, 1.0])
+def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make, imbalance: float) -> None:
+    """At 1, adjusted and weighted by how frequent classes are, 16 : 8 : 4 : 1, and sub-classes, each a part of its."""
+    supervision = {"logit_adjustment": imbalance, "class_weighting": imbalance}
+    settings = {"threshold": 0.4, "unlabeled_weight": 2.0, "subclass_weight": 3.0}
+    batch, method = make_batch(), stepped(supervision=supervision, **settings)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
+    assert twin.subclasses.counts == (4, 2, 1, 1)
+    share, sub_share = torch.tensor([16.0, 8, 4, 1]) / 29, torch.tensor([4.0, 4, 4, 4, 4, 4, 4, 1]) / 29
+    heavy, sub_heavy = ((len(each) * each) ** -imbalance for each in (share, sub_share))  # of mean 1 over pixels
     lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     images = torch.cat([lab.image, un.weak, view.mixed])
-    out, sub = twin.student(images), twin.sub(images)
+    out = twin.student(images) + imbalance * share.log()[:, None, None]
+    sub = twin.sub(images) + imbalance * sub_share.log()[:, None, None]
     p, s = out[2:4].detach().softmax(1), sub[2:4].detach().softmax(1)
     assert s.shape[1] == 8
     surer = entropy(s) <= entropy(p)
@@ -61,19 +69,20 @@ def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) ->
     only = F.one_hot(parent[s.argmax(1)], 4).movedim(-1, 1) | ~surer[:, None]
     gated = up(out[2:4].detach()).softmax(1) * only[:, :, nearest][..., nearest]
     q, y = gated.max(1)
-    strong = F.cross_entropy(up(out[4:]), view.mix(y), reduction="none") * view.mix((q >= 0.4) & un.valid)
+    strong = F.cross_entropy(up(out[4:]), view.mix(y), heavy, reduction="none") * view.mix((q >= 0.4) & un.valid)
     on_grid = [grid[..., ::4, ::4] for grid in (view.mix.box, un.valid)]
     sub_q, sub_y = s.max(1)
     sub_keep = (sub_q >= 0.4) & on_grid[1]
     mixed = [torch.where(on_grid[0], each[view.mix.partner], each) for each in (sub_y, sub_keep)]
-    sub_strong = F.cross_entropy(sub[4:], mixed[0], reduction="none") * mixed[1]
+    sub_strong = F.cross_entropy(sub[4:], mixed[0], sub_heavy, reduction="none") * mixed[1]
     names = twin.subclasses.assign(twin.labeler.features(lab.image), lab.label[:, ::4, ::4])
     assert (names == IGNORE).equal(lab.label[:, ::4, ::4] == IGNORE)
     part = 81 / 33**2
     expected = {
-        "labeled": F.cross_entropy(up(out[:2]), lab.label, ignore_index=IGNORE),
+        "labeled": F.cross_entropy(up(out[:2]), lab.label, heavy, ignore_index=IGNORE, reduction="sum")
+        / lab.valid.sum(),
         "unlabeled": 2 * strong.sum() / view.mix(un.valid).sum(),
-        "sub/labels": 3 * F.cross_entropy(sub[:2], names, ignore_index=IGNORE, reduction="sum")
+        "sub/labels": 3 * F.cross_entropy(sub[:2], names, sub_heavy, ignore_index=IGNORE, reduction="sum")
         / (lab.valid.sum() * part),
         "sub/pseudo-labels": 6 * sub_strong.sum() / (view.mix(un.valid).sum() * part),
     }  # fmt: skip
@@ -84,14 +93,18 @@ def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make) ->
 def test_first_labels_alone_then_all_begin_from_the_student(make_method: Make, make_batch: Make) -> None:
     method = make_method("usrn", labels_alone=0.1)  # 2 of 20 steps
     assert method.restarts == (2,) and method.rests
+    assert method.subclasses.counts == (16, 8, 4, 1)
     for _ in range(2):
         assert list(method.losses(make_batch())) == ["labeled"]
         with torch.no_grad():
-            method.student.decoder.low[0].weight.add_(1)
+            for parameter in method.student.parameters():
+                parameter.add_(1)
         method.after_step()
-    assert len(method.losses(make_batch())) == 4
     for network in (method.labeler, method.sub):
-        assert torch.equal(network.decoder.low[0].weight, method.student.decoder.low[0].weight)
+        for part in ("encoder", "decoder"):
+            copied, student = (each.get_submodule(part).state_dict() for each in (network, method.student))
+            assert all(torch.equal(value, student[name]) for name, value in copied.items()), part
+    assert len(method.losses(make_batch())) == 4
     labeler = copy.deepcopy(method.labeler.state_dict())
     with torch.no_grad():
         method.student.decoder.low[0].weight.add_(1)

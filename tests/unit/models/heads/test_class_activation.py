@@ -58,9 +58,10 @@ def test_without_labels_the_classifier_says_what_is_present() -> None:
     torch.manual_seed(0)
     module, given = ClassActivation((3, 6), 3, None, dim=4), maps()
     with torch.no_grad():
-        module.classify.bias.copy_(torch.tensor([50.0, -50.0, 50.0]))
+        module.classify.bias.copy_(torch.tensor([1.0, -1.0, 1.0]))
     found = seen(module)
-    module(given, VALID, None)
+    said, _ = module(given, VALID, None)
+    assert said.sign().tolist() == [[1, -1, 1]] * 2 and said.abs().max() < 1.5  # present from a probability of ½ on
     module(given, VALID, torch.tensor([[True, False, True]] * 2))
     assert torch.equal(*found)
 

@@ -6,6 +6,11 @@ import torch
 from des4.models.judges.flaw_detector import FlawDetector, HalfNorm
 
 
+def test_layers_widen_from_64_channels_to_512() -> None:
+    assert [layer.out_channels for layer in FlawDetector(3).layers] == [64, 128, 128, 256, 256, 512, 512, 1]
+    assert [layer.out_channels for layer in FlawDetector(3, width=8).layers] == [8, 16, 16, 32, 32, 64, 64, 1]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 20), (33, 33)])
 def test_every_pixel_of_images_of_any_size_is_judged(size: tuple[int, int]) -> None:
     net = FlawDetector(3, width=8).eval()

@@ -95,6 +95,34 @@ def test_the_feed_balances_as_asked(sampling: Sampling) -> None:
     assert counts == ([100, 40, 20] if sampling == "all" else [1, 4, 20])
 
 
+def drawn_of(feed: PrototypeFeed, *probs: float) -> list[int]:
+    """Of groups of 100 pixels of class 0, to which it has these probabilities: how many are drawn of each."""
+    first = torch.tensor(probs).repeat_interleave(100).logit()
+    logits = torch.stack([first, torch.zeros_like(first)])[None, :, None]
+    keep = feed.choose(logits, torch.zeros(len(first), dtype=torch.int64), torch.Generator().manual_seed(0))
+    drawn: list[int] = keep.view(-1, 100).sum(1).tolist()
+    return drawn
+
+
+def test_zones_and_alpha_are_those_that_were_asked_for() -> None:
+    """Of entropies 0.5004 at p = 0.8, 0.6109 at 0.7 and 0.6931 at 0.5; half of the pixels are drawn."""
+    counts = torch.tensor([200, 100])
+    # 1/0.6004 to 1/0.7931, as 57 to 43
+    assert drawn_of(PrototypeFeed(counts, "multi_entropy"), 0.8, 0.5) == [57, 43]
+    # a large α makes zones alike
+    assert drawn_of(PrototypeFeed(counts, "multi_entropy", alpha=1e6), 0.8, 0.5) == [50, 50]
+    # of five zones each group has one of its own; of two the second and the third group share one
+    assert drawn_of(PrototypeFeed(counts, "multi_entropy", alpha=1e6), 0.8, 0.7, 0.5) == [50, 50, 50]
+    assert drawn_of(PrototypeFeed(counts, "multi_entropy", zones=2, alpha=1e6), 0.8, 0.7, 0.5)[0] == 75
+
+
+def test_confidence_is_the_probability_of_the_likeliest_class() -> None:
+    counts = torch.tensor([1000, 100])  # of 2000 pixels 200 are drawn
+    found = drawn_of(PrototypeFeed(counts, "confidence"), *[0.1] * 10, *[0.5] * 10)
+    assert sum(found) == 200
+    assert sum(found[:10]) == pytest.approx(200 * 0.9 / 1.4, abs=15)  # by the other class: 200 · 0.1 / 0.6
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_nothing_of_a_skipped_step_is_remembered_whatever_it_was(sampling: Sampling) -> None:
     head, feed = PrototypeClassifier(3, 4), PrototypeFeed(COUNTS, sampling)
