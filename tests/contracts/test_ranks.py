@@ -264,7 +264,8 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
         near = TOUCHY.get(case, 0)
         assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5, rel=near)
         assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=max(1e-4, near))
-        atol, rtol = (1e-2, 1e-2) if case == "gct" else (1e-3, 1e-2)
+        # GCT's detector learns by an Adam, whose steps are as long where a gradient is hardly more than rounding
+        atol, rtol = (2e-2, 1e-2) if case == "gct" else (1e-3, 1e-2)
         torch.testing.assert_close(_but_queues(first["state"]), _but_queues(one["state"]), atol=atol, rtol=rtol)
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
