@@ -30,6 +30,7 @@ from des4.environment import environment
 from des4.images.bands import describe as describe_bands
 from des4.metrics import Results
 from des4.models import Segmenter
+from des4.opening import unchecked_dataset
 from des4.ops.pixels import picture, unit
 from des4.ops.reduce import gather_over_ranks, this_rank
 from des4.plan import Plan, plan, within_budget
@@ -192,7 +193,7 @@ def _warn_of_learnt(run_or_weights: str | Path, dataset: Dataset, config: RunCon
     lists = {"labeled": own.labeled, "unlabeled": own.unlabeled, "val": own.val}
     try:
         then = config.model_copy(update={"data": config.data.model_copy(update=lists)})
-        labeled = build.dataset(then, (), dataset.bands).labeled
+        labeled = unchecked_dataset(then, dataset.bands, hold_out=True).labeled
     except (ConfigError, DataError):
         return  # lists or masks are gone since: what the run has learnt is not known, and the score does not need it
     if content_hash(labeled) != run.data().get("labeled", {}).get("hash"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import Any, Literal
 
 from des4.config import RunConfig
@@ -43,7 +44,7 @@ class Seen:
 
 def checked_dataset(config: RunConfig, roles: Sequence[Role], bands: Known) -> tuple[Dataset, Seen | None]:
     """Build the data set, let the first process check it, and say what it found; None for data not in files."""
-    data = _open(config, bands, hold_out="labeled" in roles)
+    data = unchecked_dataset(config, bands, hold_out="labeled" in roles)
     if not isinstance(data, FileDataset) or not isinstance(config.data, FilesConfig):
         return data, None
     done = on_first(lambda: refuse_errors(data, config.data, roles))
@@ -54,14 +55,14 @@ def checked_dataset(config: RunConfig, roles: Sequence[Role], bands: Known) -> t
 
 def opened_dataset(config: RunConfig, bands: Known) -> Dataset:
     """Build the data set and look at its files' headers. Raises DataError."""
-    data = _open(config, bands, hold_out=True)
+    data = unchecked_dataset(config, bands, hold_out=True)
     data.check_labeled()
     if isinstance(data, FileDataset):
         _share_bands(data)
     return data
 
 
-def _open(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
+def unchecked_dataset(config: RunConfig, bands: Known, hold_out: bool) -> Dataset:
     """Build the data set. hold_out: keep labeled images from training, if the config says so. Raises DataError."""
     given: Any = prepared(config.data) if isinstance(config.data, FilesConfig) else config.data
     cls: Any = DATASETS[given.name]
@@ -89,14 +90,16 @@ def _share_bands(data: FileDataset) -> None:
 
 def _hold_out(data: Dataset, wanted: float) -> None:
     """Keep a number or a share of the labeled images from training. Raises DataError."""
-    held_out = _take_held_out(data, wanted)
-    count = len(held_out) + len(data.labeled)
-    data.held_out = _readable(data, held_out)
-    data.notes += (f"held out: {len(held_out)} of the {count} labeled images, which are scored and not learnt from",)
+    _take_held_out(data, wanted)
+    count = len(data.held_out) + len(data.labeled)
+    _readable(data, data.held_out)
+    data.notes += (
+        f"held out: {len(data.held_out)} of the {count} labeled images, which are scored and not learnt from",
+    )
 
 
-def _take_held_out(data: Dataset, wanted: float) -> list[str]:
-    """Take the images that are held out off the labeled list, and return them. Raises DataError.
+def _take_held_out(data: Dataset, wanted: float) -> None:
+    """Take the images that are held out off the lists of training. Raises DataError.
 
     They are drawn without regard to the seed of the training, so that several seeds share them.
     """
@@ -106,16 +109,14 @@ def _take_held_out(data: Dataset, wanted: float) -> list[str]:
         raise DataError(
             f"guard.held_out={wanted:g} leaves none of the {len(ids)} labeled images to learn from; hold out fewer"
         )
-    held_out = set(random.Random("held out").sample(ids, count))
-    data.labeled = tuple(sample_id for sample_id in data.labeled if sample_id not in held_out)
-    return sorted(held_out)
+    data.hold_out(random.Random("held out").sample(ids, count))
 
 
 def truth_images(config: RunConfig, data: Dataset, num_unlabeled: int) -> tuple[str, ...]:
     """Open the masks of unlabeled images to those who ask for them; return the images to measure pseudo-labels on.
 
-    These are evenly spaced in the list. Raises ConfigError or DataError where there are no masks, or an oracle lacks
-    some.
+    These are evenly spaced in the list, and none is labeled too. Raises ConfigError or DataError where there are no
+    masks, or an oracle lacks some.
     """
     wanted = config.guard.truth_images
     if config.train.oracle and not num_unlabeled:
@@ -133,8 +134,9 @@ def truth_images(config: RunConfig, data: Dataset, num_unlabeled: int) -> tuple[
             f"train.oracle: {len(data.unlabeled) - len(known)} of the {len(data.unlabeled)} unlabeled images have "
             f"no mask, the first is '{first}'; add the masks, or name in data.unlabeled the images that have one"
         )
+    known = [*filterfalse(frozenset(data.labeled).__contains__, known)]
     if wanted and not known:
-        raise DataError(f"guard.truth_images={wanted}: no unlabeled image has a mask; leave it out")
+        raise DataError(f"guard.truth_images={wanted}: no image that is unlabeled alone has a mask; leave it out")
     count = min(wanted, len(known))
     return _readable(data, (known[number * len(known) // count] for number in range(count)))
 
@@ -155,7 +157,7 @@ def lists_now(config: RunConfig) -> dict[str, Any]:
     if isinstance(config.data, FilesConfig):
         config = config.model_copy(update={"data": config.data.model_copy(update={"cache": 0.0})})  # it makes a folder
     with collecting() as faults:  # classes that nobody names are then not counted, which would open all masks
-        data = _open(config, MEASURED, hold_out=False)
+        data = unchecked_dataset(config, MEASURED, hold_out=False)
     if faults:
         raise faults[0].error
     if config.guard.held_out:

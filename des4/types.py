@@ -7,7 +7,7 @@ B images, C classes, D embedding size, H×W the crop, h×w the feature grid (str
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
@@ -37,7 +37,7 @@ Factor = Annotated[float, Field(gt=0, le=4)]
 class Config(BaseModel):
     """Base of every component's settings: immutable, typed, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class UserError(Exception):
@@ -117,7 +117,7 @@ class Dataset(Protocol):
     Ids are strings, unique in the data set; they name a sample in messages, lists and predictions.
     skip_broken: whether a labeled sample that cannot be read is skipped in training, or stops it. One that is
     unlabeled is always skipped.
-    held_out: labeled samples that are no longer in `labeled`, since nothing is to be learnt from them.
+    held_out: labeled samples that are in no list of training, since nothing is to be learnt from them.
     notes: what the data set decided beyond what its files say, one sentence each.
     bands: None where images are 8-bit pictures, read as RGB.
     """
@@ -149,6 +149,9 @@ class Dataset(Protocol):
 
         For measurements and for an oracle, when the user asks for it; otherwise nobody opens these masks.
         """
+
+    def hold_out(self, ids: Iterable[str]) -> None:
+        """Take labeled samples off both lists that a method learns from, and call them `held_out`."""
 
     def check_labeled(self) -> None:
         """Look at every labeled and val sample without decoding it. Raises DataError before training would."""

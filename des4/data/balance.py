@@ -3,8 +3,8 @@
 Repeat-factor sampling (Gupta, Dollár & Girshick, LVIS, CVPR 2019, arxiv.org/abs/1908.03195, appendix A): a class that a
 share f of the labeled images shows has the factor max(1, √(t / f)), an image the largest of its classes. Ours: how
 often an image occurs in an epoch is drawn by systematic sampling (there: rounded at random, each on its own), so every
-epoch is equally long, each image occurs ⌊x⌋ or ⌈x⌉ times, x ≥ 1 being what it is due, and a place in the endless row
-is still found by a division.
+epoch is equally long, and a place in the endless row is still found by a division. Its length is rounded up and all
+images share in that: one with the factor r occurs ⌊x⌋ or ⌈x⌉ times, where x is r · ⌈Σ r⌉ / Σ r.
 
 Copy-paste (Ghiasi et al., CVPR 2021, arxiv.org/abs/2012.07177; of rare classes, as AEL's, Hu et al., NeurIPS 2021): a
 rare class, an image that shows it, and a crop of that are drawn, and its pixels of rare classes are laid over another

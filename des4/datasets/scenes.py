@@ -9,7 +9,7 @@ colour. So a network needs texture, shape and place, which a few labeled scenes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -79,6 +79,11 @@ class Scenes:
     def reveal(self) -> Sequence[str]:
         """Return the ids of all unlabeled scenes: each is drawn with its mask."""
         return self.unlabeled
+
+    def hold_out(self, ids: Iterable[str]) -> None:
+        """Take labeled scenes out of training; an unlabeled one is never labeled too."""
+        self.held_out = tuple(sorted(ids))
+        self.labeled = tuple(sample_id for sample_id in self.labeled if sample_id not in self.held_out)
 
     def check_labeled(self) -> None:
         """Do nothing: drawn masks fit their images."""

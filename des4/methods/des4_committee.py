@@ -45,7 +45,8 @@ class DeS4CommitteeConfig(TeacherStudentConfig):
     """T: the student learns the committee's mean raised to the power of 1/T. 1: the mean as it is; 0: its most probable
     class alone."""
     classmix: float = Field(0.75, ge=0, le=1)
-    """Probability with which half of the classes of another image are pasted onto an unlabeled one (ClassMix)."""
+    """Probability with which half of the classes of another image, and one more, are pasted onto an unlabeled one
+    (ClassMix)."""
     rare_first: bool = True
     """Whether rare classes are pasted before all others: those of the tail, by their labeled pixels. Else all alike."""
     pseudo_label_scales: tuple[Factor, ...] = Field((1.0,), min_length=1)

@@ -19,10 +19,14 @@ def class_prior(pixel_counts: Tensor) -> Tensor:
 
 
 def class_weights(pixel_counts: Tensor, power: float) -> Tensor:
-    """Weights (C,) in proportion to prior^-power, whose mean over the labeled pixels is 1. power: 0 = all are 1."""
-    prior = class_prior(pixel_counts).double()
+    """Weights (C,) in proportion to prior^-power, whose mean over the labeled pixels is 1. power: 0 = all are 1.
+
+    A class without a pixel weighs as the rarest that has some; without any pixel at all, all are 1.
+    """
+    prior, counts = class_prior(pixel_counts).double(), pixel_counts.double()
     weights = prior.pow(-power)
-    return (weights / (prior * weights).sum()).float()
+    shares = counts / counts.sum() if counts.any() else prior
+    return (weights / (shares * weights).sum()).float()
 
 
 def subclass_counts(prior: Tensor, most: int) -> tuple[int, ...]:

@@ -314,6 +314,13 @@ def test_a_score_on_labeled_images_of_the_run_comes_with_a_warning(
     run = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "run", **{"data.val": tmp_path / "val.txt"}).dir
     with pytest.warns(UserWarning, match="1 of the 2 images are labeled ones of this run"):
         des4.evaluate(run, overrides=[f"data.val={tmp_path / 'both.txt'}"])
+    of_others = {"data.val": tmp_path / "val.txt", "guard.held_out": 1}
+    other = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "other", **of_others)
+    (held,) = other.results["held_out"]["images"]
+    (tmp_path / "three.txt").write_text("0\n1\n3")
+    assert held in ("0", "1", "3")
+    with pytest.warns(UserWarning, match="2 of the 3 images are labeled ones of this run"):  # the third was held out
+        des4.evaluate(other.dir, overrides=[f"data.val={tmp_path / 'three.txt'}"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         des4.evaluate(run, overrides=["eval.mirror=true"])

@@ -106,12 +106,39 @@ def test_labeled_images_that_are_held_out_are_scored_and_not_learnt_from(tiny: d
         load_config(tiny, {"guard.held_out": 1.5})
 
 
+@pytest.fixture
+def repeating(tiny: dict[str, Any], folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Settings with three labeled images that are on the unlabeled list too, beside one with a mask and one without."""
+    (folder / "masks" / "4.png").write_bytes((folder / "masks" / "0.png").read_bytes())
+    (tmp_path / "labeled.txt").write_text("0\n1\n2")
+    (tmp_path / "all.txt").write_text("0\n1\n2\n4\n5")
+    (tmp_path / "val.txt").write_text("3")
+    lists = {"labeled": "labeled.txt", "unlabeled": "all.txt", "val": "val.txt"}
+    paths = {name: str(tmp_path / file) for name, file in lists.items()}
+    return {**tiny, "data": {"name": "folder", "root": str(folder), **paths}}
+
+
+def test_images_that_are_labeled_and_unlabeled_are_held_out_of_both_lists(repeating: dict[str, Any]) -> None:
+    data = build.training(load_config(repeating, {"guard.held_out": 1})).dataset
+    (held,) = data.held_out
+    assert sorted([*data.labeled, held]) == ["0", "1", "2"]
+    assert sorted([*data.unlabeled, held]) == ["0", "1", "2", "4", "5"]
+    assert held not in data.reveal()
+
+
+def test_pseudo_labels_are_measured_on_images_that_are_unlabeled_alone(repeating: dict[str, Any]) -> None:
+    training = build.training(load_config(repeating, {"guard.truth_images": 3}))
+    assert training.guards.truth is not None
+    assert [*training.guards.truth.ids] == ["4"]
+    assert len(training.dataset.unlabeled) == 5  # they are learnt from as before
+
+
 def test_an_oracle_without_masks_is_refused(tiny: dict[str, Any], folder: Path) -> None:
     oracle = {"train.oracle": True}
     settings = {**tiny, "data": str(folder)}
     with pytest.raises(DataError, match="2 of the 2 unlabeled images have no mask, the first is '4'"):
         des4.train(settings, **oracle)
-    with pytest.raises(DataError, match=r"guard\.truth_images=3: no unlabeled image has a mask"):
+    with pytest.raises(DataError, match=r"guard\.truth_images=3: no image that is unlabeled alone has a mask"):
         des4.train(settings, **{"guard.truth_images": 3})
     with pytest.raises(ConfigError, match="method=supervised reads no unlabeled image"):
         des4.train({**settings, "method": "supervised"}, **oracle)

@@ -153,6 +153,8 @@ def test_differences_name_the_keys() -> None:
         ("xyzzy=3", "xyzzy: unknown key"),
         ("train.batch_size=x", "train.batch_size: must be a valid integer, not 'x'"),
         ("lr=-1", "optim.lr: must be greater than 0, not -1"),
+        ("guard.held_out=.inf", "guard.held_out: must be a finite number, not inf"),
+        ("train.minutes=.nan", "train.minutes: must be a finite number, not nan"),
         ("eval.mode=hole", "eval.mode: must be 'whole' or 'sliding', not 'hole'"),
         ("method=des5", "did you mean des4?"),
         ("data.root=x", "data.root: not a setting of scenes"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -59,7 +59,8 @@ class FileDataset(ABC):
             with stepping_over("wrong-protocol"):
                 require_protocol(config.protocol, self.labeled, self.unlabeled, config.lists or config.root)
         self.unlabeled_files = self.unlabeled
-        self._shards = self._add_shards(config) if config.shards else None
+        self._shards = self._open_shards(config) if config.shards else None
+        self.unlabeled = self._with_shards()
         self.notes += tuple(describe_lists(self.labeled, self.unlabeled, self.val, catalogue.fine))
         self._cache = self._open_cache(config) if config.cache else None
         self.skip_broken = config.skip_broken
@@ -221,6 +222,19 @@ class FileDataset(ABC):
                 self._masks[sample_id] = mask
         return tuple(sample_id for sample_id in self.unlabeled_files if sample_id in self._masks)
 
+    def hold_out(self, ids: Iterable[str]) -> None:
+        """Take labeled images out of training, off the unlabeled list too where that repeats them; none is in shards.
+
+        They are `held_out` from now on.
+        """
+        held_out = frozenset(ids)
+
+        def rest(listed: Sequence[str]) -> tuple[str, ...]:
+            return tuple(sample_id for sample_id in listed if sample_id not in held_out)
+
+        self.labeled, self.unlabeled_files = rest(self.labeled), rest(self.unlabeled_files)
+        self.unlabeled, self.held_out = self._with_shards(), tuple(sorted(held_out))
+
     def image_file(self, sample_id: str) -> Path:
         """Return the file of an image; of one in a shard, the tar's path with its key."""
         if path := self._images.get(sample_id):
@@ -264,8 +278,8 @@ class FileDataset(ABC):
     def _open_cache(self, config: FilesConfig) -> PixelCache:
         return PixelCache(cache_folder(config.cache_dir, config.root), config.root, int(config.cache * GIB))
 
-    def _add_shards(self, config: FilesConfig) -> Shards:
-        """Open the shards, and put their images among the unlabeled ones. Raises DataError if an id is taken."""
+    def _open_shards(self, config: FilesConfig) -> Shards:
+        """Open the shards of unlabeled images. Raises DataError if an id is taken."""
         places = [config.shards] if isinstance(config.shards, Path) else list(config.shards or ())
         shards = Shards(places, cache_folder(config.cache_dir, config.root) / "indexes")
         if taken := next((sample_id for sample_id in self._images if sample_id in shards), None):
@@ -274,8 +288,13 @@ class FileDataset(ABC):
                 "begins the ids of its images"
             )
         self.notes += (f"shards: {len(shards)} unlabeled images in {shards.num_shards} tar files",)
-        self.unlabeled = MergedIds(self.unlabeled, shards) if self.unlabeled else shards
         return shards
+
+    def _with_shards(self) -> Sequence[str]:
+        """Return the unlabeled images, those in shards in their places among the files."""
+        if self._shards is None or not self.unlabeled_files:
+            return self._shards or self.unlabeled_files
+        return MergedIds(self.unlabeled_files, self._shards)
 
     def _find_classes(self) -> tuple[str, ...]:
         """Find the classes that nobody names in the labeled and val masks; () where faults are collected."""

@@ -1,5 +1,7 @@
 """ClassMix: pixels of some classes of one image are pasted onto another, as its labels say where they are (Olsson et
 al., WACV 2021, arxiv.org/abs/2007.07936).
+
+Olsson et al. paste ⌊n/2⌋ of n classes, so nothing of an image with one. Here it is one more, as CMB's code has it.
 """
 
 from __future__ import annotations

@@ -70,8 +70,7 @@ class Target:
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over all valid pixels; a scalar."""
-        if self.watch is not None:
-            self.watch.collect(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
+        self._show(logits, *on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid))
         return self.supervision.on_pseudo_labels(logits, self.label, self.keep, self.valid, self.pixels, self.weight)
 
     def class_masks(self, logits: Tensor) -> Tensor:
@@ -80,10 +79,14 @@ class Target:
         Returns (B, C, h, w) bool. Whoever watches is shown the target, as by a loss.
         """
         label, confidence, keep, valid = on_grid(_size(logits), self.label, self.confidence, self.keep, self.valid)
-        if self.watch is not None:
-            self.watch.collect(logits, label, confidence, keep, valid)
+        self._show(logits, label, confidence, keep, valid)
         classes = torch.arange(logits.shape[1], device=label.device)[:, None, None]
         return (label[:, None] == classes) & keep[:, None]
+
+    def _show(self, logits: Tensor, *on_their_grid: Tensor) -> None:
+        """Show the labels to whoever watches, with the logits as the loss sees them: adjusted, as the labels are."""
+        if self.watch is not None:
+            self.watch.collect(self.supervision.adjusted(logits), *on_their_grid)
 
     def mean_over_kept(self, logits: Tensor) -> Tensor:
         """Cross-entropy of logits (B, C, h, w) on the labels that count, over the pixels of these alone; a scalar.

@@ -29,3 +29,9 @@ def test_inverse_frequency_by_hand() -> None:
     root = [1 / math.sqrt(share) for share in (0.6, 0.3, 0.1)]
     mean = sum(math.sqrt(share) for share in (0.6, 0.3, 0.1))
     assert class_weights(COUNTS, 0.5).tolist() == pytest.approx([one / mean for one in root])
+
+
+def test_classes_without_a_pixel_have_no_part_in_the_mean() -> None:
+    weights = class_weights(torch.tensor([60, 0, 40, 0, 0]), 1)
+    assert weights.tolist() == pytest.approx([1 / (2 * 0.6), *[1 / (2 * 0.4)] * 4])
+    assert class_weights(torch.zeros(3), 1).tolist() == [1, 1, 1]

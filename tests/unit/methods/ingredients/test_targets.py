@@ -233,6 +233,18 @@ def test_a_watched_target_is_shown_on_the_grid_each_time_a_loss_is_taken(unlabel
     assert torch.equal(valid, target.valid[:, ::4, ::4])
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "class_masks"])
+def test_who_watches_sees_predictions_and_labels_under_the_same_adjustment(
+    unlabeled: Unlabeled, logits: Tensor, loss: str
+) -> None:
+    adjusting, watch = Supervision(SupervisionConfig(logit_adjustment=1.0), torch.tensor([90, 9, 1])), Seen()
+    target = hard_target(logits, replace(unlabeled, watch=watch), 0.0, adjusting)
+    getattr(target, loss)(logits[:, :, ::4, ::4])  # of the network that made the labels
+    ((shown, label, *_),) = watch.shown
+    assert torch.equal(shown.argmax(1), label)
+    assert not torch.equal(logits[:, :, ::4, ::4].argmax(1), label)
+
+
 def test_a_watched_distribution_is_shown_by_its_best_class_wherever_it_counts(
     unlabeled: Unlabeled, logits: Tensor
 ) -> None:
