@@ -59,6 +59,15 @@ def test_focal_loss_by_hand() -> None:
     assert cross_entropy(TWO_PIXELS, LABEL, focal_gamma=2).item() == pytest.approx(expected)
 
 
+def test_the_slope_of_the_focal_loss_is_that_of_its_weight_too() -> None:
+    """Of f(p) = -(1 - p)² log p, by the logit of the class: f'(p) · p (1 - p)."""
+    logits = TWO_PIXELS.clone().requires_grad_()
+    cross_entropy(logits, LABEL, focal_gamma=2).backward()  # type: ignore[no-untyped-call]
+    slopes = [(2 * (1 - p) * math.log(p) - (1 - p) ** 2 / p) * p * (1 - p) for p in (0.5, 0.2)]
+    assert logits.grad is not None
+    assert logits.grad[0, 0, 0].tolist() == pytest.approx([slope / 2 for slope in slopes])  # a mean of two pixels
+
+
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_focal_loss_has_finite_slopes_where_a_pixel_is_sure_or_ignored(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0], [0.0, 0.0]]).T[None, :, None, :].requires_grad_()

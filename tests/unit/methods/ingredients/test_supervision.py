@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,15 @@ def test_focal_loss_and_ohem_hold_for_labels_alone() -> None:
     )
     for settings in (focal, ohem):
         assert torch.equal(on_pseudo_labels(settings), on_pseudo_labels({}))
+
+
+def test_every_loss_of_labels_has_the_class_weights_and_divides_by_the_pixels_of_the_step() -> None:
+    labeled, weights = replace(LABELED, pixels=torch.tensor(100.0)), class_weights(COUNTS, 0.5)
+    focal = supervision(class_weighting=0.5, focal_gamma=2.0).on_labels(LOGITS, labeled)
+    expected = cross_entropy(LOGITS, LABEL, labeled.pixels, class_weights=weights, focal_gamma=2)
+    assert torch.equal(focal, expected)
+    ohem = supervision(class_weighting=0.5, ohem_threshold=0.3).on_labels(LOGITS, labeled)
+    assert torch.equal(ohem, hard_cross_entropy(LOGITS, LABEL, labeled.pixels, threshold=0.3, class_weights=weights))
 
 
 def test_two_choices_of_hard_pixels_are_refused() -> None:
