@@ -79,6 +79,14 @@ def test_it_happens_as_often_as_it_is_asked_to() -> None:
     assert torch.equal(image, view.image) and torch.equal(mixed.label, target.label)
 
 
+def test_boxes_are_filled_before_classes_are_pasted() -> None:
+    view, target = pair(torch.tensor([[0, 0, 0], [1, 1, 1]]), count=1)
+    view.mix.box[0, 0, 0] = True  # a pixel of the first image is the second's
+    target = target.mixed(view)
+    image, mixed = class_mixed(view, target, CLASSES, keys(2), "mix", 0.0)
+    assert image[0, 0, 0].tolist() == [101, 0, 0] and mixed.label[0, 0].tolist() == [1, 0, 0]
+
+
 def test_a_background_is_pasted_only_where_it_is_alone() -> None:
     view, target = pair(torch.tensor([[4, 4, 4], [0, 0, 1]]))
     image, _ = class_mixed(view, target, CLASSES, keys(800), "mix", 1.0, background=0)
