@@ -111,6 +111,13 @@ def test_the_scale_of_donors_follows_that_of_the_crops(factors, side):
     assert [int((label != 255).sum()) for label in donor.label] == [side * side] * 2  # of images of 48 × 48
 
 
+def test_a_donor_has_colours_of_its_own():
+    views = ViewsConfig(crop_size=(24, 32), labeled_photometric="pseudoseg")
+    cut = make(spec=ViewSpec(donor_scale=(1.0, 1.0)), views=views).cut(0)
+    pairs = zip(*cut.labeled.colours, *cut.donors.colours, strict=True)
+    assert all(own != donors for own, donors in pairs)
+
+
 def test_a_batch_has_the_promised_shapes():
     batch = make()[0]
     assert batch.labeled.image.shape == (2, 3, 24, 32)
@@ -165,6 +172,11 @@ def test_samples_are_mixed_within_their_group():
     for group, expected in ((3, [1, 2, 0, 4, 5, 3]), (6, [1, 2, 3, 4, 5, 0])):
         (view,) = make(spec=ring, batches=(2, 6), mix_group=group)[0].unlabeled.strong
         assert view.mix.partner.tolist() == expected
+
+
+def test_each_strong_view_has_boxes_of_its_own():
+    one, two = make(spec=ViewSpec(strong=2, cutmix="french"))[0].unlabeled.strong
+    assert one.mix.box.flatten(1).any(1).all() and not torch.equal(one.mix.box, two.mix.box)
 
 
 def test_views_are_made_where_the_batch_is_wanted_without_asking_for_a_value():

@@ -125,6 +125,10 @@ def test_scale_and_place_are_uniform_over_their_ranges():
     assert sum(box.flip for box in boxes) / 2000 == pytest.approx(0.5, abs=0.05)
     tops = torch.tensor([box.top / (400 - box.height) for box in boxes])
     assert tops.mean() == pytest.approx(0.5, abs=0.03)
+    small = [draw_crop(ViewsConfig(crop_size=50, scale=(1, 1)), 20, 30, rng(seed)) for seed in range(2000)]
+    assert {(box.out_height, box.out_width) for box in small} == {(20, 30)}
+    assert sum(box.out_top for box in small) / 2000 == pytest.approx(15, abs=1)
+    assert sum(box.out_left for box in small) / 2000 == pytest.approx(10, abs=1)
 
 
 def test_settings_are_checked():
@@ -178,6 +182,8 @@ def test_blur_is_a_gaussian_of_its_own_sigma():
         assert torch.allclose(out[sample, :, 8:-8, 8:-8], expected[:, 8:-8, 8:-8], atol=1e-5)
     assert torch.allclose(out[1], images[1], atol=1e-5)
     assert strong_view(torch.full((1, 3, 4, 3), 0.5), [Photometric(sigma=2.0)]).sub(0.5).abs().max() < 1e-5
+    both = strong_view(images[:1], [Photometric(brightness=0.6, sigma=1.3)])[0]  # a blur is of the changed colours
+    assert torch.allclose(both, 0.6 * out[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(
