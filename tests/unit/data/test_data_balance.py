@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from typing import Any
 
@@ -106,6 +107,33 @@ def test_pixels_of_rare_classes_are_laid_over_other_images_label_and_all() -> No
         assert torch.equal(label[:, :2], torch.full((8, 2), 2))
         assert torch.equal(label[:, 2:], Blocks().label("a")[:, 2:].long())
         assert torch.equal((image * 255).round(), torch.where(label == 2, 40, own).expand(3, -1, -1).float())
+
+
+def test_all_rare_classes_of_the_other_image_are_pasted_not_only_the_one_it_was_chosen_for() -> None:
+    class TwoRare(Blocks):
+        classes = (*Blocks.classes, "pole")  # type: ignore[assignment]
+
+        def label(self, sample_id: str) -> Tensor:
+            label = super().label(sample_id)
+            label[-1, -1] = 3 if sample_id == "d" else 0
+            return label
+
+    for label in loader(TwoRare(), paste_rare=1.0)[0].labeled.label:
+        assert label[:, :2].eq(2).all() and label[-1, -1] == 3
+
+
+def test_crops_of_the_other_image_are_drawn_until_one_shows_the_class() -> None:
+    """A crop of 4 of its 8 columns shows the first two in 2 places of 5; ten crops do, but for once in 165 times."""
+    source = loader(paste_rare=1.0, views=ViewsConfig(crop_size=4, scale=(1, 1), flip=0))
+    batches = [source[number].labeled for number in range(20)]
+    labels = [label for batch in batches for i, label in zip(batch.ids, batch.label, strict=True) if i != "d"]
+    assert len(labels) == 60 and sum(bool(label.eq(2).any()) for label in labels) > 55
+
+
+def test_no_image_gets_its_own_pixels() -> None:
+    balance = Balance(BalanceConfig(paste_rare=1.0), Blocks())
+    assert balance.donor("a", random.Random(0)) == (2, "d")
+    assert balance.donor("d", random.Random(0)) is None  # no other one has a lamp
 
 
 def test_the_tail_is_pasted_and_padding_stays() -> None:
