@@ -53,10 +53,16 @@ def test_a_class_that_dies_out_is_named() -> None:
         pytest.param([0.019 - 0.0004 * n for n in range(40)], id="as good as gone"),
         pytest.param([0.05 * 3**n for n in range(4)] + [1.0] * 36, id="in the first tenth alone"),
         pytest.param([1 + 0.3 * n for n in range(11)], id="too few lines"),
+        pytest.param([0.8] * 7 + [2.0] * 6, id="on the other side before"),
     ],
 )
 def test_what_is_no_drift(ratios: list[float]) -> None:
     assert [text for _, text in warnings(ratios) if "tree" in text] == []
+
+
+def test_the_line_at_the_end_of_the_first_tenth_does_not_count() -> None:
+    """Of 20 lines these are two, so twelve that count are there with the 14th."""
+    assert [line for line, text in warnings([1.1] * 8 + [2.0] * 12) if "tree" in text] == [14]
 
 
 def test_noise_is_no_drift() -> None:
