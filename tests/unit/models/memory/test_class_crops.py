@@ -46,6 +46,15 @@ def test_padding_counts_for_nothing_and_is_0() -> None:
     assert torch.equal(drawn.valid[1], valid[0]) and torch.equal(drawn.weak[1, 0] > 0, valid[0])
 
 
+def test_the_area_is_a_share_of_the_crop_with_its_padding() -> None:
+    valid = VALID.clone()
+    valid[1, 1:] = False  # of the four pixels that are left one is of class 2, a 16th of the crop
+    memory = ClassCrops(3, (3, 4, 4))
+    memory.collect(unlabeled(valid=valid), labels(), 0.25)
+    memory.commit()
+    assert not memory.valid[2].any()
+
+
 def test_an_oracles_labels_travel_along() -> None:
     memory, truth = ClassCrops(3, (3, 4, 4)), labels()
     memory.collect(unlabeled(truth=truth), labels(), 0.25)

@@ -51,6 +51,10 @@ def test_padding_is_not_counted_and_the_ratio_has_bounds() -> None:
     memory.commit()
     assert memory.shares.tolist() == [1.0, 0.0, 0.0]
     assert memory.ratio.tolist()[1:] == [LARGEST, LARGEST]
+    never = ShareAlignment(torch.tensor([0.99, 0.01]), 1.0, 0.99)
+    never.aligned(maps([0.0, 1.0]), torch.ones(1, 1, 1, dtype=torch.bool))
+    never.commit()
+    torch.testing.assert_close(never.ratio, torch.tensor([LARGEST, 1 / LARGEST]))  # not 0.01
 
 
 def test_the_running_mean_starts_warm_and_parts_add_up() -> None:
