@@ -252,6 +252,19 @@ def test_the_loss_in_parts_is_that_of_the_whole(
         torch.testing.assert_close(gradient, gradients[0], atol=1e-6 * max(1.0, largest), rtol=1e-4)
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_leaves_the_gradient_of_the_whole(parts: int, make_method: Make, make_batch: Make) -> None:
+    """The weights would not tell: a factor before a gradient is nothing to a clipped one, nor to AdamW."""
+    batch, found = make_batch(images=8, group=2), []
+    for number in (1, parts):
+        step = step_of(make_method("mean_teacher").eval(), parts=number)
+        terms = step.gradients(batch)
+        found.append((terms, {name: parameter.grad for name, parameter in step.own.items()}))
+    (terms, gradient), (whole_terms, whole_gradient) = found[1], found[0]
+    torch.testing.assert_close(terms, whole_terms, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(gradient, whole_gradient, atol=1e-5, rtol=1e-4)
+
+
 def test_a_cut_goes_between_groups(make_batch: Make) -> None:
     batch = make_batch(images=8, group=2)
     assert possible_parts(batch) == [1, 2, 4]
