@@ -165,8 +165,27 @@ def test_a_run_resumed_in_either_part_is_the_uninterrupted_one(make: Make, make_
         assert same(state(second), state(whole))
 
 
-def test_the_learning_rate_begins_anew_with_the_second_part(make: Make) -> None:
-    assert make().restarts == (FIRST,)
+@pytest.mark.parametrize(("step", "learner"), [(0, "student"), (0, "other0"), (FIRST, "student")])
+def test_auxiliary_heads_learn_the_labels_in_both_parts(make: Make, make_batch: Make, step: int, learner: str) -> None:
+    """The networks are alike with such heads and without; of the others there is one."""
+    plain, method = make(networks=2), make(networks=2, supervision={"auxiliary_weight": 0.4})
+    plain.step = method.step = step
+    term = "student/labeled" if learner == "student" else "others/labeled"
+    more = method.losses(make_batch())[term] - plain.losses(make_batch())[term]
+    torch.testing.assert_close(more, 0.4 * method.stats()[f"{learner}_auxiliary"])
+
+
+@pytest.mark.parametrize(
+    ("share", "first"),
+    [
+        pytest.param(0.1, FIRST, id="exactly"),
+        pytest.param(0.14, 3, id="2.8 steps, rounded"),
+        pytest.param(0.01, 1, id="a step at least"),
+        pytest.param(0.99, 19, id="one is left to the second part"),
+    ],
+)
+def test_the_learning_rate_begins_anew_with_the_second_part(make_method: Make, share: float, first: int) -> None:
+    assert make_method("des4_committee", labels_alone=share, networks=1).restarts == (first,)
 
 
 def test_the_student_is_the_headline(make_method: Make) -> None:
