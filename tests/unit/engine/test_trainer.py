@@ -32,7 +32,7 @@ from des4.engine.drift import DriftGuard
 from des4.methods import Method
 from des4.models import PrototypeClassifier, PrototypeFeed, TargetTally
 from des4.runlog import RunFolder
-from des4.types import STOP_SIGNALS, Batch, ConfigError, Labeled, RunError
+from des4.types import IGNORE, STOP_SIGNALS, Batch, ConfigError, Labeled, RunError
 
 CPU = torch.device("cpu")
 
@@ -296,6 +296,20 @@ def test_pseudo_labels_are_measured_where_the_truth_is_known(new_run):
     assert rows[-1]["held_out/teacher/miou"] == results["held_out"]["models"]["teacher"]["miou"]
     plain = trainer(new_run("without")).fit()
     assert (plain["truth"], plain["held_out"], plain["drift"]) == (None, None, None)
+
+
+def test_shares_of_the_truth_are_those_of_the_masks_and_those_of_the_predictions():
+    class Dark(nn.Module):
+        def forward(self, image):
+            return torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(len(image), 2, 4, 4)
+
+    rows = torch.tensor([0, 1, 1, IGNORE], dtype=torch.uint8)
+    data = SimpleNamespace(classes=DATASET.classes, image=DATASET.image, label=lambda i: rows[:, None].expand(4, 4))
+    guards = Guards(None, Evaluator(data, ["u"], EvalConfig(), CPU))
+    guards.evaluate({}, {"teacher": Dark()}, 0.0)
+    truth = guards.results()["truth"]
+    assert truth["share"] == pytest.approx({"dark": 1 / 3, "light": 2 / 3})
+    assert truth["predicted_share"] == {"dark": 1.0, "light": 0.0}
 
 
 STILL = {"steps": 20, "optim": OptimConfig(lr=1e-9), "eval_every": 2, "stop_after": 2, "checkpoint_every": 3}
