@@ -24,7 +24,7 @@ from des4.engine.sharding import gather_whole, moments_in_shards, own_moments, s
 from des4.methods import METHODS, Method, Setting, SupervisionConfig
 from des4.models import HeadName, ModelConfig, Segmenter, TargetTally, build_segmenter, synchronise_norms
 from des4.models.memory import PrototypeFeed, ShareAlignment
-from des4.ops.reduce import gather_over_ranks, num_ranks, sum_over_ranks, this_rank
+from des4.ops.reduce import gather_over_ranks, num_ranks, share, sum_over_ranks, this_rank
 from des4.types import DataError, RunError, UserError
 
 CPU = torch.device("cpu")
@@ -215,6 +215,7 @@ def small_pieces(rank: int) -> dict[str, Any]:
         "gathered": gather_over_ranks({"rank": rank, "text": "é" * (5 * rank)}),
         "mean": norm.running_mean.tolist(),  # type: ignore[union-attr]
         "own": norm.get_buffer("memory").item(),
+        "share": share(seen[:, :1], seen).item(),
     }
 
 
@@ -322,6 +323,7 @@ def test_processes_agree_wait_and_tell_each_other(ranks: list[dict[str, Any]]) -
     assert first["gathered"] == second["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "ééééé"}]
     assert first["mean"] == second["mean"] == [0.5, 0.5]
     assert (first["own"], second["own"]) == (0, 1)
+    assert first["share"] == second["share"] == 3 / 4  # of the first row: 1 of 1 here, 2 of 3 there
     assert first["alignment"] == second["alignment"] == [0.25, 0.75]
     assert first["targets"] == second["targets"]
     now, resumed = first["targets"]
