@@ -7,6 +7,7 @@ takes a few steps and is thrown away, and the steps that fit are what the run th
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from des4 import build
-from des4.config import Overrides, RunConfig, given_settings, load_config
+from des4.config import Overrides, RunConfig, dump, given_settings, load_config
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME, EVAL_SHARE, EVALUATIONS, Machine, Setting, suggest
 from des4.data_tools.checks.survey import DataCheck
 from des4.data_tools.importing import prepared
@@ -30,6 +31,7 @@ from des4.engine.cost import Part, at_step, parts_of_run
 from des4.engine.process import prepare_process, wait_for
 from des4.models import ModelConfig
 from des4.ops.reduce import gather_over_ranks
+from des4.runlog import read_json, write_json
 from des4.types import Batch, ConfigError, DataError
 
 PROBED = 200
@@ -142,41 +144,66 @@ def within_budget(planned: Plan) -> Plan:
 
     All processes of a training call this together. Raises ConfigError if no step fits, and what `build.training` does.
     """
+    return planned if planned.minutes is None else _with_length(planned, *_fitting(planned, planned.minutes))
+
+
+def within_kept_budget(planned: Plan, file: Path) -> Plan:
+    """Do as `within_budget`, and keep the answer: who asks the same again, to go on, has as many steps as before.
+
+    Raises RunError for a file that holds something else.
+    """
     if planned.minutes is None:
         return planned
+    question = {"minutes": planned.minutes, "settings": json.dumps(dump(planned.config), default=str)}
+    kept = read_json(file) if file.exists() else {}
+    if {key: kept.get(key) for key in question} == question:
+        why = f"{planned.minutes:g} minutes were found to give this when it began ({file})"
+        return _with_length(planned, [Setting(key, value, why) for key, value in kept["found"].items()])
+    decided = within_budget(planned)
+    length = {one.key: one.value for one in decided.settings[len(planned.settings) :]}
+    write_json(file, {**question, "found": length})
+    return decided
+
+
+def _with_length(planned: Plan, found: Sequence[Setting], warnings: tuple[str, ...] | None = None) -> Plan:
+    train = planned.config.train.model_copy(update={one.key.removeprefix("train."): one.value for one in found})
+    config = planned.config.model_copy(update={"train": train})
+    settings = (*planned.settings, *found)
+    return replace(planned, config=config, settings=settings, minutes=None, warnings=warnings)
+
+
+def _fitting(planned: Plan, minutes: float) -> tuple[list[Setting], tuple[str, ...]]:
+    """Return the length of the training that fits, and what a look at the data found."""
     prepare_process()
     start = time.perf_counter()
     training = build.training(planned.config)
     built = time.perf_counter() - start  # which is to be done once more
-    times_of_parts, image = _timed(training, 60 * planned.minutes)
+    times_of_parts, image = _timed(training, 60 * minutes)
     step = sum(part.share * seconds for part, seconds in times_of_parts)
     num_val, warnings = len(training.dataset.val), training.warnings
     num_scored = num_val + training.guards.num_images
     del training
     validation = image * (num_scored + min(DRAWN_EACH_TIME, num_val))
     spent = time.perf_counter() - planned.began
-    left = 60 * planned.minutes - spent - built - image * min(PICTURES, num_val)
+    left = 60 * minutes - spent - built - image * min(PICTURES, num_val)
     slowest: float = min(gather_over_ranks(left - validation))
     times = max(1, min(EVALUATIONS, int(EVAL_SHARE * slowest / max(gather_over_ranks(validation)))))
     steps = int((slowest - (times - 1) * validation) / max(gather_over_ranks(step)))
     if steps < 1:
         raise ConfigError(
-            f"train.minutes={planned.minutes:g}: a step takes {step:.1f} s and a validation {validation:.0f} s, and no "
+            f"train.minutes={minutes:g}: a step takes {step:.1f} s and a validation {validation:.0f} s, and no "
             "step fits; give more minutes, or make the work smaller with crop_size, batch_size or encoder"
         )
     every = -(-steps // times)
     of_parts = ", ".join(f"{seconds:.2f}" for _, seconds in times_of_parts)
     mean = f" in the mean of {len(times_of_parts)} parts of the run ({of_parts})" if len(times_of_parts) > 1 else ""
-    why = f"a step takes {step:.2f} s{mean}, and {planned.minutes:g} minutes were given"
+    why = f"a step takes {step:.2f} s{mean}, and {minutes:g} minutes were given"
     found = [Setting("train.steps", steps, why)]
     if planned.config.train.eval_every is None:
-        share = 100 * times * validation / (60 * planned.minutes)
+        share = 100 * times * validation / (60 * minutes)
         why = f"a validation takes {validation:.1f} s; {times} of them are {share:.1f} % of the time"
         found.append(Setting("train.eval_every", every, why))
-    train = planned.config.train.model_copy(update={one.key.removeprefix("train."): one.value for one in found})
-    config = planned.config.model_copy(update={"train": train})
-    settings = (*planned.settings, *found)
-    return replace(planned, config=config, settings=settings, minutes=None, warnings=warnings)
+    return found, warnings
 
 
 def _timed(training: build.Training, seconds: float) -> tuple[list[tuple[Part, float]], float]:

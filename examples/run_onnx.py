@@ -22,9 +22,11 @@ def main(model: str, pictures: list[str]) -> None:
     factor = json.loads(about["eval"])["resize"]  # by which pictures are resized before the network sees them
     for name in pictures:
         picture = ImageOps.exif_transpose(Image.open(name)).convert("RGB")
-        seen = picture.resize([max(1, round(side * factor)) for side in picture.size]) if factor != 1 else picture
-        (labels,) = session.run(["labels"], {"image": np.asarray(seen)[None]})
-        mask = Image.fromarray(labels[0]).resize(picture.size, Image.Resampling.NEAREST)
+        size, how = [max(1, round(side * factor)) for side in picture.size], Image.Resampling.BILINEAR
+        (probs,) = session.run(["probs"], {"image": np.asarray(picture.resize(size, how))[None]})
+        grown = np.stack([Image.fromarray(one).resize(picture.size, how) for one in probs[0]])  # not labels: no steps
+        labels = grown.argmax(0).astype(np.uint8 if len(classes) <= 255 else np.int32)
+        mask = Image.fromarray(labels)
         if mask.mode == "L":  # above 255 classes there are more than a palette has room for
             mask.putpalette([value for colour in palette for value in colour])
         mask.save(Path(name).with_suffix(".mask.png"))

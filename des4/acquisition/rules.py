@@ -9,9 +9,10 @@ Every image has
   Images that were picked before count among the labeled ones, with their predictions;
 - its distance d: in features, to the nearest image that is labeled or was picked before.
 
-The rule `balanced` picks, one after the other, the largest d/max(d) · (rank(u) + rank(r)) / 2; ranks are in the pool of
-images that are left, 0 to 1. `entropy` picks by u alone, `rarity` by r, `diversity` by d (greedy k-centre: Sener &
-Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018), `random` by chance.
+The rule `balanced` picks, one after the other, the largest d/max(d) · (rank(u) + rank(r)) / 2; ranks are 0 to 1, that
+of u, which does not change, among all images, those of r and d among the images that are left. `entropy` picks by u
+alone, `rarity` by r, `diversity` by d (greedy k-centre: Sener & Savarese, "Active learning for convolutional neural
+networks: a core-set approach", ICLR 2018), `random` by chance.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Labeled:
 class Pick:
     """An image to label. index: in the scores. value: that the rule picked it by; None by chance.
 
-    doubt, gain, distance: u, r and d when it was picked. ranks: of the three, the part of the pool that is below.
+    doubt, gain, distance: u, r and d when it was picked. ranks: of the three, the part of the images that is below: of
+        all for doubt, of those left for the others.
     distance: None where nothing was labeled or picked before. nearest: what d is the distance to.
     """
 

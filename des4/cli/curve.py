@@ -25,12 +25,12 @@ def curve(
     """Would more masks help, or unlabeled images? Train with ever more of the masks you have, and draw the curve."""
     from des4 import campaign, comparing
     from des4.config import dump
-    from des4.plan import plan, within_budget
+    from des4.plan import plan, within_kept_budget
 
     file, overrides = file_and_settings(arguments)
     wanted = plan(file or {"method": "supervised"}, overrides)
     settings = campaign.curve(wanted.config, out, masks or (), seed or (0,))  # refuses before anything is timed
-    decided = within_budget(wanted)
+    decided = within_kept_budget(wanted, out / "budget.json")
     config = decided.config
     settings = settings.model_copy(update={"settings": dump(config)})
     planned = campaign.plan(settings)

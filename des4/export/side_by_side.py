@@ -134,13 +134,17 @@ def training_images(dataset: Dataset, most: int, factor: float = 1.0) -> Iterato
 
 
 def _picture(dataset: Dataset, sample_id: str, factor: float) -> Images:
-    """Return (1, H, W, bands) of an image, resized by a factor, as an exported network takes it."""
-    stored = dataset.stored_image(sample_id)
-    are_bytes = dataset.bands is None or dataset.bands.are_bytes
-    values = stored if are_bytes else stored.float()
-    if factor != 1:
-        values = resized(values[None].float(), factor)[0]
-        values = values.round().byte() if are_bytes else values
+    """Return (1, H, W, bands) of an image, resized by a factor, as an exported network takes it.
+
+    Stored values of bands are resized as an evaluation does: within their ranges, with those of gaps at the lower end.
+    """
+    stored, bands = dataset.stored_image(sample_id), dataset.bands
+    values = stored if bands is None or bands.are_bytes else stored.float()
+    if factor != 1 and (bands is None or bands.are_bytes):
+        values = resized(values[None].float(), factor)[0].round().byte()
+    elif factor != 1 and bands is not None:
+        low, high = torch.tensor(bands.ranges)[:, :, None, None].unbind(1)
+        values = low + resized(dataset.image(sample_id)[None], factor)[0] * (high - low)
     return np.ascontiguousarray(values.permute(1, 2, 0).numpy())[None]
 
 

@@ -24,7 +24,7 @@ import torch
 from des4.config import changes
 from des4.predict.predictor import NO_PROGRESS, Predictor
 from des4.predict.processes import segment_in_processes
-from des4.predict.segmenting import Outcome, Segmenting, chunked
+from des4.predict.segmenting import MAKE_ROOM, Outcome, Segmenting, chunked
 from des4.predict.sources import Job, find_images
 from des4.predict.writing import COLUMNS, Outputs
 from des4.runlog import read_json, replacing, write_json
@@ -73,10 +73,12 @@ def predict_files(
     """
     out = Path(out)
     outputs = outputs or Outputs()
-    jobs, notes = find_images(paths, lines)
+    found, notes = find_images(paths, lines)
+    jobs = [job for job in found if _is_named(job)]
     settings = _settings(predictor, outputs)
     done = _prepare(out, paths, settings, overwrite, resume)
     summary = Summary(out, len(done), notes)
+    summary.skipped |= {_shown(job): "its name is not valid UTF-8; rename it" for job in found if not _is_named(job)}
     for note in notes:
         tell(note)
     expect(len(jobs))
@@ -107,6 +109,16 @@ def predict_files(
     table.sort(rank)
     _write_summary(out, settings, summary)
     return summary
+
+
+def _shown(job: Job) -> str:
+    """Return the path of an image as text; a byte that is none is written as its number."""
+    return os.fsencode(job.source).decode("utf-8", "backslashreplace")
+
+
+def _is_named(job: Job) -> bool:
+    """Whether a table can hold the path of an image."""
+    return _shown(job) == str(job.source)
 
 
 def _segment(segmenting: Segmenting, jobs: Sequence[Job]) -> Generator[Outcome]:
@@ -152,7 +164,7 @@ class _Table:
 
     def __enter__(self) -> _Table:
         try:
-            new = not self._path.exists()
+            new = not self._path.exists() or not self._path.stat().st_size  # or its first line was torn
             self._file = self._path.open("a", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self._path}: cannot be written ({error.strerror})") from None
@@ -161,8 +173,11 @@ class _Table:
         return self
 
     def add(self, row: Sequence[str]) -> None:
-        csv.writer(self._file).writerow(row)
-        self._file.flush()
+        try:
+            csv.writer(self._file).writerow(row)
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot be written ({error.strerror or error}); {MAKE_ROOM}") from None
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

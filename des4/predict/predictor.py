@@ -325,6 +325,9 @@ def windows_of(image: Source, name: str = "image", bands: Bands | None = None) -
     if bands is not None:
         return _of_bands(image, name, bands)
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"a PIL image of mode {image.mode} holds more than 8 bits, which RGB would cut off; scale "
+                            "it to 8 bits as those images were that the network was trained on")  # fmt: skip
         image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     elif isinstance(image, Tensor):
         image = _array(image)

@@ -22,6 +22,7 @@ from des4.predict.sources import Job
 from des4.predict.writing import Outputs, write_image
 from des4.types import Bands, DataError, RunError, UserError
 
+MAKE_ROOM = "free some disk space, then go on with --resume"
 READ_AHEAD = 2
 """Images that are decoded while another one is segmented."""
 
@@ -108,8 +109,7 @@ class Segmenting:
         try:
             return write_image(self.predictor, job, image, pieces, self.out, self.outputs)
         except OSError as error:
-            raise RunError(f"{self.out}: cannot be written to ({error.strerror or error}); "
-                           "free some disk space, then go on with --resume") from None  # fmt: skip
+            raise RunError(f"{self.out}: cannot be written to ({error.strerror or error}); {MAKE_ROOM}") from None
 
 
 class _Opened(NamedTuple):

@@ -64,8 +64,9 @@ def _of_lines(lines: Sequence[str]) -> list[tuple[Path, Path]]:
     if not lines:
         return []
     files = [Path(line) for line in lines]
-    folder = Path(os.path.commonpath([file.absolute().parent for file in files]))
-    return [(file, file.absolute().relative_to(folder)) for file in files]
+    places = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100  # Path.absolute would leave ".." in it
+    folder = Path(os.path.commonpath([place.parent for place in places]))
+    return [(file, place.relative_to(folder)) for file, place in zip(files, places, strict=True)]
 
 
 def _is_image(path: Path) -> bool:
@@ -79,10 +80,11 @@ def _named(found: Sequence[tuple[Path, Path]]) -> tuple[list[Job], list[str]]:
     seen: set[str] = set()
     taken: dict[str, Path] = {}
     for source, path in found:
-        if (absolute := str(source.absolute())) in seen:
+        if (file := str(source.parent.resolve() / source.name)) in seen:
             continue
-        seen.add(absolute)
-        wanted = place = path.with_suffix("")
+        seen.add(file)
+        inside = [part for part in Path(os.path.normpath(path)).parts if part != ".."]  # results stay in their folder
+        wanted = place = Path(*inside).with_suffix("")
         number = 1
         while str(place).lower() in taken:
             number += 1

@@ -19,6 +19,8 @@ from des4.runlog import write_atomically, write_json
 
 FEWEST = 3
 """Seeds, or pairs, below which a spread says little."""
+MOST_NAMED = 5
+"""Runs that a warning names."""
 ROOM, STILL_RISING = 5.0, 1.0
 """Points of mIoU: what all masks must be worth for a list to be a benchmark, and what a last step says it goes on."""
 
@@ -60,7 +62,21 @@ class CampaignReport(CampaignScores):
                          "images; no results")  # fmt: skip
         if few := [m for m in self.methods if m != self.reference and self._is_thin(m)]:
             found.append(f"{', '.join(few)}: fewer than {FEWEST} pairs, so nothing is known about the spread")
-        return found
+        return found + self._of_runs()
+
+    def _of_runs(self) -> list[str]:
+        """What runs say of themselves: that they ended before their last step, and their cautions, each once."""
+        found = []
+        if short := [run for run in self.runs if run.results["step"] != run.results["steps"]]:
+            told = (f"{r.method} · {r.lists} · seed {r.seed} at step {r.results['step']} of {r.results['steps']}"
+                    for r in short[:MOST_NAMED])  # fmt: skip
+            more = f", and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""
+            found.append(f"stopped before their last step: {', '.join(told)}{more}")
+        cautions: dict[str, dict[str, None]] = {}
+        for run in self.runs:
+            if (text := run.results.get("caution")) and not run.results.get("oracle"):  # of which more is said above
+                cautions.setdefault(text, {})[run.method] = None
+        return found + [f"{', '.join(methods)}: {text}" for text, methods in cautions.items()]
 
     def _few_seeds(self) -> str:
         """Say which methods have fewer seeds with some list than are needed, and how many."""

@@ -52,8 +52,11 @@ def paired_differences(report: CampaignScores) -> Rows:
             miou, tail = (report.differences(method, name, wanted) for name in SCORES)
             if not miou.values:
                 continue
-            few = [each for each in wanted if report.differences(method, "miou", [each]).values]
-            room = mean_of_known(report.headroom(each) for each in few)
+            # of each pair the headroom of its list, so that the share is of the same pairs on both sides
+            rooms = [
+                (report.headroom(each), len(report.differences(method, "miou", [each]).present)) for each in wanted
+            ]
+            room = mean_of_known(each for each, pairs in rooms for _ in range(pairs))
             closed = miou.mean / room if room > 0 else math.nan
             share = "–" if math.isnan(closed) else f"{100 * closed:.0f} %"
             scores = [_points(miou), _points(tail), percent(room, 2), share]

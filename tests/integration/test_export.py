@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +21,13 @@ from typer.testing import CliRunner
 import des4
 from des4 import api, cli
 from des4.engine import EvalConfig, segment_batch
+from des4.engine.inference import resized
 from des4.export import FORMATS, export_model, formats
 from des4.export.network import Deployed, PaddedConv
 from des4.export.side_by_side import measure, training_images
 from des4.models import ModelConfig, build_segmenter
-from des4.types import ConfigError, RunError
+from des4.ops.pixels import scaled
+from des4.types import Bands, ConfigError, RunError
 from des4.weights import WeightsInfo, load_weights, save_weights
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +139,36 @@ def test_the_runner_needs_no_torch(exported: Path, trained: Path, tmp_path: Path
         assert mask.getpalette()[:3] == list(predictor.palette[0])  # type: ignore[index]
         assert (np.array(mask) == predictor.predict(image)).mean() > 0.999
     assert len((ROOT / "examples" / "run_onnx.py").read_text().split('"""')[2].strip().splitlines()) <= 31
+
+
+def test_the_runner_resizes_as_an_evaluation(exported: Path, trained: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    image = np.kron(pixels(8, 10), np.ones((8, 8, 1), np.uint8))  # squares, so that there is something to get wrong
+    Image.fromarray(image).save(tmp_path / "a.png")
+    model = onnx.load(exported / "export" / "model.onnx")
+    (about,) = (one for one in model.metadata_props if one.key == "eval")
+    about.value = json.dumps({**json.loads(about.value), "resize": 0.5})
+    onnx.save(model, tmp_path / "half.onnx")
+    runpy.run_path(str(ROOT / "examples" / "run_onnx.py"))["main"](
+        str(tmp_path / "half.onnx"), [str(tmp_path / "a.png")]
+    )
+    segmenter, info = load_weights(trained / "weights" / "last.safetensors")
+    half = info.eval.model_copy(update={"resize": 0.5})
+    save_weights(tmp_path / "half.safetensors", segmenter.state_dict(), info.model_copy(update={"eval": half}))
+    with Image.open(tmp_path / "a.mask.png") as mask:
+        assert (np.array(mask) == des4.load(tmp_path / "half.safetensors").predict(image)).mean() > 0.99
+
+
+def test_bands_are_resized_within_their_ranges() -> None:
+    stored = torch.rand(2, 16, 16) * 100
+    stored[:, :8, :8] = torch.nan  # no data there
+    stored[0, 12, 12] = 1e6  # a glint
+    bands = Bands(numbers=(1, 2), type="float32", ranges=((0.0, 100.0), (20.0, 80.0)), mean=(0, 0), std=(1, 1))
+    seen = scaled(stored.permute(1, 2, 0), bands.ranges).permute(2, 0, 1)
+    data = SimpleNamespace(labeled=("a",), bands=bands, stored_image=lambda _: stored, image=lambda _: seen)
+    (given,) = training_images(data, 1, 0.5)  # type: ignore[arg-type]
+    found = scaled(torch.from_numpy(given), bands.ranges).permute(2, 0, 1)
+    torch.testing.assert_close(found, resized(seen[None], 0.5)[0])
 
 
 def test_files_are_not_replaced_unasked_and_sources_are_used_again(exported: Path) -> None:

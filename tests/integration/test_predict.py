@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,8 @@ def test_lists_and_batches_give_lists(predictor: Predictor) -> None:
     [
         (np.zeros((4, 4), np.uint8), "uint8 RGB array, not uint8"),
         (np.zeros((4, 4, 3)), "uint8 RGB array, not float64"),
+        (Image.fromarray(np.full((4, 4), 999, np.uint16)), "PIL image of mode I;16 holds more than 8 bits"),
+        (Image.fromarray(np.full((4, 4), 0.5, np.float32)), "PIL image of mode F holds more than 8 bits"),
         ({"a": 1}, "uint8 RGB array, not dict"),
         (torch.zeros(4, 4), r"shape \(3, H, W\), not \(4, 4\)"),
         (torch.zeros(3, 4, 4) + 2, "values in \\[0, 1\\]"),
@@ -426,6 +429,40 @@ def test_patterns_lists_and_folders(predictor: Predictor, tmp_path: Path, photo:
         places(f"{tmp_path}/*.gif")
 
 
+def test_results_stay_in_their_folder_whatever_the_paths_are(
+    predictor: Predictor, tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, near = photo("project/images/a.png"), photo("project/work/here/b.png")
+    before = image.read_bytes()
+    monkeypatch.chdir(near.parent)
+    lines = ("./b.png", "../../images/a.png", "../here/b.png")
+    assert predict_files(predictor, (), "../../masks", lines=lines).done == 2  # b.png is named twice
+    predict_files(predictor, [f"{tmp_path}/project/work/*/../../images/*.png"], tmp_path / "deep" / "out")
+    assert image.read_bytes() == before
+    found = written(tmp_path / "project" / "masks")
+    assert [name for name in found if name.startswith("masks/")] == ["masks/images/a.png", "masks/work/here/b.png"]
+    assert [row["mask"] for row in rows(tmp_path / "deep" / "out")] == ["masks/images/a.png"]
+
+
+def test_a_name_that_no_table_can_hold_is_skipped(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    photo("x/a.png")
+    photo("x/b.png").rename(os.fsdecode(os.fsencode(tmp_path / "x") + b"/b\xff.png"))
+    summary = predict_files(predictor, [tmp_path / "x"], tmp_path / "out")
+    assert summary.done == 1
+    assert summary.skipped == {f"{tmp_path}/x/b\\xff.png": "its name is not valid UTF-8; rename it"}
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["skipped"] == summary.skipped
+
+
+def test_a_table_whose_first_line_was_torn_begins_anew(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    image, out = photo("a.png"), tmp_path / "out"
+    predict_files(predictor, [image], out)
+    whole = (out / "predictions.csv").read_bytes()
+    for torn in (b"", b"file,conf"):
+        (out / "predictions.csv").write_bytes(torn)
+        assert predict_files(predictor, [image], out, resume=True).done == 1
+        assert (out / "predictions.csv").read_bytes() == whole
+
+
 def test_a_stopped_prediction_goes_on(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
     for number in range(4):
         photo(f"x/{number}.png", seed=number)
@@ -505,6 +542,18 @@ def test_a_full_disk_leaves_no_half_image(
         predict_files(predictor, [photo("a.png")], tmp_path / "out")
     assert rows(tmp_path / "out") == []
     assert not [name for name in written(tmp_path / "out") if "a." in name]
+
+
+def test_a_disk_that_is_full_at_the_table_says_so(
+    predictor: Predictor, tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def writerow(self, row: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("des4.predict.files.csv.writer", lambda file: Full())
+    with pytest.raises(RunError, match=r"predictions\.csv: cannot be written \(No space left on device\).*--resume"):
+        predict_files(predictor, [photo("a.png")], tmp_path / "out")
 
 
 def test_without_a_folder_the_next_free_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

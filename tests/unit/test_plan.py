@@ -14,7 +14,8 @@ import des4
 from des4.config import ConfigError, load_config
 from des4.data_tools.checks.advice import Machine
 from des4.datasets import FolderConfig, open_files
-from des4.plan import Plan, plan, within_budget
+from des4.engine.cost import Part, parts_of_run
+from des4.plan import Plan, plan, within_budget, within_kept_budget
 from des4.types import DataError
 
 TINY = {"model.encoder": "test_efficientnet", "model.weights": "none", "channels": 16, "low_channels": 8,
@@ -166,3 +167,24 @@ def test_a_budget_counts_every_part_of_a_run(photos: Path, monkeypatch: pytest.M
 def test_a_budget_without_room_for_a_step_is_refused(photos: Path) -> None:
     with pytest.raises(ConfigError, match="no step fits; give more minutes"):
         within_budget(plan({"data": str(photos)}, {"minutes": 1e-4, **TINY}))
+
+
+def test_a_budget_is_kept_for_who_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((0.5, 0.25, 0.1))
+
+    def timed(training: Any, _: float) -> tuple[list[tuple[Part, float]], float]:
+        return [(parts_of_run(training.method)[0], next(seconds))], 0.01
+
+    monkeypatch.setattr("des4.plan._timed", timed)
+    file, given = tmp_path / "budget.json", {"data": str(photos), "method": "supervised"}
+
+    def length(minutes: float, **others: Any) -> tuple[int | None, int | None]:
+        train = within_kept_budget(plan(given, {"minutes": minutes, **TINY, **others}), file).config.train
+        return train.steps, train.eval_every
+
+    first = length(1)
+    assert length(1) == first
+    other = length(2)
+    assert other[0] != first[0]
+    assert length(2) == other
+    assert length(2, seed=3) != other  # other settings are timed anew

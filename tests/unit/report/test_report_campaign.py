@@ -4,6 +4,7 @@ import json
 import math
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,11 +12,12 @@ from rich.console import Console
 
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import Finished
+from des4.report.campaign_tables import paired_differences
 
 
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
     results = {
-        "miou": miou, "tail_miou": tail, "iou": {"sky": miou, "pole": tail}, "steps": 9,
+        "miou": miou, "tail_miou": tail, "iou": {"sky": miou, "pole": tail}, "step": 9, "steps": 9,
         "tail_classes": ["pole"] if masks > 6 else ["sky"], "data": {"labeled": masks},
     }  # fmt: skip
     return Finished(method, lists, seed, results)
@@ -86,6 +88,38 @@ def test_too_few_pairs_and_unequal_steps_are_warned_of() -> None:
     runs = [run("plain", "a", 0, 0.4), Finished("ours", "a", 0, {**run("ours", "a", 0, 0.5).results, "steps": 20})]
     text = " ".join(CampaignReport(runs, "plain", planned=2).warnings)
     assert "fewer than 3 pairs" in text and "plain 9; ours 20" in text
+
+
+def test_what_runs_say_of_themselves_is_in_the_warnings_once() -> None:
+    few = "mIoU is over 5 val images"
+
+    def with_results(one: Finished, **more: Any) -> Finished:
+        return Finished(one.method, one.lists, one.seed, {**one.results, **more})
+
+    runs = [
+        with_results(run("plain", "a", 0, 0.4), caution=few),
+        with_results(run("ours", "a", 0, 0.5), caution=few, step=4),
+        with_results(run("ours", "a", 1, 0.5), caution=f"{few}; chosen on val", step=5),
+        with_results(run("told", "a", 0, 0.9), caution="an oracle", oracle=True),
+    ]
+    warnings = CampaignReport(runs, "plain", planned=4).warnings
+    assert (
+        "stopped before their last step: ours · a · seed 0 at step 4 of 9, ours · a · seed 1 at step 5 of 9" in warnings
+    )
+    assert [text for text in warnings if few in text] == [f"plain, ours: {few}", f"ours: {few}; chosen on val"]
+    assert not any("an oracle" in text for text in warnings)
+    many = [with_results(run("ours", "a", seed, 0.5), step=4) for seed in range(7)]
+    assert any(text.endswith("seed 4 at step 4 of 9, and 2 more") for text in CampaignReport(many).warnings)
+
+
+def test_what_is_closed_over_lists_is_of_the_same_pairs_on_both_sides() -> None:
+    runs = [
+        *(run("plain", "a", seed, 0.40) for seed in range(3)), run("plain", "b", 0, 0.30),
+        *(run("ours", "a", seed, 0.45) for seed in range(3)), run("ours", "b", 0, 0.40),
+        run("plain", "all", 0, 0.50, masks=100),
+    ]  # fmt: skip
+    _, *rows = paired_differences(CampaignReport(runs, "plain", "all"))
+    assert [row[-1] for row in rows if row[0] == "ours"] == ["50 %", "50 %", "50 %"]  # of 10 points, of 20, and of both
 
 
 def test_an_undefined_score_is_left_out() -> None:
