@@ -156,7 +156,8 @@ def test_the_runner_resizes_as_an_evaluation(exported: Path, trained: Path, tmp_
     half = info.eval.model_copy(update={"resize": 0.5})
     save_weights(tmp_path / "half.safetensors", segmenter.state_dict(), info.model_copy(update={"eval": half}))
     with Image.open(tmp_path / "a.mask.png") as mask:
-        assert (np.array(mask) == des4.load(tmp_path / "half.safetensors").predict(image)).mean() > 0.99
+        same = (np.array(mask) == des4.load(tmp_path / "half.safetensors").predict(image)).mean()
+    assert same > 0.93  # 0.91 if labels are enlarged, 0.86 if pictures are made smaller by other pixels too
 
 
 def test_bands_are_resized_within_their_ranges() -> None:
