@@ -67,11 +67,15 @@ def test_all_masks_may_be_trained_as_a_method_of_their_own() -> None:
     report = CampaignReport(runs, "plain", "all")
     assert report.headroom("a") == pytest.approx(0.15) and report.closed("ours", "a") == pytest.approx(0.2)
     assert math.isnan(CampaignReport(runs[:2], "plain", "all").headroom("a"))
+    own = run("plain", "all", 0, 0.50, masks=100)  # the reference's own run counts, whichever comes first
+    assert CampaignReport([runs[2], *runs[:2], own], "plain", "all").with_all_masks("miou") == 0.50
 
 
 def test_a_list_without_headroom_closes_nothing() -> None:
     runs = [run("plain", "a", 0, 0.5), run("plain", "all", 0, 0.4), run("ours", "a", 0, 0.6)]
-    assert math.isnan(CampaignReport(runs, "plain", "all").closed("ours", "a"))
+    report = CampaignReport(runs, "plain", "all")
+    assert math.isnan(report.closed("ours", "a"))
+    assert all(row[-1] == "–" for row in report.tables()[-1][1:])
 
 
 def test_the_tables_say_who_won_and_what_is_missing(report: CampaignReport) -> None:
@@ -122,6 +126,14 @@ def test_what_is_closed_over_lists_is_of_the_same_pairs_on_both_sides() -> None:
     assert [row[-1] for row in rows if row[0] == "ours"] == ["50 %", "50 %", "50 %"]  # of 10 points, of 20, and of both
 
 
+def test_three_seeds_are_enough_and_a_pair_without_a_score_is_none() -> None:
+    runs = [run(method, "a", seed, 0.4) for method in ("plain", "ours") for seed in range(3)]
+    assert CampaignReport(runs, "plain").warnings == []
+    runs[-1] = run("ours", "a", 2, None)
+    (told,) = CampaignReport(runs, "plain").warnings
+    assert told.startswith("ours: fewer than 3 pairs")
+
+
 def test_an_undefined_score_is_left_out() -> None:
     runs = [run("plain", "a", 0, None), run("ours", "a", 0, 0.5)]
     report = CampaignReport(runs, "plain")
@@ -140,6 +152,10 @@ def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
     flat = CampaignReport([run("plain", "a", 0, 0.40), run("plain", "all", 0, 0.405, masks=100)])
     assert "little left to win" in flat.verdict("plain")[0] and "would help little" in flat.verdict("plain")[1]
     assert CampaignReport([run("plain", "a", 0, 0.4)]).verdict("plain") == []
+    sizes = [run("plain", "a", 0, 0.40), run("plain", "b", 0, 0.60, masks=12), run("plain", "all", 0, 0.605, masks=100)]
+    few, more = CampaignReport(sizes).verdict("plain")
+    assert "give 20.5 points" in few and "there is room" in few
+    assert "From 12 to 100 masks it gained 0.5." in more and "would help little" in more  # the last step alone counts
 
 
 def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
@@ -148,6 +164,12 @@ def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
     )]  # fmt: skip
     rows = CampaignReport(runs, "plain", "all").tables()[-1]
     assert rows[-1] == ["ours", "every list", "1", "+4.00", "+0.00", "10.00", "40 %"]
+
+
+def test_a_list_that_a_method_misses_has_no_part_in_what_it_closes(report: CampaignReport) -> None:
+    runs = [one for one in report.runs if (one.method, one.lists) != ("ours", "b")]  # of 20 points, against 9 of a
+    row = CampaignReport(runs, "plain", "all").tables()[-1][-1]
+    assert row[1:4] == ["every list", "2", "+4.00 ± 1.41"] and row[-2:] == ["9.00", "44 %"]
 
 
 def test_many_methods_stand_below_each_other() -> None:
