@@ -18,6 +18,21 @@ def test_a_wrong_setting_is_found_before_anything_is_trained(file: Path) -> None
         campaign.plan(campaign.read_campaign(file))
 
 
+def test_a_setting_nearer_to_a_run_wins(file: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    (tmp_path / "own.yaml").write_text("optim: {lr: 0.1, weight_decay: 0.1}")
+    content["settings"]["optim"] = {"lr": 0.2}
+    content["lists"]["few"]["optim.lr"] = 0.3
+    content["methods"]["plain"]["config"] = str(tmp_path / "own.yaml")
+    content["methods"]["ours"]["optim.lr"] = 0.4
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    runs = campaign.plan(campaign.read_campaign(file))
+    rates = {(run.method, run.lists): run.config.optim.lr for run in runs}
+    assert rates == {("plain", "few"): 0.3, ("ours", "few"): 0.4, ("plain", "all"): 0.2}
+    assert [run.config.optim.weight_decay for run in runs if run.method == "plain"] == [0.1, 0.1]
+    assert {run.config.optim.lr for run in campaign.plan(campaign.read_campaign(file), ["lr=0.5"])} == {0.5}
+
+
 @pytest.mark.parametrize("own", [{"data.labeled": 3}, {"data": {"val": 2}}, {"unlabeled": 3}])
 def test_a_method_has_no_lists_of_its_own(file: Path, own: dict[str, Any]) -> None:
     content = yaml.safe_load(file.read_text())
