@@ -20,6 +20,7 @@ from des4.images import windows
 from des4.models import build_segmenter
 from des4.predict import Outputs, Predictor, predict_files, prediction
 from des4.predict.files import free_folder
+from des4.predict.pieces import label_type
 from des4.types import ConfigError, DataError, RunError
 from des4.weights import load_weights, save_weights
 
@@ -66,6 +67,13 @@ def written(out: Path) -> list[str]:
 
 def rows(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "predictions.csv").open()))
+
+
+def passes(predictor: Predictor) -> list[tuple[int, ...]]:
+    """Return the list to which the shape of each input of the network is added from now on."""
+    sizes: list[tuple[int, ...]] = []
+    predictor.segmenter.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    return sizes
 
 
 # ── in Python ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +129,9 @@ def test_lists_and_batches_give_lists(predictor: Predictor) -> None:
     images = [pixels(seed=seed) for seed in range(3)] + [pixels((20, 20))]
     one_by_one = [predictor.predict(image) for image in images]
     predictor.batch = 2
+    sizes = passes(predictor)
     found = predictor.segment(images)
+    assert sizes == [(2, 3, 33, 47), (1, 3, 33, 47), (1, 3, 20, 20)]
     assert isinstance(found, list)
     assert all((a.labels == b).all() for a, b in zip(found, one_by_one, strict=True))
     tensor = torch.from_numpy(np.stack(images[:3])).permute(0, 3, 1, 2)
@@ -150,8 +160,7 @@ def test_what_is_no_image_is_refused(predictor: Predictor, image: object, said: 
 
 def test_a_large_image_is_cut(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pixels((150, 211))
-    sizes: list[tuple[int, ...]] = []
-    predictor.segmenter.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    sizes = passes(predictor)
     predictor.tile = 80
     cut = predictor.segment(image)
     assert sizes == [(1, 3, 80, 80)] * 6
@@ -185,6 +194,8 @@ def test_settings_change_how_images_are_seen(predictor: Predictor) -> None:
     [
         ((48, 48), 1.0),
         ((70, 40), 1.0),  # less than 1.5 times as long, or as short
+        ((72, 72), 1.0),  # not more than that
+        ((32, 32), 1.0),
         ((96, 192), 0.5),  # of a panorama, the side that differs less counts
         ((20, 300), 1.0),  # neither larger nor smaller
         ((24, 12), 2.0),
@@ -234,6 +245,12 @@ def test_a_run_that_resizes_keeps_its_factor(fitting: Predictor) -> None:
     assert {fitting.factor_of(windows.Decoded(pixels(size), "a")) for size, _ in sizes} == {0.7}
 
 
+def test_a_photo_may_stand_upright_where_those_of_the_training_lay(fitting: Predictor) -> None:
+    fitting.info = fitting.info.model_copy(update={"image_size": (48, 96)})
+    for size in ((96, 192), (192, 96)):
+        assert fitting.factor_of(windows.Decoded(pixels(size), "a")) == 0.5
+
+
 def test_sizes_that_the_training_has_seen_are_left(fitting: Predictor) -> None:
     assert fitting.info.image_pixels == (48 * 48, 48 * 48)
     fitting.info = fitting.info.model_copy(update={"image_pixels": (20 * 20, 48 * 48)})
@@ -256,6 +273,21 @@ def test_what_lies_on_a_map_is_left_and_told_of(
     fitting.configure(["eval.resize=auto"])
     monkeypatch.setattr("des4.predict.predictor.MAX_PIXELS", 96 * 192 - 1)
     assert fitting.factor_of(windows.Decoded(pixels((192, 96)), "larger than a photo")) == 1
+
+
+def test_a_map_and_a_photo_of_one_size_are_seen_one_by_one(fitting: Predictor, photo: Photo) -> None:
+    on_a_map, of_one_size = photo("a.png", (192, 96)), photo("b.png", (192, 96))
+    on_a_map.with_suffix(".pgw").write_text("1 0 0 -1 5 5")
+    fitting.batch = 2
+    sizes = passes(fitting)
+    fitting.segment([on_a_map, of_one_size])
+    assert sizes == [(1, 3, 192, 96), (1, 3, 96, 48)]  # the photo at the size of those of the training
+
+
+def test_an_image_of_just_two_tiles_pixels_is_whole(predictor: Predictor) -> None:
+    predictor.tile = 20
+    assert not predictor.is_cut(windows.Decoded(pixels((20, 40)), "a"))
+    assert predictor.is_cut(windows.Decoded(pixels((20, 41)), "a"))
 
 
 def test_small_images_that_grow_are_cut(fitting: Predictor) -> None:
@@ -294,6 +326,17 @@ def test_above_255_classes_labels_have_16_bits(trained: Path, tmp_path: Path) ->
         with Image.open(path) as mask:
             assert mask.mode.startswith("I")
             assert (np.array(mask) == found.labels).all()
+
+
+def test_labels_of_255_classes_have_8_bits_and_of_256_have_16(tmp_path: Path) -> None:
+    for classes, bits in ((255, 8), (256, 16)):  # 255 itself is left to ignored pixels
+        assert np.dtype(label_type(classes)).itemsize * 8 == bits
+        writer = prediction.png_of_labels(tmp_path / "a.png", (1, 1), classes, [(0, 0, 0)] * classes)
+        writer.write(np.full((1, 1), classes - 1))
+        writer.close()
+        with Image.open(tmp_path / "a.png") as mask:
+            assert np.array(mask) == classes - 1
+        assert (tmp_path / "a.png").read_bytes()[24] == bits  # as its header says
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -367,6 +410,14 @@ def test_a_file_read_by_windows_gives_what_it_gives_whole(
     with Image.open(tmp_path / "out" / "overlays" / "a.jpg") as picture:
         assert picture.size == (85, 100)  # every second pixel
     assert predictor.segment(path).overlay().size == (85, 100)
+
+
+def test_images_of_two_chunks_are_never_seen_together(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
+    images = [photo("a.png", (30, 20)), photo("b.png", (20, 30)), photo("c.png", (20, 30))]  # two chunks: a and b, c
+    predictor.batch = 2
+    sizes = passes(predictor)
+    predict_files(predictor, images, tmp_path / "out")
+    assert [size[0] for size in sizes] == [1, 1, 1]  # as with several processes, to whom chunks are given
 
 
 def test_a_mask_lies_where_its_image_does(predictor: Predictor, tmp_path: Path) -> None:
