@@ -39,6 +39,13 @@ class AlwaysRed(nn.Module):
         return torch.tensor([1.0, 0, 0])[None, :, None, None].expand(image.shape)
 
 
+class SureOfRed(nn.Module):
+    """Calls every pixel red: with a confidence of 0.96 where it is, else of 0.58."""
+
+    def forward(self, image):
+        return torch.cat([1 + 3 * image[:, :1], torch.zeros_like(image[:, 1:])], 1)
+
+
 @pytest.mark.parametrize("mode", ["whole", "sliding"])
 def test_all_models_are_scored_on_one_reading_of_each_image(mode):
     pictures = Pictures()
@@ -64,6 +71,25 @@ def test_pseudo_labels_are_those_of_whoever_makes_them():
     assert other.pseudo_labels.miou == other.pseudo_labels.coverage["red"] == 1  # its confidence is 0.96
     assert trained.training
     assert pictures.reads == ["a", "b"] * 2
+
+
+def test_images_are_scored_by_the_headline_whoever_makes_the_pseudo_labels():
+    evaluator = Evaluator(Pictures(), ["b", "a"], EvalConfig(), CPU)
+    found = evaluator({"student": AlwaysRed(), "teacher": (teacher := Perfect())}, labeler=teacher)
+    assert found.image_miou == pytest.approx({"b": (1 / 6 + 0) / 2, "a": (3 / 6 + 0) / 2})  # red is all it says
+
+
+def test_pixels_at_the_threshold_are_kept():
+    sure = nn.Sequential(Perfect(), Perfect(), Perfect(), Perfect())  # logits of 256
+    quality = Evaluator(Pictures(), ["a", "b"], EvalConfig(), CPU)({"student": sure}, threshold=1.0).pseudo_labels
+    assert quality.coverage["red"] == quality.coverage["green"] == 1
+
+
+def test_the_miou_of_pseudo_labels_is_of_all_pixels_kept_or_not():
+    evaluator = Evaluator(Pictures(), ["a", "b"], EvalConfig(), CPU)
+    quality = evaluator({"student": SureOfRed()}, threshold=0.9).pseudo_labels
+    assert (quality.precision["red"], quality.coverage["red"], quality.coverage["green"]) == (1, 1, 0)
+    assert quality.miou == pytest.approx((4 / 12 + 0) / 2)
 
 
 def test_by_default_pseudo_labels_are_those_of_the_headline_above_the_threshold():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from des4.ops.tail import tail_classes
+from des4.ops.tail import few_images, tail_classes
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from des4.ops.tail import tail_classes
 )
 def test_tail_is_what_lies_below_the_median_share_of_the_classes_present(counts, tail):
     assert tail_classes(torch.tensor(counts)) == tail
+
+
+def test_fewer_than_20_images_are_few():
+    assert few_images(20) == ""
+    assert few_images(19).startswith("the score rests on 19 val images:")
+    assert few_images(1).startswith("the score rests on 1 val image:")
