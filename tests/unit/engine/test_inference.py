@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from des4.engine.inference import EvalConfig, segment
+from des4.engine.inference import EvalConfig, scaled_size, segment, window_stride
 
 
 def pointwise(**kwargs):
@@ -52,6 +52,16 @@ def test_overlaps_are_averaged_by_hand():
 def test_windows_that_leave_gaps_are_refused():
     with pytest.raises(ValidationError, match="missed"):
         EvalConfig(mode="sliding", window=16, stride=17)
+
+
+def test_windows_lie_two_thirds_of_their_side_apart_rounded_up():
+    assert [window_stride(EvalConfig(window=side)) for side in (16, 15, 1)] == [11, 10, 1]
+    assert window_stride(EvalConfig(window=16, stride=5)) == 5
+
+
+def test_a_side_never_shrinks_to_nothing():
+    assert scaled_size((3, 100), 0.1) == [1, 10]
+    assert segment(pointwise(), torch.rand(3, 3, 100), EvalConfig(resize=0.1)).shape == (5, 3, 100)
 
 
 def test_no_graph_is_kept():

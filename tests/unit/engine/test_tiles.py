@@ -129,13 +129,14 @@ def test_scores_are_enlarged_band_by_band_as_they_are_whole(factor, size, tiling
     assert max(rows for _, rows, _ in made) <= 1 + tiling.side  # never all of them
 
 
-def test_windows_of_a_resized_image_are_those_of_the_image_resized():
+@pytest.mark.parametrize(("factor", "seen"), [(0.353, (21, 30)), (0.1, (6, 8))])
+def test_windows_of_a_resized_image_are_those_of_the_image_resized(factor, seen):
     image = picture((60, 85))
-    read = tiles._reader_of_resized(reader(image), (60, 85), [21, 30])
-    whole = resized(tensor(image)[None], 0.353)[0]
-    assert whole.shape == (3, 21, 30)
-    part = tensor(read(5, 7, 10, 12))
-    assert (part - whole[:, 5:15, 7:19]).abs().max() <= 1 / 255
+    read = tiles._reader_of_resized(reader(image), (60, 85), seen)
+    whole = resized(tensor(image)[None], factor)[0]
+    assert whole.shape == (3, *seen)
+    part = tensor(read(2, 3, seen[0] - 3, seen[1] - 4))
+    assert (part - whole[:, 2:-1, 3:-1]).abs().max() <= 1 / 255
 
 
 def test_a_disk_without_room_is_named(monkeypatch):
