@@ -60,6 +60,9 @@ def test_a_batch_to_label_and_back_into_masks(on_files: Path, tmp_path: Path, mo
     assert all(f'<a href="#{place}">' in page for place in ("classes", "places", "images", "skipped", "label"))
     assert '<source media="(max-width: 640px)"' in page and '<img class="diagram"' in page
     assert not list(out.glob("scores.*"))
+    tasks = json.loads((out / "label_studio" / "tasks.json").read_text())
+    sure = [round(1 - one["entropy"], 4) for one in told["picks"]]
+    assert [task["predictions"][0]["score"] for task in tasks] == sure and 0.5 not in sure  # not the doubt
 
     command = ["data", "masks", str(out), "--out", "new", "--classes", str(out / "classes.txt")]
     drawn = CliRunner().invoke(cli.app, [*command, "data.background=ignore"])
