@@ -83,6 +83,12 @@ def test_blending_leaves_no_seam():
     torch.testing.assert_close(seen, torch.tensor([0.0] * 12 + steps + [1.0] * 12), atol=1e-5, rtol=0)
 
 
+def test_tiles_count_less_towards_their_edges_over_the_width_of_the_overlap():
+    rise = [0.2, 0.4, 0.6, 0.8]
+    side = torch.tensor([*rise, *[1.0] * 8, *rise[::-1]])
+    torch.testing.assert_close(tiles._weight((16, 16), Tiling(16, 12, "ramp"), CPU), side[:, None] * side)
+
+
 def test_views_are_averaged_by_hand():
     model, image = network(), picture((40, 52))
     plain = EvalConfig()
