@@ -101,6 +101,7 @@ def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[
             yield image
 
     with FeatureTap(predictor.segmenter) as tap:
+        predictor.on_retry = tap.forget  # what a pass without enough memory has let it hear
         for image, pieces in predictor.pieces(images(), progress):
             number = numbers.pop(id(image))
             notes = {**predictor.notes_on(image), **notes}

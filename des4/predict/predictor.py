@@ -57,7 +57,8 @@ class Predictor:
     Attributes: `path`, of the weights or the checkpoint; `classes`, names by index; `palette`, RGB by index; `eval`,
     how images are segmented; `fitted`, whether photos of another resolution are brought to that of the training images
     (`factor_of`); `tile`, the side of the tiles into which an image of more than 2·tile² pixels is cut; `batch`, images
-    of one size, or tiles, that go through the network at a time.
+    of one size, or tiles, that go through the network at a time; `on_retry`, which is called where what ran out of
+    memory is begun anew.
     Raises WeightsError, RunError for a run that has no weights yet, or ConfigError for a device that is not there.
     """
 
@@ -69,6 +70,7 @@ class Predictor:
         self.fitted = True
         self.tile = TILE
         self.batch = usual_batch(self.device)
+        self.on_retry: Callable[[], None] = lambda: None
 
     def about(self) -> dict[str, Any]:
         """Return what decides what is predicted, in plain values: the weights, by hash too, and how images are cut."""
@@ -277,6 +279,7 @@ class Predictor:
                 if not is_out_of_memory(error):
                     raise
             self._take_less_memory()  # not in the except clause, whose traceback holds the tensors
+            self.on_retry()
 
     def _take_less_memory(self) -> None:
         whole = self.eval.mode == "whole"

@@ -67,7 +67,7 @@ class CampaignReport(CampaignScores):
     def _of_runs(self) -> list[str]:
         """What runs say of themselves: that they ended before their last step, and their cautions, each once."""
         found = []
-        if short := [run for run in self.runs if run.results["step"] != run.results["steps"]]:
+        if short := [run for run in self.runs if run.is_short]:
             told = (f"{r.method} · {r.lists} · seed {r.seed} at step {r.results['step']} of {r.results['steps']}"
                     for r in short[:MOST_NAMED])  # fmt: skip
             more = f", and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""

@@ -23,7 +23,7 @@ SCORES = {"miou": "mIoU", "tail_miou": "tail mIoU"}
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that is done. results: its results.json. run: its folder."""
+    """A run that is done. results: its results.json, or as much of it as is kept. run: its folder."""
 
     method: str
     lists: str
@@ -40,6 +40,11 @@ class Finished:
     def masks(self) -> int:
         """Labeled images that it learnt from."""
         return int(self.results["data"]["labeled"])
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it ended before its last step."""
+        return bool(self.results.get("step", self.results["steps"]) != self.results["steps"])
 
     def mean_iou(self, classes: Iterable[str]) -> float:
         """Mean IoU over those of the classes that have one, nan if none has."""

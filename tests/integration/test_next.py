@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner
 
 import des4
 from des4 import cli
 from des4.acquisition import Settings, choose, choose_next
+from des4.acquisition.scoring import Ledger, row_width, score
+from des4.engine import inference
+from des4.images.windows import Decoded
 from des4.types import RunError
 
 
@@ -107,6 +113,34 @@ def test_painted_data_and_files_can_be_picked_from(trained: Path, tmp_path: Path
         Image.fromarray(np.full((30, 40, 3), 60 * number, np.uint8)).save(path)
     found = choose_next(trained, photos, settings=settings, out=tmp_path / "files")
     assert set(found.names) < set(map(str, photos))
+
+
+def test_a_pass_that_ran_out_of_memory_is_not_heard_twice(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    pool: Any = SimpleNamespace(names=["a"], open=lambda name: Decoded(image, name))
+
+    def row_of(window: int) -> Any:
+        predictor = des4.load(trained)
+        predictor.configure([f"eval.window={window}", "eval.mode=sliding", "eval.resize=1"])
+        ledger = Ledger(tmp_path / f"{window}", row_width(len(predictor.classes)))
+        score(predictor, pool, ledger, lambda share: None)
+        assert predictor.eval.window == 128
+        return ledger.rows[0]
+
+    alone = row_of(128)
+    enlarge = inference.upsample
+
+    def with_little_memory(logits: Tensor, size: tuple[int, int]) -> Tensor:  # it is behind the head, which was heard
+        if 36 < logits.shape[-1] < image.shape[0]:  # of a window of more than 128 pixels; not of the whole image
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return enlarge(logits, size)
+
+    monkeypatch.setattr(inference, "upsample", with_little_memory)
+    with pytest.warns(UserWarning, match="by windows of 128 pixels"):
+        after = row_of(256)
+    np.testing.assert_array_equal(after, alone)
 
 
 def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:
