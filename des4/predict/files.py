@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from des4.config import changes
+from des4.datasets.files.finding import as_text
 from des4.predict.predictor import NO_PROGRESS, Predictor
 from des4.predict.processes import segment_in_processes
 from des4.predict.segmenting import MAKE_ROOM, Outcome, Segmenting, chunked
@@ -78,7 +79,9 @@ def predict_files(
     settings = _settings(predictor, outputs)
     done = _prepare(out, paths, settings, overwrite, resume)
     summary = Summary(out, len(done), notes)
-    summary.skipped |= {_shown(job): "its name is not valid UTF-8; rename it" for job in found if not _is_named(job)}
+    summary.skipped |= {
+        as_text(job.source): "its name is not valid UTF-8; rename it" for job in found if not _is_named(job)
+    }
     for note in notes:
         tell(note)
     expect(len(jobs))
@@ -111,14 +114,9 @@ def predict_files(
     return summary
 
 
-def _shown(job: Job) -> str:
-    """Return the path of an image as text; a byte that is none is written as its number."""
-    return os.fsencode(job.source).decode("utf-8", "backslashreplace")
-
-
 def _is_named(job: Job) -> bool:
     """Whether a table can hold the path of an image."""
-    return _shown(job) == str(job.source)
+    return as_text(job.source) == str(job.source)
 
 
 def _segment(segmenting: Segmenting, jobs: Sequence[Job]) -> Generator[Outcome]:

@@ -483,18 +483,19 @@ def test_patterns_lists_and_folders(predictor: Predictor, tmp_path: Path, photo:
 def test_results_stay_in_their_folder_whatever_the_paths_are(
     predictor: Predictor, tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, near = photo("project/images/a.png"), photo("project/work/here/b.png")
+    image, near = photo("project/images/a.png"), photo("project/notes/here/b.png")
     before = image.read_bytes()
     monkeypatch.chdir(near.parent)
     lines = ("./b.png", "../../images/a.png", "../here/b.png")
     assert predict_files(predictor, (), "../../masks", lines=lines).done == 2  # b.png is named twice
-    predict_files(predictor, [f"{tmp_path}/project/work/*/../../images/*.png"], tmp_path / "deep" / "out")
+    predict_files(predictor, [f"{tmp_path}/project/notes/*/../../images/*.png"], tmp_path / "deep" / "out")
     assert image.read_bytes() == before
     found = written(tmp_path / "project" / "masks")
-    assert [name for name in found if name.startswith("masks/")] == ["masks/images/a.png", "masks/work/here/b.png"]
+    assert [name for name in found if name.startswith("masks/")] == ["masks/images/a.png", "masks/notes/here/b.png"]
     assert [row["mask"] for row in rows(tmp_path / "deep" / "out")] == ["masks/images/a.png"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_a_name_that_no_table_can_hold_is_skipped(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
     photo("x/a.png")
     photo("x/b.png").rename(os.fsdecode(os.fsencode(tmp_path / "x") + b"/b\xff.png"))

@@ -45,7 +45,7 @@ def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str =
             if not is_writable(stem):
                 with stepping_over("unwritable-name"):
                     raise DataError(
-                        f"{os.fsencode(path).decode(errors='backslashreplace')}: the name is no text in UTF-8 on one "
+                        f"{as_text(path)}: the name is no text in UTF-8 on one "
                         "line, so no list and no report can hold it; rename the file or its folder"
                     )
                 continue
@@ -65,6 +65,11 @@ def is_writable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return len(name.splitlines()) == 1
+
+
+def as_text(path: Path) -> str:
+    """Write a path so that any text can hold it: a byte that is no character as its number."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def composed(name: str) -> str:
