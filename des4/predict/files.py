@@ -79,9 +79,8 @@ def predict_files(
     settings = _settings(predictor, outputs)
     done = _prepare(out, paths, settings, overwrite, resume)
     summary = Summary(out, len(done), notes)
-    summary.skipped |= {
-        as_text(job.source): "its name is not valid UTF-8; rename it" for job in found if not _is_named(job)
-    }
+    unnamed = [as_text(job.source) for job in found if not _is_named(job)]
+    summary.skipped |= {path: f"{path}: the name is not valid UTF-8; rename the file or its folder" for path in unnamed}
     for note in notes:
         tell(note)
     expect(len(jobs))

@@ -501,7 +501,8 @@ def test_a_name_that_no_table_can_hold_is_skipped(predictor: Predictor, tmp_path
     photo("x/b.png").rename(os.fsdecode(os.fsencode(tmp_path / "x") + b"/b\xff.png"))
     summary = predict_files(predictor, [tmp_path / "x"], tmp_path / "out")
     assert summary.done == 1
-    assert summary.skipped == {f"{tmp_path}/x/b\\xff.png": "its name is not valid UTF-8; rename it"}
+    path = f"{tmp_path}/x/b\\xff.png"
+    assert summary.skipped == {path: f"{path}: the name is not valid UTF-8; rename the file or its folder"}
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["skipped"] == summary.skipped
 
 
