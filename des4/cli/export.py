@@ -114,6 +114,8 @@ def benchmark(
         )
         table.add_row(row.name, *shown)
     Console().print(table)
+    if images < len(dataset.val):
+        print(f"on the first {images} of {len(dataset.val)} validation images; more: --images N")
 
 
 def _exports(run: Path) -> Path:

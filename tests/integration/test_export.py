@@ -279,6 +279,7 @@ def test_side_by_side(exported: Path, tmp_path: Path) -> None:
     assert all(row["images_per_second"] > 0 and row["megabytes"] > 0 for row in rows.values())
     shown = run.invoke(cli.app, ["benchmark", str(exported), "data=scenes", "data.size=48", "--images", "1"])
     assert "images/s" in shown.stdout
+    assert "on the first 1 of 64 validation images" in shown.stdout
     nothing = run.invoke(cli.app, ["benchmark", str(exported), "--exported", str(tmp_path)])
     assert nothing.exit_code == 2
     assert "make some with des4 export" in nothing.stderr
