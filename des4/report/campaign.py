@@ -115,6 +115,11 @@ class CampaignReport(CampaignScores):
         (few, low), (most, top) = points[0], points[-1]
         room, (half, before) = 100 * (top - low), points[-2]
         last = 100 * (top - before)
+        if room < 0:
+            return [
+                f"All {most} masks give {-room:.1f} points of mIoU less than {few}, so this curve says nothing yet: "
+                "train for longer, with more validation images, or with more seeds."
+            ]
         return [
             f"All {most} masks give {room:.1f} points of mIoU more than {few}. "
             + (
@@ -122,7 +127,7 @@ class CampaignReport(CampaignScores):
                 if room >= ROOM
                 else f"That is less than {ROOM:g}: with {few} masks unlabeled images have little left to win."
             ),
-            f"From {half} to {most} masks it gained {last:.1f}. "
+            f"From {half} to {most} masks it {'gained' if last >= 0 else 'lost'} {abs(last):.1f}. "
             + (
                 "More masks would still help."
                 if last >= STILL_RISING

@@ -156,6 +156,11 @@ def test_the_curve_and_its_verdict(report: CampaignReport) -> None:
     few, more = CampaignReport(sizes).verdict("plain")
     assert "give 20.5 points" in few and "there is room" in few
     assert "From 12 to 100 masks it gained 0.5." in more and "would help little" in more  # the last step alone counts
+    sizes[-1] = run("plain", "all", 0, 0.55, masks=100)
+    assert "From 12 to 100 masks it lost 5.0." in CampaignReport(sizes).verdict("plain")[1]
+    sizes[-1] = run("plain", "all", 0, 0.32, masks=100)
+    (said,) = CampaignReport(sizes).verdict("plain")
+    assert "All 100 masks give 8.0 points of mIoU less than 6" in said and "says nothing yet" in said
 
 
 def test_lists_with_every_mask_have_no_part_in_what_is_closed() -> None:
