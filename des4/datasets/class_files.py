@@ -5,6 +5,7 @@ road                         classes.txt, class_names.txt: one name a line, in t
 road 128 64 128              with the colour of each class, which may come first; tabs, commas or colons may divide
 road #804080                 the same, as in a style sheet
 name,r,g,b                   class_dict.csv: the same, with a heading
+id,name,r,g,b                the same, with the number of each class in masks of one channel
 road:128,64,128::            labelmap.txt, as CVAT writes it
 Pixel Value, Class           _classes.csv: with the number of each class in the masks
 ```
@@ -13,6 +14,7 @@ Pixel Value, Class           _classes.csv: with the number of each class in the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,9 +34,10 @@ CLASS_FILES = (
 )
 """Where classes are looked for in a data folder, in this order."""
 
-_HEADINGS = frozenset(
-    {"b", "blue", "class", "color", "color_rgb", "colour", "g", "green", "id", "index", "label", "name", "pixel value"}
-    | {"r", "red", "rgb", "value"}
+_NAMED = frozenset({"class", "label", "name"})
+_HEADINGS = _NAMED | frozenset(
+    {"a", "alpha", "b", "blue", "color", "color_rgb", "colour", "g", "green", "id", "index", "pixel value", "r", "red"}
+    | {"rgb", "value"}
 )
 _GAP = r"[\s,;:=]+"
 _RGB = r"[(\[]?(?P<r>\d{1,3})\s*[\s,;]\s*(?P<g>\d{1,3})\s*[\s,;]\s*(?P<b>\d{1,3})[)\]]?"
@@ -42,12 +45,13 @@ _WITH_COLOUR = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"(?P<name>.+?):{_RGB}:[^:]*:[^:]*",
-        rf"(?:\d+{_GAP})?(?P<name>.*\D.*?){_GAP}{_RGB}",
-        rf"(?:\d+{_GAP})?{_RGB}{_GAP}(?P<name>\D.*)",
-        rf"(?:\d+{_GAP})?(?P<name>.+?){_GAP}(?P<hex>#[0-9a-f]{{6}})",
+        rf"(?:(?P<number>\d+){_GAP})?(?P<name>.*\D.*?){_GAP}{_RGB}",
+        rf"(?:(?P<number>\d+){_GAP})?{_RGB}{_GAP}(?P<name>\D.*)",
+        rf"(?:(?P<number>\d+){_GAP})?(?P<name>.+?){_GAP}(?P<hex>#[0-9a-f]{{6}})",
         rf"(?P<hex>#[0-9a-f]{{6}}){_GAP}(?P<name>.+)",
     )
 )
+_OPAQUE = re.compile(rf"(?P<row>.*\D{_GAP}{_RGB}){_GAP}255")
 _WITH_NUMBER = re.compile(r"\s*(\d{1,5})\s*,\s*(.+)")
 
 
@@ -81,18 +85,18 @@ def read_classes(path: Path) -> ClassFile:
     """Read a file of classes. Raises DataError if it names none, one twice, or gives colours to some of them alone."""
     lines = [unquoted(line) for line in read_lines(path, "one class")]
     rows = [line for line in lines if not re.match(r"#(?![0-9a-f]{6}\b)", line, re.IGNORECASE)]
-    heading = bool(rows) and {word.strip().lower() for word in re.split("[,;\t]", rows[0])} <= _HEADINGS
+    heading = bool(rows) and _is_heading(rows[0], path)
     if heading and (len(rows) > 1 or path.suffix == ".csv"):
         rows = rows[1:]
+    if len(opaque := [found["row"] for row in rows if (found := _OPAQUE.fullmatch(row))]) == len(rows) > 1:
+        rows = opaque
     coloured = [_coloured(row) for row in rows]
     with_colour = [pair for pair in coloured if pair]
     if len(with_colour) > 1 and len(with_colour) < len(rows):
         row = rows[coloured.index(None)]
         raise DataError(f"{path}: '{row}' gives its class no colour, other lines do; write: name red green blue")
     if with_colour and len(with_colour) == len(rows):
-        return _checked(
-            ClassFile(path, tuple(name for name, _ in with_colour), tuple(colour for _, colour in with_colour))
-        )
+        return _checked(_with_colours(path, with_colour))
     numbered = [_WITH_NUMBER.fullmatch(row) for row in rows] if heading else []
     if numbered and None not in numbered:
         pairs = sorted((int(row[1]), row[2].strip()) for row in numbered if row)
@@ -100,8 +104,30 @@ def read_classes(path: Path) -> ClassFile:
     return _checked(ClassFile(path, tuple(rows if heading else lines)))
 
 
-def _coloured(row: str) -> tuple[str, Colour] | None:
-    """Return name and colour of a line; None if it holds no colour."""
+def _is_heading(row: str, path: Path) -> bool:
+    """Whether a line names columns. A class may be called `red` or `label`: one word alone is a heading of CSV only."""
+    words = [word.strip().lower() for word in re.split("[,;\t]", row)]
+    return set(words) <= _HEADINGS and not _NAMED.isdisjoint(words) and (len(words) > 1 or path.suffix == ".csv")
+
+
+def _with_colours(path: Path, found: Sequence[tuple[int | None, str, Colour]]) -> ClassFile:
+    """Return the classes of lines with colours; where all begin with a number, it is the class's in masks."""
+    numbers = [number for number, _, _ in found if number is not None]
+    if len(numbers) < len(found):  # those that there are belong to names, as in `4 wheels`
+        names = tuple(name if number is None else f"{number} {name}" for number, name, _ in found)
+        return ClassFile(path, names, tuple(colour for _, _, colour in found))
+    found = sorted(found, key=lambda one: one[0] or 0)
+    numbers.sort()
+    return ClassFile(
+        path,
+        tuple(name for _, name, _ in found),
+        tuple(colour for _, _, colour in found),
+        tuple(numbers) if numbers != [*range(len(found))] else None,
+    )
+
+
+def _coloured(row: str) -> tuple[int | None, str, Colour] | None:
+    """Return number, name and colour of a line; None if it holds no colour."""
     for pattern in _WITH_COLOUR:
         if found := pattern.fullmatch(row):
             if code := found.groupdict().get("hex"):
@@ -109,7 +135,9 @@ def _coloured(row: str) -> tuple[str, Colour] | None:
             else:
                 red, green, blue = (int(found[channel]) for channel in "rgb")
             name = found["name"].strip(" \t,;:=\"'")
-            return (name, (red, green, blue)) if name and max(red, green, blue) <= 255 else None
+            number = found.groupdict().get("number")
+            held = name and max(red, green, blue) <= 255
+            return (None if number is None else int(number), name, (red, green, blue)) if held else None
     return None
 
 

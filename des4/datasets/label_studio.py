@@ -117,9 +117,9 @@ class LabelStudioMask:
         return self.file.path
 
     def size(self) -> tuple[int, int]:
-        """Return (height, width) as a region states it, else the image's. Raises DataError."""
+        """Return (height, width) as a region states it, else the upright image's. Raises DataError."""
         if self.task.extent is None and self.image is not None:
-            return read_header(self.image).size
+            return read_header(self.image).upright
         with naming(self.path, self.task.title):
             return extent(*(self.task.extent or (None, None)))
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -77,6 +77,7 @@ class Labelme(FileDataset):
     def __init__(self, config: LabelmeConfig) -> None:
         root = existing_root(config, "images and labelme's JSON files")
         self._background = config.background
+        self._table: ClassTable | None = None  # of classes that are found in the annotations
         listed = listed_classes(config.classes, root / "classes.txt", root / "labels.txt")
         table = class_table(*listed, config.background) if listed else None
         images = scan(_image_folder(root))
@@ -104,12 +105,22 @@ class Labelme(FileDataset):
         for mask in self._masks.values():
             with stepping_over("bad-mask"):
                 names |= cast(LabelmeMask, mask).names()
-        table = class_table(self.root, sorted_names(names), self._background)
-        self._masks = {
-            sample_id: replace(cast(LabelmeMask, mask), table=table) for sample_id, mask in self._masks.items()
-        }
-        self.notes += (f"classes: {len(table.classes)}, the names in the annotations; fix them in classes.txt",)
-        return table.classes
+        self._table = class_table(self.root, sorted_names(names), self._background)
+        self._tell_masks()
+        self.notes += (f"classes: {len(self._table.classes)}, the names in the annotations; fix them in classes.txt",)
+        return self._table.classes
+
+    def reveal(self) -> Sequence[str]:
+        """Let the masks of unlabeled images be read too; a name that no labeled one has stands for no class."""
+        revealed = super().reveal()
+        self._tell_masks()
+        return revealed
+
+    def _tell_masks(self) -> None:
+        """Tell the masks which classes there are, where no list did."""
+        if self._table is not None:
+            masks = cast(dict[str, LabelmeMask], self._masks)
+            self._masks = {sample_id: replace(mask, table=self._table) for sample_id, mask in masks.items()}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from des4.datasets.files import (
 from des4.datasets.lists import read_list
 from des4.datasets.masks import IndexMask
 from des4.datasets.palettes import voc_palette
+from des4.datasets.walk import is_hidden
 from des4.types import DataError
 
 CLASSES = (
@@ -137,7 +138,8 @@ def _has_lists(root: Path, tree: Path) -> bool:
 def _holds_voc_ids(folder: Path) -> bool:
     """Look at one image's name: VOC's are a year and a number."""
     with os.scandir(folder) as entries:
-        stem = next((entry.name[:-4] for entry in entries if entry.name.endswith(".jpg")), "")
+        names = (entry.name for entry in entries if not is_hidden(entry.name))
+        stem = next((name[:-4] for name in names if name.endswith(".jpg")), "")
     return re.fullmatch(r"\d{4}_\d{6}", stem) is not None
 
 

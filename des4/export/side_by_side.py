@@ -138,13 +138,14 @@ def _picture(dataset: Dataset, sample_id: str, factor: float) -> Images:
 
     Stored values of bands are resized as an evaluation does: within their ranges, with those of gaps at the lower end.
     """
-    stored, bands = dataset.stored_image(sample_id), dataset.bands
-    values = stored if bands is None or bands.are_bytes else stored.float()
-    if factor != 1 and (bands is None or bands.are_bytes):
-        values = resized(values[None].float(), factor)[0].round().byte()
-    elif factor != 1 and bands is not None:
+    image, bands = dataset.image(sample_id), dataset.bands
+    if bands is None or bands.are_bytes:
+        values = image if factor == 1 else resized(image[None].float(), factor)[0].round().byte()
+    elif factor == 1:
+        values = dataset.stored_image(sample_id).float()
+    else:
         low, high = torch.tensor(bands.ranges)[:, :, None, None].unbind(1)
-        values = low + resized(dataset.image(sample_id)[None], factor)[0] * (high - low)
+        values = low + resized(image[None], factor)[0] * (high - low)
     return np.ascontiguousarray(values.permute(1, 2, 0).numpy())[None]
 
 

@@ -63,14 +63,14 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Layout:
-    """What an image file holds. num_bands, num_alpha: all bands, and how many of them, the last, are transparency.
+    """What an image file holds. num_bands: all bands. alpha: the numbers, from 1, of those that are transparency.
 
     unnamed: whether the bands are pages of a TIFF of which nothing says that they are bands.
     """
 
     header: Header
     num_bands: int
-    num_alpha: int
+    alpha: tuple[int, ...]
     type: str
     unnamed: bool = False
 
@@ -83,7 +83,8 @@ def choose(path: Path, data: bytes, numbers: Sequence[int] | None) -> Chosen:
             f"{path}: holds {layout.num_bands} pages, and does not say what they are; if they are bands, say "
             f"data.bands=1-{layout.num_bands}"
         )
-    chosen = Chosen(tuple(numbers or range(1, layout.num_bands - layout.num_alpha + 1)), layout.type)
+    shown = (number for number in range(1, layout.num_bands + 1) if number not in layout.alpha)
+    chosen = Chosen(tuple(numbers or shown), layout.type)
     refuse_unlike(path, layout, chosen)
     return chosen
 
@@ -107,7 +108,8 @@ def layout_of(path: Path, data: bytes) -> Layout:
                 f"{path}: is a {header.format} file of {header.bits} bits, which is not read; save it as TIFF"
             )
         channels = _PNG_CHANNELS[data[25]] if header.bits > 8 else len(_mode_of_bands(image).getbands())
-    layout = Layout(header, channels, int(channels in (2, 4)), "uint16" if header.bits > 8 else "uint8")
+    alpha = (channels,) if channels in (2, 4) else ()
+    layout = Layout(header, channels, alpha, "uint16" if header.bits > 8 else "uint8")
     _refuse_large(path, layout)
     return layout
 
@@ -121,7 +123,7 @@ def layout_of_tiff(path: Path, file: tiff.Tiff) -> Layout:
     if file.dtype.kind not in "buif":
         raise UnlikeOthersError(f"{path}: holds {file.dtype} values; save it as integers or floats")
     header = Header(file.size, "TIFF", "bands", file.orientation, 8 * file.dtype.itemsize)
-    return Layout(header, file.num_bands, file.num_alpha, type_of(file.dtype), file.unnamed)
+    return Layout(header, file.num_bands, file.alpha, type_of(file.dtype), file.unnamed)
 
 
 def type_of(dtype: np.dtype[Any]) -> str:

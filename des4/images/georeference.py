@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from numbers import Rational
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Georeference:
         name = f"EPSG:{self.epsg}" if self.epsg else html.escape(self.wkt or "", quote=False)
         system = f"  <SRS>{name}</SRS>\n" if name else ""
         page = f"<PAMDataset>\n{system}  <GeoTransform>{transform}</GeoTransform>\n</PAMDataset>\n"
-        png.with_name(f"{png.name}.aux.xml").write_text(page, encoding="ascii")
+        png.with_name(f"{png.name}.aux.xml").write_text(page, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def locate(path: Path) -> Located:
                 tags = read_tags(file)
     except Exception:  # whoever reads the pixels will say what is wrong
         return NOWHERE
-    keys = _keys(tags.get(_KEYS, ()))
+    keys = _keys(_numbers(tags, _KEYS))
     code = keys.get(_PROJECTED) or keys.get(_GEOGRAPHIC)
     epsg = None if code == _NO_CODE else code
     lost = None
@@ -105,7 +106,7 @@ _Affine = tuple[float, float, float, float, float, float]
 
 def _of_tags(tags: dict[int, Any], *, centres: bool) -> _Affine | None:
     """Return the map that a TIFF names; None if it names none. centres: it is of pixels' centres, not corners."""
-    matrix, scale, tie = tags.get(_MATRIX, ()), tags.get(_SCALE, ()), tags.get(_TIEPOINT, ())
+    matrix, scale, tie = (_numbers(tags, tag) for tag in (_MATRIX, _SCALE, _TIEPOINT))
     if len(matrix) >= 8:
         a, b, _, x0, d, e, _, y0 = map(float, matrix[:8])
     elif len(scale) >= 2 and len(tie) == 6:
@@ -147,7 +148,7 @@ def _description(path: Path) -> str | None:
 
 def _unread(path: Path, tags: dict[int, Any]) -> str | None:
     """Say how else the place of an image is given."""
-    if points := len(tags.get(_TIEPOINT, ())) // 6:
+    if points := len(_numbers(tags, _TIEPOINT)) // 6:
         given = f"{points} tie points" if points > 1 else "a tie point without a scale"
         return f"its place on the map is given by {given}, and is not kept; gdalwarp makes an image that has one"
     if _COEFFICIENTS in tags:
@@ -176,6 +177,13 @@ def _text(file: Path) -> str:
             return opened.read(_LONGEST).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _numbers(tags: dict[int, Any], tag: int) -> tuple[Any, ...]:
+    """Return the numbers of a tag; none where it is missing, or holds something else."""
+    value = tags.get(tag, ())
+    held = value if isinstance(value, tuple) else (value,)
+    return held if all(isinstance(one, int | float | Rational) for one in held) else ()
 
 
 def _keys(directory: tuple[int, ...]) -> dict[int, int]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from des4.images.tiff import bits_of, broken, is_picture, tags_of
+from des4.images.tiff import bits_of, broken, holds_one_picture, is_picture, tags_of
 from des4.types import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -252,7 +252,7 @@ def header_of(path: Path, image: Image.Image, data: bytes) -> Header:
     """Describe an open image. Raises DataError if it is too large or animated."""
     width, height = image.size
     _refuse_large(path, (height, width))
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format != "MPO" and not holds_one_picture(data):
         raise DataError(f"{path}: holds several frames; save the one you want as a picture of its own")
     return Header((height, width), str(image.format), image.mode, _orientation(image), _bits(image, data))
 

@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +29,7 @@ Values = NDArray[Any]
 
 _SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _NODATA = 258, 262, 277, 338, 339, 42113
-_REDUCED_OR_MASK = 1 | 4
+_KIND, _REDUCED_OR_MASK = 254, 1 | 4
 """Kinds of further pictures that belong to the first: a smaller copy, and where it is transparent."""
 _BANDS_FIRST = ("SYX", "CYX")
 _UNKNOWN_FIRST = ("IYX", "QYX")
@@ -46,13 +47,21 @@ def is_tiff(data: bytes) -> bool:
 
 def read_tags(file: IO[bytes]) -> dict[int, Any]:
     """Read the tags of the first picture of a TIFF, of any size: nothing else is read. Raises what Pillow does."""
+    return next(_directories(file), {})
+
+
+def _directories(file: IO[bytes]) -> Iterator[dict[int, Any]]:
+    """Read the tags of one picture of a TIFF after the other."""
     head = file.read(8)
     if 43 in head[2:4]:  # BigTIFF, of either byte order
         head += file.read(8)
     directory = ImageFileDirectory_v2(head)
-    file.seek(directory.next)
-    directory.load(file)
-    return dict(directory)
+    seen: set[int] = set()
+    while directory.next and directory.next not in seen:  # a damaged file may name one that was read already
+        seen.add(directory.next)
+        file.seek(directory.next)
+        directory.load(file)
+        yield dict(directory)
 
 
 def tags_of(data: bytes) -> dict[int, Any]:
@@ -75,19 +84,30 @@ def is_picture(tags: Mapping[int, Any]) -> bool:
     """Whether a TIFF is what Pillow reads without loss: grey, colours or inks, of at most 8 bits."""
     formats: Any = tags.get(_SAMPLE_FORMAT, 1)
     unsigned = set(formats if isinstance(formats, tuple) else (formats,)) <= {1, 4}
-    colours = int(tags.get(_SAMPLES, 1)) - _num_alpha(tags.get(_EXTRA_SAMPLES, ()))
+    samples, extra = int(tags.get(_SAMPLES, 1)), tags.get(_EXTRA_SAMPLES, ())
+    colours = samples - len(_alpha(samples, extra if isinstance(extra, tuple | list) else (extra,)))
     inks = tags.get(_PHOTOMETRIC) == 5 and colours == 4
     return bits_of(tags) <= 8 and unsigned and (colours in (1, 3) or inks)
 
 
-def _num_alpha(extra: Any) -> int:
-    """How many of the samples beyond the colours are declared to be transparency."""
-    return sum(int(kind) in (1, 2) for kind in (extra if isinstance(extra, tuple | list) else (extra,)))
+def holds_one_picture(data: bytes) -> bool:
+    """Whether all further pages of a TIFF say that they are smaller copies of the first, or its transparency."""
+    try:
+        further = islice(_directories(io.BytesIO(data)), 1, None)
+        return is_tiff(data) and all(int(tags.get(_KIND, 0)) & _REDUCED_OR_MASK for tags in further)
+    except Exception:  # as in `tags_of`
+        return False
+
+
+def _alpha(num_bands: int, extra: Sequence[Any]) -> tuple[int, ...]:
+    """Return which bands, from 1, are declared to be transparency. extra: the kinds of those beyond the colours."""
+    first = num_bands - len(extra) + 1
+    return tuple(number for number, kind in enumerate(extra, first) if int(kind) in (1, 2))
 
 
 class Tiff:
-    """An open TIFF. size: (height, width) as stored. num_bands, num_alpha: all bands, and how many of them, the last
-    ones, are declared to be transparency. dtype: of the values. orientation: EXIF's number.
+    """An open TIFF. size: (height, width) as stored. num_bands: all bands. alpha: the numbers, from 1, of those that
+    are declared to be transparency. dtype: of the values. orientation: EXIF's number.
 
     unnamed: whether the bands are pages of which the file does not say what they are.
     """
@@ -107,7 +127,7 @@ class Tiff:
         self.unnamed = axes in _UNKNOWN_FIRST
         self.size = (int(page.imagelength), int(page.imagewidth))
         self.num_bands = len(self._pages) if len(self._pages) > 1 else int(page.samplesperpixel)
-        self.num_alpha = _num_alpha(tuple(page.extrasamples)) if len(self._pages) == 1 else 0
+        self.alpha = _alpha(self.num_bands, tuple(page.extrasamples)) if len(self._pages) == 1 else ()
         self.dtype: np.dtype[Any] = np.dtype(page.dtype)
         orientation = page.tags.valueof(274, default=1)
         self.orientation = orientation if orientation in range(1, 9) else 1
@@ -165,7 +185,7 @@ class Tiff:
         down, across = math.ceil(height / length), math.ceil(width / breadth)
         separate = frame.planarconfig == 2 and self._samples_together == 1 and self.num_bands > 1
         values = np.zeros((bottom - top, width, len(places)), self.dtype)
-        if self.nodata is not None and np.can_cast(np.min_scalar_type(self.nodata), self.dtype):
+        if self.nodata is not None and _can_hold(self.dtype, self.nodata):
             values[:] = self.nodata  # what a sparse file leaves out
         for number, plane in enumerate(places if separate else [0]):
             filled = values[..., number : number + 1] if separate else values
@@ -231,6 +251,14 @@ def _number(text: Any) -> float | None:
         return None if text is None else float(str(text).strip("\x00 "))
     except ValueError:
         return None
+
+
+def _can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type of values has this one."""
+    if dtype.kind == "f":
+        return True
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return value.is_integer() and limits[0] <= value <= limits[1]
 
 
 def broken(path: Path, error: Exception) -> DataError:

@@ -26,7 +26,7 @@ from des4.images import tiff
 from des4.images.bands import MAX_VALUES, Chosen, decode_bands, layout_of_tiff, refuse_unlike, without_gaps
 from des4.images.georeference import NOWHERE, Located, locate
 from des4.images.pictures import MAX_PIXELS, read_bytes, read_image
-from des4.ops.pixels import picture, scaled
+from des4.ops.pixels import as_image, picture
 from des4.types import Bands, DataError
 
 Pixels = NDArray[Any]
@@ -83,11 +83,12 @@ def open_windows(path: Path, bands: Bands | None = None) -> Windows:
     """
     if bands is not None:
         return _open_bands(path, bands)
-    if _pixels_of(path) > WINDOWS_FROM:
+    num_pixels, of_pillow = _look(path)
+    if num_pixels > MAX_PIXELS or (num_pixels > WINDOWS_FROM and not of_pillow):
         pyvips = _libvips()
         if pyvips is not None:
             return Streamed(path, pyvips)
-        if _pixels_of(path) > MAX_PIXELS:
+        if num_pixels > MAX_PIXELS:
             raise DataError(f'{path}: has more than {MAX_PIXELS} pixels; pip install "des4[large]" for reading it by '
                             "windows, or cut it into tiles")  # fmt: skip
     return Decoded(read_image(path).permute(1, 2, 0).numpy(), str(path), located=locate(path))
@@ -114,7 +115,9 @@ def decoded_bands(values: Pixels, name: str, bands: Bands, located: Located = NO
 
 
 def _scaled(values: Pixels, bands: Bands) -> Pixels:
-    return values if bands.are_bytes else scaled(torch.from_numpy(values), bands.ranges).numpy()
+    if values.dtype == np.uint8 and bands.are_bytes:
+        return values  # a caller's array may be one that is not to be written, of which torch warns
+    return as_image(torch.from_numpy(values), bands).numpy()
 
 
 class StreamedBands:
@@ -204,17 +207,20 @@ class Streamed:
                 raise DataError(f"{self.path}: holds several frames; save the one you want as a picture of its own")
 
 
-def _pixels_of(path: Path) -> int:
-    """Return the pixels that a file's header promises; 0 where it cannot be read, as `read_image` will say."""
+def _look(path: Path) -> tuple[int, bool]:
+    """Return the pixels that a file's header promises; 0 where it cannot be read, as `read_image` will say.
+
+    Also whether it is of a kind that libvips does not read, or reads unlike Pillow, as it does with inks.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.width * image.height
+                return image.width * image.height, image.mode == "CMYK" or image.format == "BMP"
     except Image.DecompressionBombError:  # Pillow does not say how many
-        return max(MAX_PIXELS, WINDOWS_FROM) + 1
+        return max(MAX_PIXELS, WINDOWS_FROM) + 1, False
     except Exception:
-        return 0
+        return 0, False
 
 
 def _libvips() -> Any | None:

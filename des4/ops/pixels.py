@@ -34,6 +34,16 @@ def scaled_by(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (values - low).div_(high - low).clamp_(0, 1).nan_to_num_(0.0)
 
 
+def as_image(values: Tensor, bands: Bands) -> Tensor:
+    """Make stored values (…, bands) an image: bytes stay as they are, others become float32 in [0, 1], see `scaled`.
+
+    What is no number becomes 0 in bytes, too; for it stored bytes come as floats.
+    """
+    if not bands.are_bytes:
+        return scaled(values, bands.ranges)
+    return values if values.dtype == torch.uint8 else values.nan_to_num(0.0).byte()
+
+
 SHOWN_SPREAD = 2.5
 """Standard deviations on either side of the mean that a picture shows, from black to white."""
 

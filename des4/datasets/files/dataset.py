@@ -25,7 +25,7 @@ from des4.images.bands import LOOKED_AT, Chosen, UnlikeOthersError, choose, deco
 from des4.images.cache import GIB, PixelCache, cache_folder
 from des4.images.pictures import Header, decode_header, decode_image, read_bytes, turned_upright
 from des4.images.tiff import MissingExtraError
-from des4.ops.pixels import scaled
+from des4.ops.pixels import as_image
 from des4.types import IGNORE, Bands, DataError
 
 
@@ -81,9 +81,7 @@ class FileDataset(ABC):
     def image(self, sample_id: str) -> Tensor:
         """Read an image upright: (3, H, W) uint8 RGB, or (bands, H, W) uint8 or float32 in [0, 1]. Raises DataError."""
         bands, stored = self.bands, self.stored_image(sample_id)
-        if bands is None or bands.are_bytes:
-            return stored
-        return scaled(stored.permute(1, 2, 0), bands.ranges).permute(2, 0, 1)
+        return stored if bands is None else as_image(stored.permute(1, 2, 0), bands).permute(2, 0, 1)
 
     def stored_image(self, sample_id: str) -> Tensor:
         """Read an image upright, as its file holds it: see `decode`. Raises DataError."""

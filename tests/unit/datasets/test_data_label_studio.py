@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_data_rle import packed
 from trees import SIZE, label_studio_tree, photo, put, refusal_of, studio_region, studio_task, write_json, write_lines
 
@@ -187,6 +188,15 @@ def test_regions_of_unlabeled_images_are_never_decoded(root):
     with pytest.raises(DataError, match="neither a labeled nor a val image"):
         data.label("a")
     assert "task 1, region 'rroad': the brush mask breaks off" in refusal(root)
+
+
+def test_an_image_without_regions_is_annotated_upright(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(root / "images" / "a.jpg", exif=exif)
+    annotate(root)
+    for exif in ("auto", "upright"):
+        assert label(root, exif=exif) == [[0] * HEIGHT] * WIDTH
 
 
 def test_a_list_of_classes_fixes_them(root):

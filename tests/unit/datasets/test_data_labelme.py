@@ -61,6 +61,14 @@ def test_who_is_who(root):
     assert data.label(data.val[0]).tolist() == [[0] * 8] * 3 + [[1] * 8] * 3
 
 
+def test_the_annotations_of_unlabeled_images_may_be_revealed(root):
+    data = load(root, labeled=write_lines(root / "few.txt", ("a", "b")), val=write_lines(root / "v.txt", ("c",)))
+    revealed = data.reveal()
+    assert set(revealed) == {"d", "e"}
+    assert data.classes == ("background", "road")
+    assert data.label("e").tolist() == [[0] * 8] * 3 + [[1] * 8] * 3
+
+
 def test_the_annotation_of_an_unlabeled_image_is_never_opened(root):
     write_lines(root / "unlabeled.txt", ("b", "f"))
     opened, watching = [], True

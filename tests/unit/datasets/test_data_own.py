@@ -97,6 +97,8 @@ def test_few_bits_of_grey_are_read_as_they_are_stored(tmp_path: Path, bits: int)
         ("classes.txt", ["road 128 64 128", "traffic light\t0\t0\t0", "sky #ff0000"]),
         ("classes.txt", ["128 64 128 road", "0 0 0 traffic light", "#ff0000 sky"]),
         ("class_dict.csv", ["name,r,g,b", "road,128,64,128", "traffic light,0,0,0", "sky,255,0,0"]),
+        ("class_dict.csv", ["name,r,g,b,a", "road,128,64,128,255", "traffic light,0,0,0,255", "sky,255,0,0,255"]),
+        ("classes.csv", ["id,name,r,g,b", "2,sky,255,0,0", "0,road,128,64,128", "1,traffic light,0,0,0"]),
         ("labelmap.txt", ["# label:color_rgb:parts:actions", "road:128,64,128::", "traffic light:0,0,0::",
                           "sky:255,0,0::"]),
     ],
@@ -119,6 +121,26 @@ def test_colours_are_read_by_a_table(tmp_path: Path, name: str, lines: list[str]
     assert data.label("b").tolist() == LABELS.tolist()
     with pytest.raises(DataError, match=r"a\.png: the colour \(9, 9, 9\) at row 4, column 0 stands for no class"):
         data.label("a")
+
+
+def test_numbers_before_colours_are_those_in_masks(tmp_path: Path) -> None:
+    fill(tmp_path, mask=encode(np.array([0, 7, 3], np.uint8)[LABELS]))
+    write_lines(tmp_path / "classes.csv", ("id,name,r,g,b", "7,road,1,2,3", "3,sky,4,5,6", "0,ground,7,8,9"))
+    data = load(tmp_path)
+    assert (data.classes, data.palette) == (("ground", "sky", "road"), ((7, 8, 9), (4, 5, 6), (1, 2, 3)))
+    assert first_label(tmp_path) == np.array([0, 2, 1])[LABELS].tolist()
+    write_lines(tmp_path / "classes.csv", ("4 wheels 1 2 3", "sky 4 5 6"))
+    assert read_classes(tmp_path / "classes.csv").names == ("4 wheels", "sky")
+
+
+@pytest.mark.parametrize("first", ["red", "green", "blue", "class", "label", "index", "value", "name"])
+def test_a_class_may_be_called_as_a_column(tmp_path: Path, first: str) -> None:
+    names = (first, "yellow", "brown")
+    write_lines(tmp_path / "classes.txt", names)
+    assert read_classes(tmp_path / "classes.txt").names == names
+    if first not in ("class", "label", "name"):  # which head a column of names in a CSV file
+        write_lines(tmp_path / "classes.csv", names)
+        assert read_classes(tmp_path / "classes.csv").names == names
 
 
 def test_names_and_colours_may_stand_in_two_files(tmp_path: Path) -> None:

@@ -113,6 +113,16 @@ def test_pairs_of_published_lists_find_the_mask_by_its_id(root):
         assert pixel_counts(data, data.labeled).sum() == 95
 
 
+def test_hidden_files_do_not_hide_voc(root):
+    for sample_id in VOC_VAL:
+        put(root / "JPEGImages" / f"._{sample_id}.jpg", b"of another system")
+    kept = root / "JPEGImages" / f"{VOC_VAL[0]}.jpg"
+    for path in (root / "JPEGImages").glob("[0-9]*.jpg"):  # the hidden ones first, in whatever order a disk has
+        if path != kept:
+            path.unlink()
+    assert Voc.recognises(root)
+
+
 def test_data_of_one_s_own_in_voc_s_layout_is_not_taken_for_voc(tmp_path):
     voc_tree(tmp_path, train=("dog1", "dog2"), val=("dog3",), sbd=(), detection=(), aug=False)
     assert not Voc.recognises(tmp_path)

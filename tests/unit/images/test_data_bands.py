@@ -74,7 +74,7 @@ def test_png_files_hold_what_was_written(tmp_path: Path, channels: int, kept: in
     path = png(tmp_path / "a.png", array if channels > 1 else array[..., 0])
     data = path.read_bytes()
     layout = layout_of(path, data)
-    assert (layout.num_bands, layout.num_bands - layout.num_alpha, layout.type) == (
+    assert (layout.num_bands, layout.num_bands - len(layout.alpha), layout.type) == (
         channels,
         kept,
         np.dtype(dtype).name,
@@ -119,6 +119,31 @@ def test_where_there_are_no_data(tmp_path: Path) -> None:
     lowest = np.array([[-3.4028235e38, 1.0]], np.float32)
     assert np.isnan(without_gaps(lowest, -3.4028234663852886e38)).tolist() == [[True, False]]
     assert without_gaps(np.array([7], np.uint8), -9999.0).dtype == np.uint8
+
+
+def test_bytes_without_data_are_0_and_stay_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = (values() % 200 + 1).astype(np.uint8)
+    array[:3] = 255
+    tags = [(42113, "s", 0, "255", True)]
+    data = Folder(FolderConfig(root=folder(tmp_path, lambda at, n: tif(at / f"{n}.tif", array, extratags=tags))))
+    expected = np.where(array == 255, 0, array)
+    image = data.image("0")
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+    assert data.bands is not None and data.bands.are_bytes
+    path = tmp_path / "images" / "0.tif"
+    for streamed in (0, 1 << 30):
+        monkeypatch.setattr(windows, "WINDOWS_FROM", streamed)
+        opened = open_windows(path, data.bands)
+        assert isinstance(opened, Decoded if streamed else StreamedBands)
+        assert np.array_equal(opened.read(0, 0, *SIZE), expected)
+
+
+def test_bands_beside_transparency_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values(bands=5), photometric="rgb", planarconfig="contig", extrasamples=(2, 0))
+    assert layout_of(path, path.read_bytes()).alpha == (4,)
+    assert choose(path, path.read_bytes(), None).numbers == (1, 2, 3, 5)
 
 
 def test_other_bands_are_refused(tmp_path: Path) -> None:

@@ -115,6 +115,17 @@ def test_what_is_not_kept_is_named(tmp_path: Path) -> None:
     assert locate(photo).lost == "e.jgw beside it does not hold the six numbers of a world file"
 
 
+def test_tags_that_are_no_directory_say_nothing(tmp_path: Path) -> None:
+    assert locate(tiff(tmp_path / "a.tif", scale=(2.0,), tie=(1.0,), keys=(1,))) == NOWHERE
+    assert locate(tiff(tmp_path / "b.tif", matrix=(2.0,))) == NOWHERE
+
+
+def test_a_coordinate_system_may_be_of_any_language(tmp_path: Path) -> None:
+    Georeference(0, 1, 0, 0, 0, -1, wkt='PROJCS["Réunion 1947"]').write_beside(tmp_path / "a.png")
+    page = ElementTree.fromstring((tmp_path / "a.png.aux.xml").read_bytes())  # noqa: S314
+    assert page.findtext("SRS") == 'PROJCS["Réunion 1947"]'
+
+
 def test_an_image_that_is_turned_loses_its_place(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6

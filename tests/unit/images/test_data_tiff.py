@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from des4.images.georeference import locate
-from des4.images.pictures import read_header
+from des4.images.pictures import read_header, read_image
 from des4.images.tiff import is_picture, opened, tags_of
 from des4.types import DataError
 
@@ -53,7 +53,7 @@ def test_every_form_holds_the_same_values(tmp_path: Path, form: str) -> None:
     path = write(tmp_path / "a.tif", expected, **FORMS[form])
     for data in (None, path.read_bytes()):
         with opened(path, data) as file:
-            assert (file.size, file.num_bands, file.num_alpha) == (SHAPE[:2], 5, 0)
+            assert (file.size, file.num_bands, file.alpha) == (SHAPE[:2], 5, ())
             assert (file.read([1, 2, 3, 4, 5]) == expected).all()
             assert (file.read([4, 2]) == expected[..., [3, 1]]).all()
             assert (file.read([5, 1], 7, 33) == expected[7:33][..., [4, 0]]).all()
@@ -100,6 +100,36 @@ def test_smaller_copies_are_passed_over(tmp_path: Path) -> None:
         writer.write(whole[::2, ::2], photometric="minisblack", planarconfig="contig", subfiletype=1, metadata=None)
     with opened(tmp_path / "a.tif") as file:
         assert (file.read([3])[..., 0] == whole[..., 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "filled"),
+    [("i2", "-9999", -9999), ("u1", "7", 7), ("f4", "-1.5", -1.5), ("u2", "-9999", 0), ("i4", "0.5", 0)],
+)
+def test_what_a_sparse_file_leaves_out_is_no_data(tmp_path: Path, dtype: str, nodata: str, filled: float) -> None:
+    path = tmp_path / "a.tif"
+    tiles = (np.full((16, 16), number, dtype) if number else None for number in (1, 0, 2, 3))
+    tifffile.imwrite(path, tiles, shape=(32, 32), dtype=dtype, tile=(16, 16), compression="zlib",
+                     photometric="minisblack", extratags=[(42113, "s", 0, nodata, True)])  # fmt: skip
+    with opened(path) as file:
+        found = file.read([1])[..., 0]
+    assert (found[:16, 16:] == filled).all()
+    assert [found[0, 0], found[16, 0], found[16, 16]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("kind", "size"), [(1, 20), (4, 40), (0, 20), (0, 40)])
+def test_a_picture_may_have_smaller_copies(tmp_path: Path, kind: int, size: int) -> None:
+    whole = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(whole, photometric="rgb", metadata=None)
+        further = whole[:size, :size, 0] > 100 if kind == 4 else whole[:size, :size]
+        photometric = "minisblack" if kind == 4 else "rgb"
+        writer.write(further, photometric=photometric, subfiletype=kind, metadata=None)
+    if kind:
+        assert (read_image(tmp_path / "a.tif").permute(1, 2, 0).numpy() == whole).all()
+        return
+    with pytest.raises(DataError, match=r"a\.tif: holds several frames"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("form", ["plain", "strips", "tiles"])
