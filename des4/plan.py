@@ -186,20 +186,25 @@ def _fitting(planned: Plan, minutes: float) -> tuple[list[Setting], tuple[str, .
     validation = image * (num_scored + min(DRAWN_EACH_TIME, num_val))
     spent = time.perf_counter() - planned.began
     left = 60 * minutes - spent - built - image * min(PICTURES, num_val)
-    slowest: float = min(gather_over_ranks(left - validation))
-    times = max(1, min(EVALUATIONS, int(EVAL_SHARE * slowest / max(gather_over_ranks(validation)))))
-    steps = int((slowest - (times - 1) * validation) / max(gather_over_ranks(step)))
+    slowest: float = min(gather_over_ranks(left - validation))  # that of the end is always there
+    longest_step, longest = max(gather_over_ranks(step)), max(gather_over_ranks(validation))
+    given = planned.config.train.eval_every
+    if given is None:
+        times = max(1, min(EVALUATIONS, int(EVAL_SHARE * slowest / longest)))
+        steps = int((slowest - (times - 1) * longest) / longest_step)
+    else:
+        steps = int(slowest / (longest_step + (longest / given if given else 0)))
     if steps < 1:
         raise ConfigError(
             f"train.minutes={minutes:g}: a step takes {step:.1f} s and a validation {validation:.0f} s, and no "
             "step fits; give more minutes, or make the work smaller with crop_size, batch_size or encoder"
         )
-    every = -(-steps // times)
     of_parts = ", ".join(f"{seconds:.2f}" for _, seconds in times_of_parts)
     mean = f" in the mean of {len(times_of_parts)} parts of the run ({of_parts})" if len(times_of_parts) > 1 else ""
     why = f"a step takes {step:.2f} s{mean}, and {minutes:g} minutes were given"
     found = [Setting("train.steps", steps, why)]
-    if planned.config.train.eval_every is None:
+    if given is None:
+        every = -(-steps // times)
         share = 100 * times * validation / (60 * minutes)
         why = f"a validation takes {validation:.1f} s; {times} of them are {share:.1f} % of the time"
         found.append(Setting("train.eval_every", every, why))

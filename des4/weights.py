@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -144,7 +144,7 @@ class Beginning:
         """
         own, taken = segmenter.state_dict(), {}
         same_classes = self.info.classes == classes
-        fits = same_classes and all(name in self.tensors for name in own if name.startswith(_CLASSIFIER))
+        fits = same_classes and _of_classifier(own) == _of_classifier(self.tensors)
         for name in own:
             if name.startswith("encoder.") or not (encoder_alone or (name.startswith(_CLASSIFIER) and not fits)):
                 taken[name] = self.tensors.get(name)
@@ -160,6 +160,11 @@ class Beginning:
 
 _CLASSIFIER = ("head.", "decoder.embed.")
 """How names of the tensors begin that belong to a kind of classifier."""
+
+
+def _of_classifier(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.startswith(_CLASSIFIER)}
+
 
 _BUILD = frozenset({"encoder", "output_stride", "channels", "low_channels", "embedding_dim"})
 """What shapes an encoder and a decoder."""

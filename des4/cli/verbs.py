@@ -40,7 +40,7 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except Exception as error:
+        except BaseException as error:  # a stopped training is no Exception
             if type(error).__name__ == "NoSuchOption":  # click's, or that of the click within typer
                 option = str(getattr(error, "option_name", ""))
                 setting = option.lstrip("-").replace("-", "_")

@@ -78,10 +78,19 @@ def memory_of_machine(
         return None
     lines = dict(re.findall(r"(\w+):\s+(\d+) kB", meminfo.read_text(encoding="ascii")))
     whole, free = int(lines["MemTotal"]) * 1024, int(lines["MemAvailable"]) * 1024
-    limit, used = group / "memory.max", group / "memory.current"
-    if limit.is_file() and used.is_file() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
-        whole, free = min(whole, int(most)), min(free, int(most) - int(used.read_text(encoding="ascii")))
+    limit, current = group / "memory.max", group / "memory.current"
+    if limit.is_file() and current.is_file() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
+        used = int(current.read_text(encoding="ascii")) - _cached_files(group / "memory.stat")
+        whole, free = min(whole, int(most)), min(free, int(most) - used)
     return whole, free
+
+
+def _cached_files(stat: Path) -> int:
+    """Return the bytes of files that a container keeps and would give up first: they count as used there."""
+    found = (
+        re.search(r"^inactive_file (\d+)$", stat.read_text(encoding="ascii"), re.MULTILINE) if stat.is_file() else None
+    )
+    return int(found[1]) if found else 0
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -14,8 +14,12 @@ from des4.engine.distributed import agree
 from des4.types import STOP_SIGNALS
 
 
-class Interrupted(Exception):  # noqa: N818  # nothing went wrong
-    """A signal ended the training; its state is saved. code: the exit code, 128 + the signal's number."""
+class Interrupted(BaseException):  # nothing went wrong
+    """A signal ended the training; its state is saved. code: the exit code, 128 + the signal's number.
+
+    As KeyboardInterrupt it is no Exception: it rises wherever the program stands, and nothing may take it for a file
+    that cannot be read, or for a callback that failed.
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

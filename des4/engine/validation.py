@@ -121,7 +121,9 @@ class Validation:
     def best(self) -> dict[str, Any] | None:
         """Return what results.json says of the best validation: the state that best.safetensors holds."""
         step = max(self.scores, key=self.scores.__getitem__, default=None)
-        return None if step is None else {"step": step, "miou": self.scores[step], "chosen_on": "val"}
+        if step is None:
+            return None
+        return {"step": step, "miou": None if self.scores[step] < 0 else self.scores[step], "chosen_on": "val"}
 
 
 def _line(evaluation: Evaluation) -> dict[str, float]:

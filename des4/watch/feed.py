@@ -77,7 +77,11 @@ class LoggerFeed(Callback):
         self._process = start_module("des4.loggers.serve", self.name, str(started.run))
         self._put({
             "do": "open", "run": started.run.name, "config": dict(started.config), "step": started.step,
-            "rows": [{"step": row["step"], "values": self._numbers(row)} for row in started.history],
+            "rows": [
+                {"step": row["step"], "values": self._numbers(row)}
+                for row in started.history
+                if not any(key.startswith("inside/") for key in row)  # matrices, which are not passed on live either
+            ],
         })  # fmt: skip
         threading.Thread(target=self._listen, name=f"answers of {self.name}", daemon=True).start()
         self._thread = threading.Thread(target=self._deliver, name=f"lines to {self.name}", daemon=True)

@@ -69,6 +69,8 @@ def test_memory_is_what_the_container_allows(tmp_path: Path) -> None:
     assert memory_of_machine(tmp_path / "meminfo", tmp_path) == (1000 * 1024, 600 * 1024)
     (tmp_path / "memory.max").write_text("5000\n")
     assert memory_of_machine(tmp_path / "meminfo", tmp_path) == (5000, 4900)
+    (tmp_path / "memory.stat").write_text("anon 10\ninactive_file 60\nactive_file 20\n")  # 60 would be given up
+    assert memory_of_machine(tmp_path / "meminfo", tmp_path) == (5000, 4960)
     assert memory_of_machine(tmp_path / "none", tmp_path) is None
 
 

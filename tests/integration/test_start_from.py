@@ -64,6 +64,14 @@ def test_a_classifier_of_another_kind_or_for_other_classes_begins_anew(tiny: Set
     assert equal(part(state, "decoder.fuse."), part(before, "decoder.fuse."))
 
 
+def test_a_classifier_of_another_embedding_begins_anew(tiny: Settings, tmp_path: Path) -> None:
+    wide = ("method=supervised", "model.channels=12", "model.embedding_dim=12")
+    run = des4.train(load_config(tiny, [*wide, "model.embedding=linear", "steps=1", f"out={tmp_path / 'run'}"]))
+    state = part(state_of(tiny, *wide, f"start_from={run.dir}"), "student.")
+    fresh = part(state_of(tiny, *wide), "student.")
+    assert equal(part(state, "head."), part(fresh, "head."))
+
+
 def test_another_network_and_no_run_are_refused(tiny: Settings, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds another network \(.* differs\); it was built with model.encoder="):
         state_of(tiny, f"start_from={trained}", "model.channels=8")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,21 @@ def test_a_budget_counts_every_part_of_a_run(photos: Path, monkeypatch: pytest.M
     assert second - first > 0.04
     assert planned.config.train.steps is not None
     assert planned.config.train.steps * mean < 12
+
+
+@pytest.mark.parametrize("every", [50, 0, None])
+def test_a_budget_counts_the_validations_that_were_asked_for(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
+) -> None:
+    step, image = 0.1, 1.25  # seconds; the two val images are scored and drawn at each validation
+    monkeypatch.setattr("des4.plan._timed", lambda *_: ([(SimpleNamespace(share=1.0), step)], image))
+    given = {} if every is None else {"eval_every": every}
+    train = within_budget(
+        plan({"data": str(photos), "method": "supervised"}, {"minutes": 10, **TINY, **given})
+    ).config.train
+    assert train.steps is not None and train.eval_every is not None
+    validations = 1 if every == 0 else -(-train.steps // train.eval_every)
+    assert 570 < step * train.steps + 4 * image * validations < 600
 
 
 def test_a_budget_without_room_for_a_step_is_refused(photos: Path) -> None:

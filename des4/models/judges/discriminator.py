@@ -19,7 +19,8 @@ class Discriminator(nn.Module):
     def __init__(self, inputs: int, width: int = 64) -> None:
         super().__init__()
         widths = (inputs, width, 2 * width, 4 * width, 8 * width, 1)
-        # With a padding of 2, position i of a layer's output lies on pixel 2i, as `upsample` takes it to.
+        # With a padding of 2, a map of 2k + 1 pixels becomes one of k + 1, which `upsample` lays on every second.
+        # A kernel of 4 has its centre half a pixel before: over five layers 15.5 pixels, which it can learn to mend.
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=2) for a, b in pairwise(widths))
 
     def forward(self, maps: Tensor, *, frozen: bool = False) -> Tensor:

@@ -2,7 +2,7 @@ import itertools
 import json
 import re
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -27,6 +27,7 @@ from des4.engine import (
     choose_device,
     choose_precision,
 )  # fmt: skip
+from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.checkpoint import read_meta
 from des4.engine.drift import DriftGuard
 from des4.methods import Method
@@ -457,6 +458,29 @@ def test_an_echo_of_a_signal_changes_nothing_but_insisting_does(new_run, monkeyp
         trainer(new_run("insist"), loader=Numbered(on_batch=twice(5))).fit()
 
 
+@pytest.mark.usefixtures("ctrl_c")
+def test_no_handler_of_errors_takes_a_signal_for_one(new_run):
+    class Slow(Callback):
+        optional = True
+
+        def on_scored(self, done, count):
+            signal.raise_signal(signal.SIGINT)
+
+    watched = trainer(new_run("callback"), eval_every=4)
+    watched.recorder.callbacks = Callbacks([Slow()])
+    with pytest.raises(Interrupted, match="step 4"):
+        watched.fit()
+
+    def decoder(*_):
+        with suppress(Exception):  # as where a decoder may raise anything
+            signal.raise_signal(signal.SIGINT)
+
+    reading = trainer(new_run("decoder"), eval_every=4)
+    reading.method.teacher.register_forward_hook(decoder)
+    with pytest.raises(Interrupted, match="step 4"):
+        reading.fit()
+
+
 def test_a_signal_in_the_evaluation_stops_it_and_resuming_makes_up_for_it(new_run):
     run = new_run()
     stopped = trainer(run, eval_every=4)
@@ -683,3 +707,12 @@ def test_choosing_a_device():
         assert choose_device("auto") == CPU
         with pytest.raises(ConfigError, match="no GPU"):
             choose_device("cuda")
+
+
+def test_the_best_of_undefined_scores_has_none():
+    validation = Validation(PolySchedule(8, 0.9))
+    assert validation.best() is None
+    validation.scores = {4: -1.0}  # as no class occurs
+    assert validation.best() == {"step": 4, "miou": None, "chosen_on": "val"}
+    validation.scores[8] = 0.25
+    assert validation.best() == {"step": 8, "miou": 0.25, "chosen_on": "val"}

@@ -97,9 +97,11 @@ def test_a_logger_gets_all_that_is_finite_and_the_picture(fake: Path) -> None:
     assert "noise" in (fake / "loggers" / "wandb.log").read_text()
     # and a run that goes on from step 2, with two lines that the logger has and one that it lacks
     history = [{"step": n, "loss": 1.0} for n in (1, 2)] + [{"step": 2, "val/x/miou": 0.1}]
+    history += [{"step": 5, "inside/student/low": [0.1]}]  # which no logger is told of
     run_of(fake, Said(), steps=6, start=2, history=history)
     more = lines(fake)[len(rows) + 2 :]
     assert more[0] == first  # the same run
+    assert "inside" not in str(more)
     assert [row["step"] for row in more[1:-1] if "loss" in row] == [5, 6]
 
 
