@@ -108,6 +108,16 @@ def test_turned_images_stand_upright(tmp_path: Path) -> None:
     assert layout_of(path, path.read_bytes()).header.upright == SIZE[::-1]
 
 
+def test_turned_images_are_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "WINDOWS_FROM", 0)
+    array = values().astype(np.uint8)
+    path = tif(tmp_path / "a.tif", array, extratags=[(274, "H", 1, 6, True)])
+    bands = Bands(numbers=(1, 2), type="uint8", ranges=((0, 255),) * 2, mean=(0.5,) * 2, std=(0.1,) * 2)
+    image = open_windows(path, bands)
+    assert image.size == SIZE[::-1]
+    assert np.array_equal(image.read(0, 0, *SIZE[::-1]), np.rot90(array, -1)[..., :2])
+
+
 def test_where_there_are_no_data(tmp_path: Path) -> None:
     array = values()
     array[:3] = 0
@@ -216,6 +226,29 @@ def test_bytes_keep_their_range_and_a_constant_band_has_one() -> None:
     assert (bands.ranges, bands.std, bands.are_bytes) == (((0, 255),), (1.0,), True)
     deep = measure(lambda _: image.short(), (["a"],), Chosen((1,), "int16"))
     assert (deep.ranges, deep.mean, deep.std) == (((7, 8),), (0,), (1.0,))
+
+
+def test_a_band_that_hardly_varies_is_constant() -> None:
+    image = torch.tensor([[[0.4999, 0.5001]], [[0.4, 0.6]]])
+    bands = measure(lambda _: image, (["a"],), Chosen((1, 2), "float"), [(0, 1)])
+    assert bands.std == (1.0, 0.1)
+
+
+def test_pixels_without_data_count_for_nothing() -> None:
+    image = torch.tensor([[[0.7, torch.nan], [0.8, torch.nan]]])
+    bands = measure(lambda _: image, (["a"],), Chosen((1,), "float"), [(0, 1)])
+    assert (bands.mean, bands.std) == ((0.75,), (0.05,))
+
+
+def test_the_images_measured_are_evenly_spaced() -> None:
+    seen: list[str] = []
+
+    def read(sample_id: str) -> torch.Tensor:
+        seen.append(sample_id)
+        return torch.ones(1, 4, 4)
+
+    measure(read, ([str(number) for number in range(300)],), Chosen((1,), "float"))
+    assert seen == [str(number) for number in range(0, 300, 3)]
 
 
 def test_what_cannot_be_read_is_left_out_of_the_measuring() -> None:
@@ -328,6 +361,16 @@ def test_one_deep_image_among_pictures_is_refused_and_one_picture_makes_no_bands
     with pytest.raises(DataError, match=r"0\.tif: holds more than 8 bits a channel \(16\); convert it"):
         data.image("0")
     assert [f.code for f in check(config).findings if f.severity == "error"] == ["deep-image"]
+
+
+def test_one_picture_to_score_on_makes_no_bands(tmp_path: Path) -> None:
+    def write(images: Path, number: int) -> None:
+        if number == 3:  # the only val image
+            Image.fromarray(values(number, 3).astype(np.uint8)).save(images / f"{number}.png")
+        else:
+            tif(images / f"{number}.tif", values(number))
+
+    assert Folder(FolderConfig(root=folder(tmp_path, write))).chosen is None
 
 
 def test_a_check_names_what_is_unlike_the_others(tmp_path: Path) -> None:

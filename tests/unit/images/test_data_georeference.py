@@ -13,11 +13,11 @@ KEYS = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32633)
 
 
 def tiff(path: Path, **tags: tuple[float, ...]) -> Path:
-    numbers = {"scale": 33550, "tie": 33922, "matrix": 34264, "rpc": 50844}
+    numbers = {"scale": 33550, "tie": 33922, "matrix": 34264, "rpc": 50844, "orientation": 274}
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for name, values in tags.items():
         info[numbers.get(name, 34735)] = values
-        info.tagtype[numbers.get(name, 34735)] = 3 if name == "keys" else 12
+        info.tagtype[numbers.get(name, 34735)] = 3 if name in ("keys", "orientation") else 12
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path, tiffinfo=info)
     return path
 
@@ -25,6 +25,13 @@ def tiff(path: Path, **tags: tuple[float, ...]) -> Path:
 def test_scale_and_tiepoint(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", scale=(0.5, 0.25, 0.0), tie=(0, 0, 0, 400_000.0, 5_000_000.0, 0), keys=KEYS)
     assert locate(path).place == Georeference(400_000.0, 0.5, 0, 5_000_000.0, 0, -0.25, 32633)
+
+
+def test_a_projected_system_comes_before_the_geographic_one_that_it_is_built_on(tmp_path: Path) -> None:
+    keys = (1, 1, 0, 3, 1025, 0, 1, 1, 2048, 0, 1, 4326, 3072, 0, 1, 32633)
+    place = locate(tiff(tmp_path / "a.tif", scale=(1.0, 1.0, 0.0), tie=(0.0,) * 6, keys=keys)).place
+    assert place is not None
+    assert place.epsg == 32633
 
 
 def test_a_tiepoint_elsewhere_and_pixels_that_are_points(tmp_path: Path) -> None:
@@ -134,3 +141,6 @@ def test_an_image_that_is_turned_loses_its_place(tmp_path: Path) -> None:
     found = locate(tmp_path / "a.jpg")
     assert found.place is None
     assert "before its turn by EXIF" in str(found.lost)
+    path = tiff(tmp_path / "b.tif", scale=(1.0, 1.0, 0.0), tie=(0.0,) * 6, orientation=(2,))
+    assert locate(path).place is None
+    assert "before its turn by EXIF" in str(locate(path).lost)

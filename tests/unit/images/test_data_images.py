@@ -75,6 +75,7 @@ def test_every_orientation_is_turned_upright_as_pillow_does(tmp_path, suffix, or
     assert read_header(path).rotated == (orientation in range(2, 9))
     with Image.open(path) as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
+    assert read_header(path).upright == upright.shape[:2]
     assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), upright)
 
 

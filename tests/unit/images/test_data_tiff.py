@@ -78,6 +78,8 @@ def test_what_is_a_picture(tmp_path: Path) -> None:
     assert of("rgb", byte[..., :3], photometric="rgb")
     assert of("grey", byte[..., 0], photometric="minisblack")
     assert of("alpha", byte, photometric="rgb", extrasamples=["unassalpha"])
+    assert of("premultiplied", byte, photometric="rgb", extrasamples=["assocalpha"])
+    assert of("inks", byte, photometric="separated")
     assert not of("infrared", byte, photometric="rgb", extrasamples=["unspecified"])
     assert not of("four", byte, photometric="minisblack", planarconfig="contig")
     assert not of("deep", byte[..., 0].astype(np.uint16), photometric="minisblack")
@@ -99,6 +101,16 @@ def test_smaller_copies_are_passed_over(tmp_path: Path) -> None:
         writer.write(whole, photometric="minisblack", planarconfig="contig", metadata=None)
         writer.write(whole[::2, ::2], photometric="minisblack", planarconfig="contig", subfiletype=1, metadata=None)
     with opened(tmp_path / "a.tif") as file:
+        assert (file.read([3])[..., 0] == whole[..., 2]).all()
+
+
+def test_where_bands_are_transparent_is_passed_over(tmp_path: Path) -> None:
+    whole = values()
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(whole, photometric="minisblack", planarconfig="contig", metadata=None)
+        writer.write(whole[..., 0] > 30_000, photometric="minisblack", subfiletype=4, metadata=None)
+    with opened(tmp_path / "a.tif") as file:
+        assert file.num_bands == 5
         assert (file.read([3])[..., 0] == whole[..., 2]).all()
 
 
