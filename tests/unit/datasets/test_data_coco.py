@@ -9,6 +9,7 @@ from pycocotools import mask as coco_api
 from trees import COCO_TRAIN, SIZE, coco_instances, coco_tree, photo, put, refusal_of, write_json, write_lines
 
 from des4.datasets import Coco, CocoConfig, recognise
+from des4.datasets.annotations.coco_file import read_coco
 from des4.types import DataError
 
 TRAIN = tuple(f"train2017/{name}" for name in COCO_TRAIN)
@@ -247,6 +248,15 @@ def test_names_beyond_ascii_and_files_in_any_order(root):
         assert data.classes == ("background", "Himmel ☁", "Straße")
         assert "Füße" in (*data.labeled, *data.val)
         assert data.label("Füße")[5].unique().tolist() == [2]
+
+
+def test_categories_are_ordered_by_number(root):
+    def change(content):
+        content["categories"] = [{"id": 10, "name": "road"}, {"id": 2, "name": "sky"}]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 10
+
+    assert list(read_coco(train_file(edit(root, change))).categories.items()) == [(2, "sky"), (10, "road")]
 
 
 def layout(root, *files):

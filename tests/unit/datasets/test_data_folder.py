@@ -112,6 +112,13 @@ def test_val_is_drawn_from_the_labeled_where_nothing_names_it(tmp_path):
     assert [share_for_val(masks) for masks in (2, 100, 150, 1000)] == [0.3, 0.2, 0.13, 0.1]
 
 
+def test_a_drawn_val_set_leaves_an_image_to_train_on(tmp_path):
+    put(tmp_path, "a", 0)
+    put(tmp_path, "b", 1)
+    data = load(tmp_path, val_fraction=0.9)
+    assert (len(data.labeled), len(data.val)) == (1, 1)
+
+
 def test_classes_are_counted_where_nothing_names_them(root):
     (root / "classes.txt").unlink()
     assert load(root).classes == ("class_0", "class_1", "class_2")

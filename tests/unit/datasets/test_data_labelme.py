@@ -112,6 +112,11 @@ def test_shapes_of_every_kind_are_painted_in_their_order(root):
     ]
 
 
+def test_a_rectangle_may_have_four_corners(root):
+    draw(root, labelme_shape("road", "rectangle", [[0, 0], [4, 0], [4, 2], [0, 2]]))
+    assert label(root) == [[1] * 4 + [0] * 4] * 2 + [[0] * 8] * 4
+
+
 def test_a_bitmap_may_stick_out_and_hold_any_number_above_0(root):
     whole = labelme_shape("road", "mask", [[-3, -2], [10, 10]], mask=bitmap(np.full((20, 30), 255, np.uint8)))
     assert label(draw(root, whole)) == [[1] * 8] * 6
@@ -212,6 +217,13 @@ def test_files_that_are_no_annotations_are_refused(root):
     for name in "abcdeg":
         (root / f"{name}.json").unlink()
     assert "no image has a mask" in refusal(root)
+
+
+def test_accents_are_one_name_however_they_are_spelt(root):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    put(root / f"{decomposed}.jpg", photo(".jpg"))
+    draw(root, labelme_shape("road"), name=decomposed, imagePath=f"{composed}.jpg")
+    assert label(root, composed)[5] == [1] * 8
 
 
 def test_only_what_looks_like_labelme_is_recognised(root, tmp_path_factory):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from trees import encode, put
 
-from des4.datasets.masks import ColourMask, IndexMask, table_of_colours, table_of_numbers
+from des4.datasets.masks import ColourMask, IndexMask, TableMask, table_of_colours, table_of_numbers
 from des4.types import DataError
 
 RED, GREEN, BLUE, ODD = (255, 0, 0), (0, 255, 0), (0, 0, 255), (1, 2, 3)
@@ -37,6 +37,11 @@ def test_a_palette_of_colours_is_read_by_its_colours(tmp_path):
     assert mask.read().tolist() == [[255, 1], [2, 2]]
 
 
+def test_a_palette_with_a_colour_that_means_nothing_is_read_by_its_indices(tmp_path):
+    path = put(tmp_path / "a.png", encode(np.array([[0, 1]], np.uint8), palette=(ODD, (9, 9, 9))))
+    assert TableMask(path, COLOURS).read().tolist() == [[0, 1]]
+
+
 def test_an_unknown_colour_is_named_with_its_place(tmp_path):
     array = np.full((4, 5, 3), RED, np.uint8)
     array[2, 3] = array[3, 0] = (254, 0, 0)
@@ -62,8 +67,9 @@ def test_masks_without_colours_are_refused_by_colour_masks_and_the_reverse(tmp_p
     assert "mode L of 8 bits, not colours" in refusal(ColourMask(grey, COLOURS))
     with pytest.raises(DataError, match="mode L"):
         ColourMask(grey, COLOURS).size()
-    alpha = put(tmp_path / "alpha.png", encode(np.zeros((2, 2, 4), np.uint8)))
-    assert "transparent pixels" in refusal(ColourMask(alpha, COLOURS))
+    for opaque in (0, 128):
+        alpha = put(tmp_path / "alpha.png", encode(np.full((2, 2, 4), (*RED, opaque), np.uint8)))
+        assert "transparent pixels" in refusal(ColourMask(alpha, COLOURS))
     jpeg = put(tmp_path / "a.jpg", encode(np.zeros((2, 2, 3), np.uint8), ".jpg"))
     assert "JPEG file" in refusal(ColourMask(jpeg, COLOURS))
     colours = encode(np.full((2, 2, 3), (0, 9, 9), np.uint8))

@@ -19,8 +19,9 @@ from trees import encode, put, refusal_of, write_lines
 
 from des4.data_tools.checks.check import check, refuse_errors
 from des4.datasets import Folder, FolderConfig, recognise
-from des4.datasets.class_files import read_classes
+from des4.datasets.class_files import find_classes, read_classes
 from des4.datasets.coco import Coco, CocoConfig
+from des4.datasets.files.roles import split_of
 from des4.datasets.lists import read_list
 from des4.types import DataError
 
@@ -151,6 +152,14 @@ def test_names_and_colours_may_stand_in_two_files(tmp_path: Path) -> None:
     assert first_label(tmp_path) == LABELS.tolist()
 
 
+def test_colours_of_other_names_are_not_taken(tmp_path: Path) -> None:
+    write_lines(tmp_path / "classes.txt", ("sky", "road"))
+    write_lines(tmp_path / "class_dict.csv", ("name,r,g,b", "sky,1,2,3", "lane,0,0,9"))
+    found = find_classes(tmp_path)
+    assert found is not None
+    assert (found.names, found.colours) == (("sky", "road"), None)
+
+
 def test_a_table_of_greys_stands_for_numbers_too(tmp_path: Path) -> None:
     fill(tmp_path, mask=encode(np.where(LABELS > 0, 255, 0).astype(np.uint8)))
     write_lines(tmp_path / "classes.txt", ("background 0 0 0", "crack 255 255 255"))
@@ -175,6 +184,7 @@ def test_numbers_of_ones_own_are_named(tmp_path: Path) -> None:
     assert first_label(tmp_path, values="0,255", ignore=7) == expected
     assert load(tmp_path, values="0,255", ignore=7).classes == ("class_0", "class_1")
     assert first_label(tmp_path, values=[0, 255, 7]) == LABELS.tolist()
+    assert first_label(tmp_path, values=[0, 255, 7], ignore=7) == expected
     write_lines(tmp_path / "_classes.csv", ("Pixel Value, Class", "0, background", "255, crack", "7, stain"))
     assert load(tmp_path).classes == ("background", "stain", "crack")
     assert first_label(tmp_path) == np.array([0, 2, 1])[LABELS].tolist()
@@ -225,6 +235,13 @@ def test_a_suffix_that_all_masks_share_is_found(tmp_path: Path) -> None:
     assert "no image belongs to the mask" in refusal_of(lambda: load(tmp_path))
     data = load(tmp_path, mask_suffix="_mask")
     assert sorted((*data.labeled, *data.val)) == ["p1", "p10", "sub/p2"]
+
+
+def test_a_mask_of_its_images_name_goes_before_a_suffix(tmp_path: Path) -> None:
+    fill(tmp_path, ("a", "a_mask", "b"))
+    (tmp_path / "masks" / "a.png").unlink()
+    (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "b_mask.png")
+    assert "no image belongs to the mask 'b_mask'" in refusal_of(lambda: load(tmp_path))
 
 
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -318,6 +335,10 @@ def test_test_folders_are_never_trained_on_and_valid_is_val(tmp_path: Path) -> N
     assert "in val or test folders, which nothing is trained on" in refusal_of(lambda: load(only))
 
 
+def test_a_test_folder_inside_val_is_of_the_test_split() -> None:
+    assert [split_of(name) for name in ("val/test/a", "test/val/a", "val/a", "a")] == ["test", "test", "val", None]
+
+
 # ── names and lists ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -375,6 +396,13 @@ def test_a_foreign_path_does_not_fall_back_on_a_file_that_only_shares_its_name(t
     fill(tmp_path)
     listed = write_lines(tmp_path / "l.txt", ("/home/me/other/a.png", "b"))
     assert "no image '/home/me/other/a.png'" in refusal_of(lambda: load(tmp_path, labeled=listed))
+
+
+def test_of_a_foreign_path_counts_what_follows_the_folder_of_images(tmp_path: Path) -> None:
+    fill(tmp_path, ("a", "b", "masks/images/a"))
+    listed = write_lines(tmp_path / "l.txt", ("/home/me/masks/images/a.png", "b"))
+    val = write_lines(tmp_path / "v.txt", ("masks/images/a",))
+    assert load(tmp_path, labeled=listed, val=val).labeled == ("a", "b")
 
 
 def test_labeled_may_be_spelt_with_two_ls(tmp_path: Path) -> None:

@@ -132,6 +132,17 @@ def test_an_index_that_does_not_fit_is_made_anew(tmp_path, kept):
     assert len(index_of(path, kept)) == 0
 
 
+def test_an_index_of_a_tar_with_members_of_other_lengths_is_made_anew(tmp_path, kept):
+    path = tmp_path / "a.tar"
+    for lengths in ([100, 200], [300, 400], [300, 400, 20_000]):  # in the first two all members begin at the same bytes
+        with tarfile.open(path, "w") as tar:
+            for number, length in enumerate(lengths):
+                info = tarfile.TarInfo(f"{number}.jpg")
+                info.size = length
+                tar.addfile(info, io.BytesIO(bytes(length)))
+        assert index_of(path, kept).lengths.tolist() == lengths
+
+
 @pytest.mark.parametrize("place", [4, 300, -3, None])
 def test_a_damaged_index_is_made_anew(tmp_path, kept, place):
     path = packed(tmp_path / "a.tar", NAMES)
