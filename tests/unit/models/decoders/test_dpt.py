@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from des4.models import ModelConfig, Segmenter, build_segmenter
-from des4.models.decoders.dpt import DPT, Fusion, reassemble
+from des4.models.decoders.dpt import DPT, Fusion, ResidualUnit, reassemble
 from des4.models.encoders.vit import DEFAULT_STRIDE
 
 
@@ -138,3 +138,9 @@ def test_a_trained_network_finds_the_edge_where_it_is(vit_model: ModelConfig) ->
             logits = F.interpolate(segmenter(halves(size, split)[0]), size=size, mode="bilinear", align_corners=True)
             found = (logits.argmax(1) == 0).sum(2).float()  # columns of the first class, row by row
             assert (found - split).abs().max() <= 3, (size, split, found)
+
+
+def test_a_unit_whose_branch_says_nothing_leaves_what_it_gets() -> None:
+    unit, maps = ResidualUnit(2), torch.randn(2, 2, 3, 3)
+    nn.init.zeros_(unit.branch[-1].weight)
+    assert torch.equal(unit(maps), maps)

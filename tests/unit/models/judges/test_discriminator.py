@@ -21,3 +21,13 @@ def test_frozen_it_says_the_same_and_gradients_reach_the_maps_alone() -> None:
     assert all(parameter.grad is None for parameter in net.parameters())
     plain.sum().backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
+
+
+def test_what_is_negative_is_divided_by_five_between_layers() -> None:
+    net = Discriminator(1, width=1)
+    with torch.no_grad():
+        for number, layer in enumerate(net.layers):
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.weight[0, 0, 2, 2] = 5 if number else -1  # of a map of one pixel, which lies here
+    assert net(torch.ones(1, 1, 1, 1)).item() == pytest.approx(-1)  # after four times 5/5

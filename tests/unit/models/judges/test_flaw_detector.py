@@ -36,3 +36,15 @@ def test_one_half_is_normed_over_the_batch_and_the_other_in_each_image() -> None
     torch.testing.assert_close(out[:, :3].var((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(out[:, 3:].mean((2, 3)), torch.zeros(4, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(out[:, 3:].var((2, 3), unbiased=False), torch.ones(4, 3), atol=1e-3, rtol=0)
+
+
+def test_what_is_negative_is_divided_by_five_between_layers() -> None:
+    net = FlawDetector(1, bands=1, width=2).eval()
+    with torch.no_grad():
+        for number, layer in enumerate(net.layers):
+            layer.weight.zero_()
+            middle = layer.kernel_size[0] // 2  # where a map of one pixel lies
+            layer.weight[0, 0, middle, middle] = 5 if number else -1
+        net.layers[-1].bias.zero_()
+    one = torch.ones(1, 1, 1, 1)
+    assert net(one, one).item() == pytest.approx(-1, abs=1e-3)  # after seven times 5/5
