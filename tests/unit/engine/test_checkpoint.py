@@ -39,6 +39,20 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert files == {"state.safetensors", "meta.json", "manifest.json"}
 
 
+def test_a_state_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    done, rename = [], Path.rename
+
+    def renamed(path, target):
+        done.append(f"{path.name} to {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr("des4.engine.checkpoint.sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(Path, "rename", renamed)
+    Checkpoints(tmp_path / "checkpoints").save(7, tensors(2), {})
+    assert sorted(done[:3]) == ["manifest.json", "meta.json", "state.safetensors"]
+    assert done[3:] == [".partial", ".partial to step-7", "checkpoints"]
+
+
 def test_the_newest_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (5, 10, 15, 100):

@@ -193,3 +193,14 @@ def test_a_batch_is_split_until_it_fits(make_method, make_batch):
     assert fewest_parts(method, batch, whole, "fp32", 2) == 2
     assert fewest_parts(method, batch, needed(1, 2), "fp32", 2) == 1
     assert fewest_parts(method, batch, needed(1, 0), "fp32", 1, shards=2) == 1  # two halves of gradients and moments
+
+
+def test_a_critic_keeps_its_own_two_moments_whatever_the_optimiser_of_the_others(make_method, make_batch):
+    method, batch = make_method("advsemseg"), make_batch(images=4, group=2)
+    held = 0
+    for network in method.networks().values():
+        trained = sum(p.nbytes for p in network.module.parameters() if p.requires_grad)
+        held += (1 + 2 if network.role == "critic" else 1) * trained
+    whole = 1.25 * (held + max(cost.kept_bytes for _, cost in run_cost(method, split(batch, 1)[0])))
+    assert fewest_parts(method, batch, whole, "fp32", 0) == 1
+    assert fewest_parts(method, batch, whole - 1, "fp32", 0) == 2

@@ -3,7 +3,7 @@ import warnings
 import torch
 
 from des4.engine import process
-from des4.engine.process import deterministic_kernels, memory_of_machine, peak_memory
+from des4.engine.process import deterministic_kernels, free_memory, memory_of_machine, peak_memory
 
 
 def switches():
@@ -41,3 +41,11 @@ def test_the_peak_of_a_process_without_a_gpu_is_within_the_machine(monkeypatch):
     assert machine is None or peak["process"] < 4 * machine[0]
     monkeypatch.setattr(process, "resource", None)  # as on Windows
     assert peak_memory(torch.device("cpu")) == {"device": None, "process": None}
+
+
+def test_processes_of_one_machine_share_its_free_memory(monkeypatch):
+    monkeypatch.setattr(process, "memory_of_machine", lambda: (100, 60))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert free_memory(torch.device("cpu")) == 60
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(torch.device("cpu")) == 15

@@ -30,10 +30,11 @@ from des4.engine import (
 from des4.engine.callbacks import Callback, Callbacks
 from des4.engine.checkpoint import read_meta
 from des4.engine.drift import DriftGuard
+from des4.engine.step import Outcome
 from des4.methods import Method
 from des4.models import PrototypeClassifier, PrototypeFeed, TargetTally
 from des4.runlog import RunFolder
-from des4.types import IGNORE, STOP_SIGNALS, Batch, ConfigError, Labeled, RunError
+from des4.types import IGNORE, STOP_SIGNALS, Batch, ConfigError, Labeled, RunError, Unlabeled
 
 CPU = torch.device("cpu")
 
@@ -128,6 +129,9 @@ DATASET = SimpleNamespace(
     image=lambda i: torch.full((3, 4, 4), 200, dtype=torch.uint8),
     label=lambda i: torch.ones(4, 4, dtype=torch.uint8),
 )
+
+
+OUTCOME = Outcome({"labeled": torch.tensor(1.0)}, norm=torch.tensor(1.0), skipped=torch.tensor(0.0))
 
 
 def save_weights(path, network, state):
@@ -231,6 +235,18 @@ def test_a_killed_run_resumes_bit_exactly(new_run, optim, accumulate):
     assert comparable(whole) == comparable(halves)
     results = [{**run.results(), "seconds": 0} for run in (whole, halves)]
     assert results[0] == results[1]
+
+
+def test_every_step_draws_its_own_dropout(new_run):
+    class Drawing(Toy):
+        drawn = ()
+
+        def forward(self, batch):
+            self.drawn = (*self.drawn, torch.rand(()).item())
+            return super().forward(batch)
+
+    trainer(new_run(), 3, method := Drawing()).fit()
+    assert len(set(method.drawn)) == 3
 
 
 def test_what_targets_say_is_logged_alike_by_a_run_that_was_stopped_between_two_lines(new_run):
@@ -492,6 +508,25 @@ def test_a_signal_in_the_evaluation_stops_it_and_resuming_makes_up_for_it(new_ru
     assert [row["step"] for row in run.metrics() if "loss" not in row] == [4, 8, 10]
 
 
+def test_a_signal_after_the_evaluation_stops_before_another_step(new_run):
+    class Signalling(Callback):
+        def on_validation(self, validated):
+            signal.raise_signal(signal.SIGTERM)
+
+    training = trainer(run := new_run(), eval_every=4)
+    training.recorder.callbacks = Callbacks([Signalling()], run.path, say=run.say)
+    with pytest.raises(Interrupted, match="step 4"):
+        training.fit()
+    assert [row["step"] for row in run.metrics() if "loss" not in row] == [4]
+
+
+def test_a_signal_in_a_step_after_an_evaluation_waits_for_the_steps_end(new_run):
+    run = new_run()
+    with pytest.raises(Interrupted, match="step 7"):
+        trainer(run, eval_every=4, loader=Numbered(on_batch=signal_at(6, signal.SIGTERM))).fit()
+    assert (run.checkpoints / "step-7").is_dir()
+
+
 def test_a_step_that_is_not_finite_is_skipped_named_and_not_counted(new_run):
     run = new_run()
     results = trainer(run, 10, method := Toy(), Numbered(bad=3), log_every=5).fit()
@@ -673,6 +708,28 @@ def test_lines_of_the_log_stand_for_the_steps_since_the_last(new_run):
     assert [row["step"] for row in coarse.metrics()] == [4, 8, 10]
     assert coarse.metrics()[1]["loss"] == pytest.approx(sum(losses[4:8]) / 4)
     assert json.dumps(coarse.metrics())  # plain values
+
+
+def test_speed_counts_all_images_of_all_processes_and_the_wait_for_the_device(new_run, monkeypatch):
+    recorder = trainer(run := new_run(), evaluate=False).recorder
+    labeled = Labeled(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4), torch.arange(2))
+    unlabeled = Unlabeled(torch.zeros(3, 3, 4, 4), (), torch.ones(3, 4, 4), torch.arange(3))
+    clock = iter((10.0, 13.0))
+    monkeypatch.setattr("des4.engine.recorder.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("des4.engine.recorder.num_ranks", lambda: 2)
+    recorder.note_step(1, Batch(labeled, unlabeled), OUTCOME, seconds=2.0, lr=0.1)
+    (row,) = run.metrics()
+    assert (row["images_per_second"], row["seconds"]) == (2 * (2 + 3) / (2.0 + 3.0), 5.0)
+
+
+def test_the_pace_is_that_of_the_steps_after_the_first(new_run, monkeypatch):
+    recorder = trainer(run := new_run(), 10, evaluate=False, log_every=100).recorder
+    batch = Batch(Labeled(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4), torch.arange(2)))
+    monkeypatch.setattr("des4.engine.recorder.time.perf_counter", lambda: 0.0)
+    recorder.begin(0)
+    for step, seconds in enumerate((600.0, 60.0, 60.0, 60.0, 60.0), 1):
+        recorder.note_step(step, batch, OUTCOME, seconds, lr=0.1)
+    assert "step 5/10  about 5.0 min left" in (run.path / "train.log").read_text()
 
 
 def test_the_length_of_a_training():
