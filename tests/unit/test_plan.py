@@ -185,6 +185,16 @@ def test_a_budget_without_room_for_a_step_is_refused(photos: Path) -> None:
         within_budget(plan({"data": str(photos)}, {"minutes": 1e-4, **TINY}))
 
 
+def test_a_budget_leaves_time_for_the_pictures_of_the_report(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(training: Any, _: float) -> tuple[list[tuple[Part, float]], float]:
+        return [(parts_of_run(training.method)[0], 100.0)], 100.0
+
+    monkeypatch.setattr("des4.plan._timed", timed)
+    train = within_budget(plan({"data": str(photos), "method": "supervised"}, {"minutes": 100, **TINY})).config.train
+    # Of 6000 s two val images take 200 to be scored, 200 to be drawn then and 200 for the report; building takes a few.
+    assert (train.steps, train.eval_every) == (53, 53)
+
+
 def test_a_budget_is_kept_for_who_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter((0.5, 0.25, 0.1))
 

@@ -48,7 +48,12 @@ def test_overwrite_replaces_a_run_and_leaves_foreign_files_alone(run):
     run.log(1, {"loss": 2.0})
     (run.weights / "last.safetensors").touch()
     (run.path / "notes.txt").write_text("mine")
+    logs = [run.path / name for name in ("loggers", "tensorboard", "wandb")]
+    for folder in logs:
+        folder.mkdir()
+        (folder / "events").touch()
     again = RunFolder.create(run.path, overwrite=True)
+    assert not any(folder.exists() for folder in logs)
     assert again.metrics() == []
     assert not list(again.weights.iterdir())
     assert not (run.path / "config.yaml").exists()

@@ -14,8 +14,8 @@ import pytest
 from des4.config import load_config
 from des4.engine.callbacks import Callbacks, Stepped, Validated
 from des4.engine.settings import LoggerName
-from des4.loggers.logger import LOGGERS, flat
-from des4.loggers.serve import kind_of
+from des4.loggers.logger import LOGGERS, FirstStep, flat
+from des4.loggers.serve import Session, kind_of
 from des4.types import ConfigError
 from des4.watch.feed import LoggerFeed, check_installed
 
@@ -103,6 +103,32 @@ def test_a_logger_gets_all_that_is_finite_and_the_picture(fake: Path) -> None:
     assert more[0] == first  # the same run
     assert "inside" not in str(more)
     assert [row["step"] for row in more[1:-1] if "loss" in row] == [5, 6]
+
+
+class Forgetful:
+    """A logger that drops what lies beyond the step that a run goes on from."""
+
+    forgets = True
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def open(self, run: Path, first: FirstStep, known: dict[str, Any]) -> dict[str, Any]:
+        return {"at": "here"}
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.steps.append(step)
+
+
+def test_a_logger_that_forgets_gets_again_what_lies_beyond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOGGERS, "tensorboard", (__name__, "Forgetful"))
+    (tmp_path / "loggers").mkdir()
+    (tmp_path / "loggers" / "tensorboard.json").write_text('{"run": {}, "sent": {"training": 10}}')
+    session = Session("tensorboard", tmp_path)
+    rows = [{"step": step, "values": {"loss": 1.0}} for step in (4, 5, 6)]
+    session.open({"run": "a", "config": {}, "step": 5, "rows": rows})
+    assert isinstance(session.logger, Forgetful)
+    assert session.logger.steps == [6]
 
 
 @pytest.mark.parametrize(
