@@ -236,6 +236,16 @@ def test_the_lists_read_back_as_what_was_drawn(tmp_path, dataset, root):
     assert "| ground | 5 · " in readme
 
 
+def test_classes_never_shown_are_known_only_where_all_masks_were_read(tmp_path, dataset):
+    _, facts = written(tmp_path / "all", dataset)
+    assert facts["never_shown"] == []
+    pool = pool_of(dataset)
+    draws = draw(dataset, pool, {"2": 2}, seed=7)
+    contents = read_contents(dataset, draws[0].labeled)
+    write_splits(tmp_path / "some", dataset, draws, contents, Recipe(("--count 2",), "random", False, 7, len(pool)))
+    assert json.loads((tmp_path / "some" / "splits.json").read_text())["never_shown"] is None
+
+
 def test_val_that_was_drawn_is_written_too(tmp_path):
     for number in range(10):
         put(tmp_path / "data" / "images" / f"{number}.jpg", photo(".jpg"))

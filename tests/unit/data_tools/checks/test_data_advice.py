@@ -8,7 +8,7 @@ import yaml
 from bad_files import encoded, good_folder, picture, put
 
 from des4.config import load_config
-from des4.data_tools.checks.advice import MEMORY, Machine, Setting, as_yaml, suggest
+from des4.data_tools.checks.advice import MEMORY, Machine, Setting, as_yaml, suggest, validations
 from des4.data_tools.checks.check import check
 from des4.data_tools.checks.survey import ClassCount, DataCheck
 from des4.datasets import FolderConfig
@@ -82,6 +82,15 @@ def test_memory_decides_about_parts_and_encoder():
     assert values(data(SIZES["voc"]), Machine(2 * 4 * pair))["train.accumulate"] == 4
     assert values(data(SIZES["voc"]), Machine(2 * 4 * pair - 10))["model.encoder"] == "resnet50"
     assert values(data(SIZES["chips"]), GPU)["model.output_stride"] == 8
+
+
+def test_of_two_sizes_in_equal_number_the_smaller_is_the_median():
+    assert values(data({(64, 64): 1, (64, 128): 1}), CPU)["views.crop_size"] == 65
+
+
+def test_images_that_are_drawn_at_a_validation_take_their_time():
+    times, share = validations(1000, 9, 1)  # one image scored and once more drawn, two passes each; nine of training
+    assert (times, share) == (10, pytest.approx(10 * 2 * 2 * 9 / (9 * 1000)))
 
 
 def test_without_unlabeled_images_training_is_supervised():

@@ -259,6 +259,20 @@ def test_a_dangling_link_is_a_missing_file(root: Path) -> None:
     assert only(look_at(root), "missing-file").path == root / "images" / "link.png"
 
 
+def test_an_image_is_very_small_by_its_shorter_side(root: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 100, 3), dtype=np.uint8)
+    put(root / "images" / "g.png", encoded(pixels, "PNG"))
+    assert only(look_at(root), "tiny-image").message == "is 100×20 pixels"
+
+
+def test_an_image_that_is_a_little_transparent_is_named(root: Path) -> None:
+    pixels = picture(6, 4)
+    pixels[..., 3] = 255
+    pixels[0, 0, 3] = 200
+    put(root / "images" / "g.png", encoded(pixels, "PNG"))
+    assert only(look_at(root), "alpha").path == root / "images" / "g.png"
+
+
 # ── pictures that occur twice ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,6 +295,13 @@ def test_repeated_pictures_are_named_and_differing_masks_too(root: Path) -> None
     assert "their masks differ" in twice.message
     put(root / "images" / "b.png", encoded(picture(6), "PNG"))
     assert only(look_at(root), "duplicate").severity == "note"
+
+
+def test_pictures_of_the_same_bytes_in_other_shapes_are_no_duplicates(root: Path) -> None:
+    values = picture(62)[:9, :16]
+    put(root / "images" / "g.png", encoded(values.reshape(8, 18, 3), "PNG"))
+    put(root / "images" / "h.png", encoded(values.reshape(12, 12, 3), "PNG"))
+    assert "duplicate" not in {finding.code for finding in look_at(root).findings}
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -312,6 +333,22 @@ def test_sixteen_bits_that_hold_class_indices_are_fine(root: Path) -> None:
 def test_a_mask_full_of_odd_labels_looks_resized_or_compressed(root: Path) -> None:
     put(root / "masks" / "a.png", encoded(picture(61)[..., 0], "PNG"))
     assert "resized smoothly" in only(look_at(root), "label-outside").remedy
+
+
+@pytest.mark.parametrize(("count", "remedy"), [(15, "mend the mask or the class list"), (21, "resized smoothly")])
+def test_a_few_odd_labels_are_those_of_other_classes(root: Path, count: int, remedy: str) -> None:
+    mask = labels()
+    mask[1, :count] = np.arange(3, 3 + count)
+    put(root / "masks" / "a.png", encoded(mask, "PNG"))
+    assert remedy in only(look_at(root), "label-outside").remedy
+
+
+def test_a_mask_that_labels_a_hundredth_teaches_something(root: Path) -> None:
+    mask = np.full((40, 50), 255, np.uint8)
+    mask[0, :20] = 1
+    put(root / "images" / "a.png", encoded(picture(0)[:, :50], "PNG"))
+    put(root / "masks" / "a.png", encoded(mask, "PNG"))
+    assert codes(look_at(root)) == set()
 
 
 def test_palettes_that_disagree_are_named(root: Path) -> None:
