@@ -6,8 +6,8 @@ where a sample has a JPEG beside other images, the JPEG is its image.
 
 An index is stored as a safetensors file: beside the tar (`NAME.tar.index`), where `des4 data shard` puts it, or in
 des4's own folder, where it is kept after a tar was read through. It is believed only while it fits the tar: the same
-size, and headers with the right lengths at places all over it. So a copied tar keeps its index, a replaced one does
-not.
+size, and headers with the right names and lengths at places all over it. So a copied tar keeps its index, a replaced
+one does not.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _BLOCK = tarfile.BLOCKSIZE
 _PROBES = 8
 """Headers that are looked at before an index is believed."""
 _LONGEST = (1 << 32) - 1
+_IN_HEADER = 80
+"""Characters of a key that fit into a header with any suffix, whatever program wrote the tar."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _split(name: str) -> tuple[str, str] | None:
 
 
 def _fits(file: int, index: TarIndex) -> bool:
-    """Whether an index belongs to an open tar file: its size, and here and there a header with the right length."""
+    """Whether an index belongs to an open tar file: its size, and here and there a header with its name and length."""
     if os.fstat(file).st_size != index.size:
         return False
     for place in np.unique(np.linspace(0, len(index) - 1, _PROBES).astype(int)) if len(index) else ():
@@ -184,9 +186,14 @@ def _fits(file: int, index: TarIndex) -> bool:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, OSError):
             return False
-        if header.size != index.lengths[place]:
+        if header.size != index.lengths[place] or not _may_be_called(header.name, index.key(place)):
             return False
     return True
+
+
+def _may_be_called(name: str, key: str) -> bool:
+    """Whether a header can be that of a key. Long names, and those beyond ASCII, may stand in full elsewhere."""
+    return len(key) > _IN_HEADER or not key.isascii() or name.removeprefix("./").startswith(f"{key}.")
 
 
 def _tensors(index: TarIndex) -> dict[str, NDArray[np.generic]]:

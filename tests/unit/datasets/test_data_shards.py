@@ -143,6 +143,31 @@ def test_an_index_of_a_tar_with_members_of_other_lengths_is_made_anew(tmp_path, 
         assert index_of(path, kept).lengths.tolist() == lengths
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_an_index_belongs_to_the_names_of_its_tar(tmp_path, kept, monkeypatch, form):
+    path = tmp_path / "a.tar"
+
+    def write(*names):
+        with tarfile.open(path, "w", format=form) as tar:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = 10
+                tar.addfile(info, io.BytesIO(bytes(10)))
+        return index_of(path, kept)
+
+    assert write("./x.jpg").find("x") == 0
+    assert write("./y.jpg").find("x") is None
+    names = (
+        "d/" * 30 + "a.jpeg",
+        "d/" * 45 + "b.png",
+        "d/é.jpg",
+        *([] if form == tarfile.USTAR_FORMAT else ["e" * 150 + ".jpg"]),
+    )
+    assert len(write(*names)) == len(names)
+    monkeypatch.setattr("des4.datasets.tar_index.build_index", None)  # the one that is kept fits
+    assert len(index_of(path, kept)) == len(names)
+
+
 @pytest.mark.parametrize("place", [4, 300, -3, None])
 def test_a_damaged_index_is_made_anew(tmp_path, kept, place):
     path = packed(tmp_path / "a.tar", NAMES)
