@@ -232,13 +232,16 @@ def shard(
 ) -> None:
     """Pack images into tar files, so that millions of them need no file each. Changes nothing in SRC.
 
-    Files without a sound image header are named and left out; the exit code is 1 then.
+    Files without a sound image header are named and left out; the exit code is 1 then. Of a data folder, images in
+    val/ and test/ are left out too, for what is in shards is trained on.
     """
     from des4.data_tools.shard_writer import write_shards
 
     packed = write_shards(source, out, size * 10**6, _meter)
     for line in packed.skipped:
         Console(stderr=True, soft_wrap=True).print(Text(f"skipped: {line}", style="red"))
+    if packed.spared:
+        print(f"{packed.spared} images in folders of val and test left out: shards are trained on")
     print(f"{packed.images} images packed, shards: {len(packed.shards)}; train with: data.shards={out}")
     if packed.skipped:
         raise typer.Exit(1)

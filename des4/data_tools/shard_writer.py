@@ -5,38 +5,49 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from des4.data_tools.progress import Meter, silent
-from des4.datasets.files import scan
+from des4.datasets.files import scan, split_of
 from des4.datasets.tar_index import build_index, index_path, save_index
-from des4.images.pictures import read_bytes, read_header
+from des4.images.pictures import decode_header, read_bytes
 from des4.types import DataError
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was done. shards: the tar files. images: how many they hold. skipped: a line for each that was left out."""
+    """What was done.
+
+    shards: the tar files. images: how many they hold. skipped: a line for each that cannot be read. spared: how many
+    images of val and test were left out.
+    """
 
     shards: tuple[Path, ...]
     images: int
     skipped: tuple[str, ...]
+    spared: int = 0
 
 
 def write_shards(source: Path, out: Path, max_bytes: int, meter: Meter = silent) -> Packed:
     """Pack the images of a folder, sub-folders included, into `out/NAME-00000.tar`, … with their indexes.
 
-    source: NAME is its name; where it holds `images/`, as data folders do, those are packed and the masks are not.
+    source: NAME is its name; where it holds `images/`, as data folders do, those are packed and the masks are not, nor
+    are images in folders of val and test, for what is in shards is trained on.
     out: a new or empty folder outside of it. max_bytes: of the images in a shard, unless a single one is larger.
     An image whose header cannot be read is left out. Raises DataError if there is nothing to pack, or no place for it.
     """
-    folder = source / "images" if (source / "images").is_dir() else source
+    is_data = (source / "images").is_dir()
+    folder = source / "images" if is_data else source
     if not folder.is_dir():
         raise DataError(f"{source}: no such folder; give the one that holds the images")
-    members = _members(folder)
-    if not members:
+    found = scan(folder)
+    wanted = {stem: path for stem, path in found.items() if not (is_data and split_of(stem))}
+    members = _members(wanted)
+    if not found:
         raise DataError(f"{folder}: holds no images; give the folder that does")
+    if not members:
+        raise DataError(f"{folder}: all its {len(found)} images lie in folders of val or test; add some to train on")
     _make_empty(out, source)
     try:
         packed = _pack(members, out / source.resolve().name, max_bytes, meter)
@@ -44,22 +55,23 @@ def write_shards(source: Path, out: Path, max_bytes: int, meter: Meter = silent)
         raise DataError(f"{out}: cannot be written ({error.strerror}); make room, or choose another place") from error
     if not packed.images:
         raise DataError(f"{folder}: none of its {len(members)} images can be read. The first: {packed.skipped[0]}")
-    return packed
+    return replace(packed, spared=len(found) - len(wanted))
 
 
 def _pack(members: Mapping[str, Path], name: Path, max_bytes: int, meter: Meter) -> Packed:
     """Write the shards `name-00000.tar`, …"""
     shards: list[_Shard] = []
     skipped: list[str] = []
-    with meter("packing", sum(path.stat().st_size for path in members.values())) as bar:
+    sizes = {path: _size(path) for path in members.values()}
+    with meter("packing", sum(sizes.values())) as bar:
         for member, path in members.items():
-            bar.advance(path.stat().st_size)
+            bar.advance(sizes[path])
             try:
-                read_header(path)
+                data = read_bytes(path)
+                decode_header(path, data)
             except DataError as error:
                 skipped.append(str(error))
                 continue
-            data = read_bytes(path)
             if not shards or shards[-1].bytes + len(data) > max_bytes:
                 if shards:
                     shards[-1].finish()
@@ -68,6 +80,14 @@ def _pack(members: Mapping[str, Path], name: Path, max_bytes: int, meter: Meter)
         if shards:
             shards[-1].finish()
     return Packed(tuple(shard.path for shard in shards), len(members) - len(skipped), tuple(skipped))
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, 0 where it cannot be looked at: a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 class _Shard:
@@ -91,10 +111,10 @@ class _Shard:
         self._partial.replace(self.path)
 
 
-def _members(folder: Path) -> Mapping[str, Path]:
-    """Name the images of a folder as members of a tar; a key ends at the first dot, so its own become underscores."""
+def _members(images: Mapping[str, Path]) -> Mapping[str, Path]:
+    """Name images, by stem, as members of a tar; a key ends at the first dot, so its own become underscores."""
     members: dict[str, Path] = {}
-    for stem, path in scan(folder).items():
+    for stem, path in images.items():
         place = PurePosixPath(stem)
         key = place.with_name(place.name.replace(".", "_")).as_posix()
         if key in members:

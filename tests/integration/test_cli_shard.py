@@ -47,6 +47,17 @@ def test_what_is_left_out_is_named(run: Des4) -> None:
     assert again.stderr == "error: shards: is not empty; choose another folder for the shards, or empty this one\n"
 
 
+def test_images_of_val_and_test_are_counted_and_left_out(run: Des4) -> None:
+    for place in ("field/images", "field/images/val"):
+        Path(place).mkdir(parents=True)
+        Path(place, "0.jpg").write_bytes(Path("photos/0.jpg").read_bytes())
+    result = run("field", "--out", "shards")
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert first == "1 images in folders of val and test left out: shards are trained on"
+    assert second.startswith("1 images packed")
+
+
 def test_broken_images_are_skipped_named_and_counted(run: Des4, folder: Path, tiny: dict[str, Any]) -> None:
     run("photos", "--out", "shards")
     for name in ("4", "5"):

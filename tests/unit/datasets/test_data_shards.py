@@ -294,7 +294,27 @@ def test_of_a_data_folder_the_images_are_packed_and_not_the_masks(tmp_path):
     pictures(tmp_path / "data", ["images/a.jpg", "masks/a.png"])
     done = write_shards(tmp_path / "data", tmp_path / "out", 10**6)
     assert list(Shards([tmp_path / "out"], tmp_path)) == ["data-00000/a"]
-    assert done.images == 1
+    assert (done.images, done.spared) == (1, 0)
+
+
+def test_of_a_data_folder_what_is_not_trained_on_is_not_packed(tmp_path):
+    pictures(tmp_path / "data", ["images/a.jpg", "images/val/b.jpg", "images/day/Test/c.jpg", "images/valid/d.jpg"])
+    done = write_shards(tmp_path / "data", tmp_path / "out", 10**6)
+    assert list(Shards([tmp_path / "out"], tmp_path)) == ["data-00000/a"]
+    assert (done.images, done.spared) == (1, 3)
+    plain = write_shards(tmp_path / "data" / "images", tmp_path / "plain", 10**6)
+    assert (plain.images, plain.spared) == (4, 0), "a folder of photos has no splits"
+    (tmp_path / "data/images/a.jpg").unlink()
+    with pytest.raises(DataError, match="all its 3 images lie in folders of val or test"):
+        write_shards(tmp_path / "data", tmp_path / "none", 10**6)
+
+
+def test_links_that_lead_nowhere_are_left_out_and_named(tmp_path):
+    source = pictures(tmp_path / "photos", ["a.jpg"])
+    (source / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    done = write_shards(source, tmp_path / "out", 10**6)
+    assert (done.images, len(done.skipped)) == (1, 1)
+    assert "b.jpg: no such file" in done.skipped[0]
 
 
 def test_what_cannot_be_packed_is_said_in_one_line(tmp_path):
