@@ -109,9 +109,17 @@ def _scalar(value: Any) -> str:
     if isinstance(value, Path):
         value = str(value)
     plain = isinstance(value, str) and value.isprintable() and "#" not in value and ": " not in value
-    if plain and yaml.safe_load(value) == value:
+    if plain and _reads_as_itself(value):
         return str(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def _reads_as_itself(word: str) -> bool:
+    """Whether YAML takes a word without quotes for itself: not a number, a list, or a sign of its own such as @."""
+    try:
+        return bool(yaml.safe_load(word) == word)
+    except yaml.YAMLError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,17 @@ def judge_values(counts: Sequence[int], classes: Sequence[str], named: bool, pat
     step = math.gcd(*used)
     if step > 1 and used[-1] // step < len(classes):
         shown = ", ".join(map(str, used[:5])) + (", …" if len(used) > 5 else "")
-        values = ",".join(str(step * index) for index in range(len(classes)))
+        values = [step * index for index in range(len(classes))]
+        otherwise = f", or divide each by {step}"
+        rounded = values[-1] in (IGNORE - 1, IGNORE + 1) and values[-1] not in used
+        if rounded and counts[IGNORE]:  # stretched to the end of 8 bits
+            values[-1] = IGNORE
+            otherwise = f" if {IGNORE} is the last class, or number them 0..{len(classes) - 1}"
         return [
             Finding(
                 "error", "stretched-labels", path,
                 f"the labels are multiples of {step} ({shown}), as if stretched so that they can be seen",
-                f"say data.values={values}, or divide each by {step}",
+                f"say data.values={','.join(map(str, values))}{otherwise}",
             )
         ]  # fmt: skip
     if used[-1] > len(classes):
@@ -79,11 +84,11 @@ def judge_presence(labeled: Sequence[int], val: Sequence[int], path: Path) -> li
 def judge_variety(counts: Sequence[int], classes: Sequence[str], path: Path) -> list[Finding]:
     """Say whether the labeled masks hold one class alone, so that there is nothing to learn.
 
-    counts: their pixels of each label 0..255.
+    counts: their pixels of each label 0..255. A map of 0 and 255 is for `judge_values`, which knows the val masks too.
     """
     used = [label for label, count in enumerate(counts) if count and label != IGNORE]
-    if len(used) != 1 or used[0] >= len(classes) or counts[IGNORE]:
-        return []  # nothing at all, or 255 beside it, is said elsewhere
+    if len(used) != 1 or used[0] >= len(classes):
+        return []  # nothing at all, or no class, is said elsewhere
     text = f"all labeled masks hold class {used[0]} ({classes[used[0]]}) alone: there is nothing to tell apart"
     return [Finding("error", "one-class", path, text, "draw the other classes, or label images that show them")]
 

@@ -208,9 +208,11 @@ class Survey:
         """Yield what only the whole shows."""
         root = config.root
         if both.any():
-            yield from judge_values(both.tolist(), classes, self.named, root)
+            values = judge_values(both.tolist(), classes, self.named, root)
+            yield from values
             yield from judge_presence(self.pixels["labeled"].tolist(), self.pixels["val"].tolist(), root)
-            yield from judge_variety(self.pixels["labeled"].tolist(), classes, root)
+            if all(finding.code != "binary-mask" for finding in values):  # then 255 is a class
+                yield from judge_variety(self.pixels["labeled"].tolist(), classes, root)
             yield from judge_occurrence(
                 classes, pixels["labeled"].tolist(), pixels["val"].tolist(), images["labeled"].tolist(), tail, root
             )

@@ -121,3 +121,9 @@ def test_yaml_is_readable():
         [Setting("a.x", "one", "because"), Setting("a.y", 1e-3, "because"), Setting("b.z", "12", "why")], "t"
     )
     assert text == '# t\n\na:\n  # because\n  x: one\n  y: 0.001\n\nb:\n  # why\n  z: "12"\n'
+
+
+@pytest.mark.parametrize("name", ["@d", "[set", "%s", "*s", "{a", "`d", "!d", "|", "1", "yes", "a: b"])
+def test_names_that_yaml_has_a_meaning_for_are_quoted(name: str) -> None:
+    setting = Setting("data.root", Path(name), "as given")
+    assert yaml.safe_load(as_yaml([setting])) == {"data": {"root": name}}

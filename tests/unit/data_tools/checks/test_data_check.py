@@ -383,8 +383,16 @@ def test_labels_of_the_whole_data_set_are_judged(root: Path) -> None:
     for path in root.glob("masks/**/*.png"):
         put(path, encoded(np.where(labels() == 1, 255, 0).astype(np.uint8), "PNG"))
     assert ("error", "binary-mask") in codes(look_at(root))
+    assert ("error", "one-class") not in codes(look_at(root))
     (root / "classes.txt").unlink()
     assert ("error", "binary-mask") in codes(look_at(root))
+
+
+@pytest.mark.parametrize("only_class", [0, 1])
+def test_labeled_masks_of_one_class_beside_255_stop_the_check(root: Path, only_class: int) -> None:
+    for path in root.glob("masks/*.png"):
+        put(path, encoded(np.where(labels() == 1, 255, only_class).astype(np.uint8), "PNG"))
+    assert ("error", "one-class") in codes(look_at(root))
 
 
 @pytest.mark.parametrize(

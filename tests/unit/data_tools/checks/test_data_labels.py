@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_presence, judge_values
+from des4.data_tools.checks.labels import judge_names, judge_occurrence, judge_presence, judge_values, judge_variety
 
 ROOT = Path("data")
 NAMES = tuple("abcdefgh")
@@ -63,6 +63,33 @@ def test_both_readings_of_one_label_too_many_are_given():
     (finding,) = judge_values(counts(0, 1, 2, 3), NAMES[:3], True, ROOT)
     assert "3 classes are numbered 0..2, but the labels are 0..3" in finding.message
     assert "ADE20K" in finding.remedy and "'background'" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "remedy"),
+    [
+        ((0, 60, 180), 4, "data.values=0,60,120,180, or divide each by 60"),
+        ((0, 127, 254), 3, "data.values=0,127,254, or divide each by 127"),
+        ((0, 127, 255), 3, "data.values=0,127,255 if 255 is the last class, or number them 0..2"),
+        ((0, 127, 254, 255), 3, "data.values=0,127,254, or divide each by 127"),
+        ((0, 128, 255), 3, "data.values=0,128,255 if 255 is the last class, or number them 0..2"),
+        ((0, 64, 128, 192, 255), 5, "data.values=0,64,128,192,255 if 255 is the last class, or number them 0..4"),
+        ((0, 85, 170, 255), 4, "data.values=0,85,170,255, or divide each by 85"),
+        ((0, 60, 120, 255), 3, "data.values=0,60,120, or divide each by 60"),
+    ],
+)
+def test_values_of_stretched_labels_are_those_that_masks_hold(labels, num_classes, remedy):
+    (finding,) = judge_values(counts(*labels), NAMES[:num_classes], True, ROOT)
+    assert (finding.code, finding.remedy) == ("stretched-labels", f"say {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "blamed"),
+    [((0,), True), ((1,), True), ((1, 255), True), ((0, 1, 255), False), ((255,), False), ((3,), False)],
+)
+def test_labeled_masks_of_one_class_are_refused_with_and_without_255(labels, blamed):
+    found = judge_variety(counts(*labels), NAMES[:3], ROOT)
+    assert [f.code for f in found] == ["one-class"] * blamed
 
 
 @pytest.mark.parametrize("name", ["void", "Ignore", "un_labeled".replace("_", ""), "do_not_care", " unknown "])
