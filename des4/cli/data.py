@@ -58,6 +58,7 @@ def check(
     from des4.data_tools.importing import prepared
     from des4.report.data_page import data_page
     from des4.report.data_table import findings, overview
+    from des4.runlog import write_atomically
 
     config = _files_config(root, format, settings or [])
     _refuse_places(root, html, write)
@@ -77,11 +78,11 @@ def check(
             print(f"next: des4 train {given} minutes=10")
     errors = Console(stderr=True, soft_wrap=True)
     if html is not None:
-        html.write_text(data_page(summary, text, examples(done), done.palette), encoding="utf-8")
+        write_atomically(html, data_page(summary, text, examples(done), done.palette))
         errors.print(Text(f"written: {html}"))
     if write is not None and text:
-        with write.open("x", encoding="utf-8") as file:
-            file.write(text)
+        _refuse_places(root, None, write)  # a file may have come there while the data were read
+        write_atomically(write, text)
         errors.print(Text(f"written: {write}; train with: des4 train {shlex.quote(str(write))}"))
     elif write is not None:
         errors.print(Text(f"not written: {write}; no config can be suggested for such data", style="yellow"))
@@ -275,6 +276,8 @@ def _refuse_places(root: Path, html: Path | None, write: Path | None) -> None:
             raise RunError(f"{path}: no file can be made there; give a file name in a folder that exists")
     if html is not None and html.exists() and not is_ours(html):
         raise RunError(f"{html}: is no page of an earlier check, so it is not replaced; choose another name")
+    if html is not None and write is not None and html.resolve() == write.resolve():
+        raise RunError(f"{write}: is named for the page and for the config; give them two names")
     if write is not None and write.exists():
         raise RunError(f"{write}: exists already and is not replaced; choose another name for the config")
 

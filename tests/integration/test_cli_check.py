@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -91,8 +92,25 @@ def test_nothing_that_exists_is_replaced_and_nothing_goes_into_the_data(run: Des
         assert "lies in the data folder" in complaint(run("data", option, f"data/new{path[4:]}"))
         assert "a folder that exists" in complaint(run("data", option, f"nowhere/{path}"))
     assert Path("mine.yaml").read_text() == "x: 1\n"
+    assert "give them two names" in complaint(run("data", "--html", "new.html", "--write", "./new.html"))
+    assert not Path("new.html").exists()
     assert [run("data", "--html", "page.html").exit_code for _ in range(2)] == [0, 0], "a page of ours may be renewed"
     assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_page(run: Des4, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("data", "--html", "page.html").exit_code == 0
+    before = Path("page.html").read_bytes()
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it, without a name
+
+    monkeypatch.setattr(Path, "write_text", full)
+    for option, name in (("--html", "page.html"), ("--write", "start.yaml")):
+        assert f"{name} cannot be written (No space left on device)" in complaint(run("data", option, name))
+    assert Path("page.html").read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["data", "page.html"]
 
 
 def test_mistakes_are_one_line(run: Des4) -> None:
