@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from des4.data_tools.checks.inspection import Look
     from des4.data_tools.foreign import Item
     from des4.data_tools.progress import Bar
+    from des4.data_tools.splits import Rule
     from des4.datasets.files import FilesConfig
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Check, split, download, import and pack data.")
@@ -110,7 +111,8 @@ def splits(
 ) -> None:
     """Draw which images are labeled: lists for every fraction, and a table of the classes in them."""
     from des4.data_tools.importing import prepared
-    from des4.data_tools.split_folder import Recipe, refuse_place, write_splits
+    from des4.data_tools.new_folder import refuse_place
+    from des4.data_tools.split_folder import Recipe, write_splits
     from des4.data_tools.splits import counts_of, draw, pool_of, preset_named, read_contents
     from des4.datasets import open_files
     from des4.report.list_tables import draws_table
@@ -127,7 +129,9 @@ def splits(
         contents = read_contents(dataset, drawn, progress("reading masks"))
     given = (("fraction", fraction or []), ("count", count or []), ("preset", [preset] if preset else []))
     sizes = tuple(f"--{option} {value}" for option, values in given for value in values)
-    recipe = Recipe(sizes, "stratified" if stratified else "random", nested, seed, len(pool))
+    named = [f"--format={format}"] if format else []
+    rule: Rule = "stratified" if stratified else "random"
+    recipe = Recipe(sizes, rule, nested, seed, len(pool), (*named, *(settings or ())))
     Console().print(draws_table(write_splits(out, dataset, draws, contents, recipe)))
     lists = " ".join(f"{kind}={out / draws[0].name / kind}.txt" for kind in ("labeled", "unlabeled"))
     print(f"written to {out}; train with: data={data} {lists} val={out / 'val.txt'}")
@@ -204,7 +208,7 @@ def masks(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="A folder of drawn masks: labelme, Label Studio, CVAT …")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the PNGs go; no file in it is replaced.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the PNGs go; a folder that is not there yet.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the data, e.g. data.background=ignore.")
     ] = None,

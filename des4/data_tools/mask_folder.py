@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from des4.data_tools.new_folder import new_folder, refuse_place
 from des4.datasets.files import FileDataset
-from des4.types import IGNORE, DataError, RunError
+from des4.types import IGNORE, DataError
 
 Walk = Callable[[Sequence[str]], Iterable[str]]
 
@@ -17,9 +18,11 @@ Walk = Callable[[Sequence[str]], Iterable[str]]
 def write_masks(dataset: FileDataset, out: Path, classes: Sequence[str] | None = None, walk: Walk = iter) -> int:
     """Write the mask of each labeled and val image as `out/ID.png`, and return how many there are.
 
-    classes: names in the order in which they are numbered; None: as the data set has them. Raises DataError if one of
-    its classes is not among them, or a mask cannot be read, and RunError if a file is there already: none is replaced.
+    out: a new or empty folder outside of the data. classes: names in the order in which they are numbered; None: as the
+    data set has them. Raises DataError if one of its classes is not among them, a mask cannot be read, or the folder
+    cannot be written; then there is none.
     """
+    refuse_place(out, dataset)
     wanted = list(classes or dataset.classes)
     if missing := [name for name in dataset.classes if name not in wanted]:
         raise DataError(
@@ -29,10 +32,9 @@ def write_masks(dataset: FileDataset, out: Path, classes: Sequence[str] | None =
     table = np.full(256, IGNORE, np.uint8)
     table[: len(dataset.classes)] = [wanted.index(name) for name in dataset.classes]
     ids = sorted({*dataset.labeled, *dataset.val})
-    if taken := next((path for name in ids if (path := out / f"{name}.png").exists()), None):
-        raise RunError(f"{taken}: is there already, and no mask is replaced; give another folder with --out")
-    for name in walk(ids):
-        path = out / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[dataset.label(name).numpy()]).save(path)
+    with new_folder(out) as partial:
+        for name in walk(ids):
+            path = partial / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(table[dataset.label(name).numpy()]).save(path)
     return len(ids)

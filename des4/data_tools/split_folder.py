@@ -8,42 +8,39 @@ It appears as a whole, or not at all, and never in the place of anything.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from des4.data_tools.new_folder import new_folder, refuse_place
 from des4.data_tools.splits import Contents, Draw, Rule
 from des4.datasets.files import FileDataset
-from des4.datasets.lists import content_hash
+from des4.datasets.lists import content_hash, unquoted
 from des4.types import DataError
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What repeats the draws. sizes: the options that asked for them. pool: number of images drawn from."""
+    """What repeats the draws. sizes: the options that asked for them. pool: number of images drawn from.
+
+    settings: of the data, with the option of their format: `labeled=list.txt`.
+    """
 
     sizes: tuple[str, ...]
     rule: Rule
     nested: bool
     seed: int
     pool: int
+    settings: tuple[str, ...] = ()
 
     def command(self) -> str:
         """Write the command that draws the same from the same data."""
         rules = [f"--{name}" for name, on in (("stratified", self.rule == "stratified"), ("nested", self.nested)) if on]
-        return " ".join(["des4 data splits DATA --out DIR", *self.sizes, f"--seed {self.seed}", *rules])
-
-
-def refuse_place(out: Path, dataset: FileDataset, *sources: Path) -> None:
-    """Raise DataError if the folder holds something, or lies inside the data or the sources they were imported from."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: is there already, and nothing is overwritten; give another folder with --out")
-    if any(out.resolve().is_relative_to(root.resolve()) for root in (dataset.root, *sources)):
-        raise DataError(f"{out}: lies inside the data, into which nothing is written; give another folder with --out")
+        given = [shlex.quote(setting) for setting in self.settings]
+        return " ".join(["des4 data splits DATA", *given, "--out DIR", *self.sizes, f"--seed {self.seed}", *rules])
 
 
 def write_splits(
@@ -54,13 +51,9 @@ def write_splits(
     Raises DataError, also if the folder cannot be made.
     """
     refuse_place(out, dataset)
+    _refuse_names(dataset.root, (dataset.val, *(ids for draw in draws for ids in (draw.labeled, draw.unlabeled))))
     facts = _facts(dataset, draws, contents, recipe)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
-    try:
+    with new_folder(out) as partial:
         _write_lines(partial / "val.txt", dataset.val)
         for draw in draws:
             (partial / draw.name).mkdir()
@@ -68,13 +61,17 @@ def write_splits(
             _write_lines(partial / draw.name / "unlabeled.txt", draw.unlabeled)
         (partial / "splits.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(_readme(dataset, draws, contents, recipe), encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp makes it its owner's alone
-        partial.rename(out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return facts
+
+
+def _refuse_names(root: Path, lists: Iterable[Iterable[str]]) -> None:
+    """Raise DataError if a list would be read back with other names: what is around a name on its line is no part."""
+    for sample_id in sorted({sample_id for ids in lists for sample_id in ids}):
+        if unquoted(sample_id.strip()) != sample_id:
+            raise DataError(
+                f"{root}: no list can name the image {sample_id!r}, for spaces and quotes around a name are not read "
+                "as part of it; rename its file or its folder"
+            )
 
 
 def _write_lines(path: Path, ids: Iterable[str]) -> None:

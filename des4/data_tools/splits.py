@@ -125,9 +125,18 @@ def counts_of(
     """Name the draws, and turn fractions such as `1/8` or `0.125` of the pool into numbers of images, rounded up.
 
     option: that the numbers were given by, for messages.
-    Raises ConfigError for what is no fraction in (0, 1], a number of images that there are not, or nothing at all.
+    Raises ConfigError for what is no fraction in (0, 1], a number of images that there are not, two draws of one name,
+    or nothing at all.
     """
-    counts = {}
+    counts: dict[str, int] = {}
+
+    def add(name: str, number: int, said: str) -> None:
+        if counts.setdefault(name, number) != number:
+            raise ConfigError(
+                f"{said}: both {number} and {counts[name]} images would be drawn into the folder {name}; write the "
+                "fraction as 1/1"
+            )
+
     for text in fractions:
         try:
             share = Fraction(text)
@@ -135,11 +144,11 @@ def counts_of(
             share = Fraction(0)
         if not 0 < share <= 1:
             raise ConfigError(f"--fraction {text}: is no fraction; write 1/8, or 0.125, above 0 and at most 1")
-        counts[text.strip().replace("/", "_")] = math.ceil(share * pool)
+        add(text.strip().replace("/", "_"), math.ceil(share * pool), f"--fraction {text}")
     for number in numbers:
         if not 1 <= number <= pool:
             raise ConfigError(f"{option} {number}: there are {pool} images with masks to draw from; give 1 to {pool}")
-        counts[str(number)] = number
+        add(str(number), number, f"{option} {number}")
     if not counts:
         raise ConfigError("say how many images are labeled: --fraction 1/8, --count 100, or --preset NAME")
     return counts

@@ -78,7 +78,7 @@ def test_a_batch_to_label_and_back_into_masks(on_files: Path, tmp_path: Path, mo
         with Image.open(f"new/{name}.png") as mask:
             assert (np.array(mask) == predictor.predict(out / "images" / f"{name}.png")).all()
     again = CliRunner().invoke(cli.app, [*command, "data.background=ignore"])
-    assert again.exit_code == 2 and "no mask is replaced" in again.output.replace("\n", " ")
+    assert again.exit_code == 2 and "nothing is overwritten" in again.output.replace("\n", " ")
 
 
 def test_a_stopped_scoring_goes_on(on_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

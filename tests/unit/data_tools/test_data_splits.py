@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from trees import index_mask, photo, put, voc_tree
 
-from des4.data_tools.split_folder import Recipe, refuse_place, write_splits
+from des4.data_tools.mask_folder import write_masks
+from des4.data_tools.new_folder import refuse_place
+from des4.data_tools.split_folder import Recipe, write_splits
 from des4.data_tools.splits import PRESETS, Contents, counts_of, draw, pool_of, preset_named, read_contents, stratified
 from des4.datasets import Folder, FolderConfig, Voc, VocConfig, open_files
 from des4.datasets.lists import content_hash, read_list
@@ -78,11 +81,16 @@ def test_the_presets_are_the_sizes_of_the_paper():
         ([], [0], "--count 0: there are 20 images"),
         ([], [21], "give 1 to 20"),
         ([], [], "say how many images are labeled"),
+        (["1"], [1], "--count 1: both 1 and 20 images would be drawn into the folder 1; write the fraction as 1/1"),
     ],
 )
 def test_impossible_sizes_are_refused(fractions, numbers, message):
     with pytest.raises(ConfigError, match=message):
         counts_of(20, fractions, numbers)
+
+
+def test_a_draw_may_be_asked_for_twice():
+    assert counts_of(20, ["1/2", "1/2", "1/1"], [10, 10, 1]) == {"1_2": 10, "1_1": 20, "10": 10, "1": 1}
 
 
 def test_an_unknown_preset_is_refused():
@@ -246,6 +254,25 @@ def test_classes_never_shown_are_known_only_where_all_masks_were_read(tmp_path, 
     assert json.loads((tmp_path / "some" / "splits.json").read_text())["never_shown"] is None
 
 
+def test_the_command_of_the_readme_has_the_settings_of_the_data(tmp_path, dataset):
+    recipe = Recipe(("--count 2",), "random", False, 0, 20, ("--format=folder", "labeled=my list.txt"))
+    draws = draw(dataset, pool_of(dataset), {"2": 2})
+    facts = write_splits(tmp_path / "lists", dataset, draws, read_contents(dataset, draws[0].labeled), recipe)
+    command = "des4 data splits DATA --format=folder 'labeled=my list.txt' --out DIR --count 2 --seed 0\n"
+    assert command in (tmp_path / "lists" / "README.md").read_text()
+    assert facts["settings"] == ("--format=folder", "labeled=my list.txt")
+
+
+@pytest.mark.parametrize("name", [" lead", "trail ", '"q"', "'q'", '"a" "b"'])
+def test_names_that_a_list_cannot_hold_are_refused(tmp_path, name):
+    for stem in ("a", "b", "c", name):
+        put(tmp_path / "data" / "images" / f"{stem}.jpg", photo(".jpg"))
+        put(tmp_path / "data" / "masks" / f"{stem}.png", index_mask(0, 1))
+    with pytest.raises(DataError, match="no list can name the image") as error:
+        written(tmp_path / "lists", Folder(FolderConfig(root=tmp_path / "data")))
+    assert repr(name) in str(error.value) and not (tmp_path / "lists").exists()
+
+
 def test_val_that_was_drawn_is_written_too(tmp_path):
     for number in range(10):
         put(tmp_path / "data" / "images" / f"{number}.jpg", photo(".jpg"))
@@ -296,3 +323,36 @@ def test_a_broken_mask_stops_the_draw_before_anything_is_written(tmp_path):
     data = Folder(FolderConfig(root=root, val_seed=2))
     with pytest.raises(DataError, match=r"1\.png: is 3×3 pixels"):
         read_contents(data, ["1"])
+
+
+# ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_masks_are_drawn_all_or_none(tmp_path, monkeypatch):
+    root, out = tmp_path / "data", tmp_path / "drawn"
+    for number in range(4):
+        put(root / "images" / f"{number}.jpg", photo(".jpg"))
+        put(root / "masks" / f"{number}.png", index_mask(0, 1))
+    whole = (root / "masks" / "3.png").read_bytes()
+    (root / "classes.txt").write_text("a\nb\n")
+    data = Folder(FolderConfig(root=root))
+    (root / "masks" / "3.png").write_bytes(whole[:30])
+    with pytest.raises(DataError, match=r"3\.png"):
+        write_masks(data, out)
+    assert list(tmp_path.iterdir()) == [root]
+    (root / "masks" / "3.png").write_bytes(whole)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(DataError, match=r"drawn: cannot be written \(No space left on device\)"):
+            write_masks(data, out)
+    assert list(tmp_path.iterdir()) == [root]
+    with pytest.raises(DataError, match="inside the data"):
+        write_masks(data, root / "drawn")
+    assert write_masks(data, out) == 4
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png", "3.png"]
+    with pytest.raises(DataError, match="is there already"):
+        write_masks(data, out)
