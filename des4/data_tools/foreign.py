@@ -14,12 +14,14 @@ wrong is put right here:
 - datumaro's ADE20K (the full set) gives a pixel to one of several classes by chance, and counts instances wrongly in
   pictures that are annotated to the last pixel: refused. The benchmark's form of it is a folder of index masks.
 - labelformat takes a box for a polygon of two points, stops at images without a text file, and at a `path` in
-  `data.yaml` that is another machine's: handled here.
+  `data.yaml` that is another machine's; it looks beside the data set before it looks into it, and for the text files
+  where Ultralytics has none: handled here.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections import Counter
@@ -360,19 +362,21 @@ def _open_yolo(root: Path) -> Foreign:
             continue
         if not isinstance(tree[split], str):
             raise DataError(f"{path}: {split}: names several places; name one folder of images, such as images/{split}")
-        reader: Any = YOLOv8InstanceSegmentationInput(input_file=path, input_split=split)
-        if not reader._images_dir().is_dir():  # `path` may be another machine's, or lead from where they keep all data
-            reader._config_data.pop("path", None)
-        folder = reader._images_dir()
-        if not folder.is_dir():
+        folder, labels = _yolo_folders(root, tree, split)
+        if not _is_dir(folder):
             if split == "test":  # it is seldom published
                 continue
             raise DataError(f"{path}: {split}: {tree[split]} is no folder under {root}; mend the line")
         if folder.resolve() in seen:  # val may be train
             continue
         seen.add(folder.resolve())
-        with _translating(path, title_of(YOLO)):
-            labels = reader._labels_dir()
+        if labels is None:
+            raise DataError(
+                f"{path}: {split}: {tree[split]} lies in no folder called images, beside which labels/ has the text "
+                "files; move the images into one"
+            )
+        reader: Any = YOLOv8InstanceSegmentationInput(input_file=path, input_split=split)
+        reader._labels_dir = partial(Path, labels)
         for name, image in scan(folder).items():
             found.append((name, split, image, labels / image.relative_to(folder).with_suffix(".txt"), reader))
 
@@ -387,6 +391,37 @@ def _open_yolo(root: Path) -> Foreign:
 
     reader_name = f"labelformat {version('labelformat')}"
     return Foreign(title_of(YOLO), reader_name, classes, "class", items(), len(found), lost)
+
+
+def yolo_folders(root: Path) -> list[Path]:
+    """Return the folders that the YAML file in the root leads to, if it describes a data set as Ultralytics does."""
+    path = _yolo_file(root)
+    tree = _yaml(path) if path else {}
+    found = [_yolo_folders(root, tree, split) for split in _SPLITS if isinstance(tree.get(split), str)]
+    return [folder for folders in found for folder in folders if folder is not None]
+
+
+def _yolo_folders(root: Path, tree: Mapping[str, Any], split: str) -> tuple[Path, Path | None]:
+    """Return the folder of a split's images, which may not be there, and that of its text files.
+
+    The latter is None where no folder is called images, in whose place it would be.
+    """
+    inner = str(tree[split])
+    places = [(root / str(tree["path"]), inner)] if "path" in tree else []  # it may be another machine's
+    if inner.startswith("../"):  # of Roboflow, which means the root by it
+        places.append((root, inner.removeprefix("../")))
+    places.append((root, inner))
+    base, inner = next((place for place in places if _is_dir(place[0] / place[1])), places[-1])
+    parts = Path(inner).parts
+    named = [index for index, part in enumerate(parts) if part == "images"]
+    found = [base.joinpath(*parts[:index], "labels", *parts[index + 1 :]) for index in reversed(named)]
+    if "images" in inner:
+        found.append(base / inner.replace("images", "labels", 1))
+    return base / inner, next((folder for folder in found if _is_dir(folder)), next(iter(found), None))
+
+
+def _is_dir(place: Path) -> bool:
+    return os.path.isdir(place)  # noqa: PTH112  # Path.is_dir raises where a name is too long or nobody may look
 
 
 def _yolo_classes(path: Path, names: Any) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ that holds anything is never written into: everything is made beside it and put 
 all.
 
 `prepared` does it for a `data=FOLDER` that holds no masks: into the user's cache, under a name that follows from the
-names, sizes and times of all files of the source, so that a changed source is imported anew.
+names, sizes and times of all files of the source, wherever its description says that they are, so that a changed
+source is imported anew.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from des4.data_tools.foreign import (
     recognise_foreign,
     require_datumaro,
     title_of,
+    yolo_folders,
 )
 from des4.datasets import recognise
 from des4.datasets.annotations.json_files import head
@@ -121,8 +123,8 @@ def import_folder(
     """Write a data set of another program's as a plain folder.
 
     out: a folder that is not there yet, or is empty. format: a name of `foreign.FORMATS` or of datumaro's; None: it is
-    recognised. uncovered: what pixels under no area are; None: as is usual for the format. Raises DataError or
-    RunError; then nothing is written.
+    recognised. uncovered: what pixels under no area are; None: as is usual for the format. Raises DataError, RunError,
+    or OSError with the place that cannot be written; then nothing is written.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; give the folder that holds the data set")
@@ -130,8 +132,13 @@ def import_folder(
         raise RunError(f"{out}: is there already, and nothing in it is replaced; give another folder with --out")
     if out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out}: lies in {source}, into which nothing is written; give another folder with --out")
+    if out.resolve() == Path.cwd():
+        raise RunError(
+            f"{out}: is the folder you are in, and would be replaced; go elsewhere, or give another with --out"
+        )
     if format is None:
         format = _only_format(source)
+    out = out.resolve()  # a link to an empty folder stays one
     foreign = _open(source, format)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -141,6 +148,10 @@ def import_folder(
         with suppress(FileNotFoundError):
             out.rmdir()  # an empty one
         work.rename(out)
+    except OSError as error:
+        if error.filename is None:  # a disk that is full does not say where
+            raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return done
@@ -259,15 +270,21 @@ def _open(source: Path, name: str) -> Foreign:
 
 
 def _signature(root: Path) -> str:
-    """Name a state of a source: its place, and names, sizes and times of its files."""
-    state = hashlib.sha256(f"{_LAYOUT}\0{root.resolve()}".encode())
-    for place, inner, names in walk(root):
-        for file in names:
-            try:
-                stat = (place / file).stat()
-            except OSError:  # a link that leads nowhere
-                continue
-            state.update(f"\0{'/'.join((*inner, file))}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="replace"))
+    """Name a state of a source: its place, and names, sizes and times of its files, also those outside of it."""
+    own = root.resolve()
+    state = hashlib.sha256(f"{_LAYOUT}\0{own}".encode())
+    outside = [folder for folder in yolo_folders(root) if not folder.resolve().is_relative_to(own)]
+    for folder in (root, *outside):
+        if folder != root:
+            state.update(f"\0\0{folder}".encode(errors="replace"))
+        for place, inner, names in walk(folder):
+            for file in names:
+                try:
+                    stat = (place / file).stat()
+                except OSError:  # a link that leads nowhere
+                    continue
+                line = f"\0{'/'.join((*inner, file))}\0{stat.st_size}\0{stat.st_mtime_ns}"
+                state.update(line.encode(errors="replace"))
     return state.hexdigest()[:16]
 
 

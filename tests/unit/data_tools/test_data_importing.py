@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from trees import encode, put, refusal_of, write_lines
+from typer.testing import CliRunner
 
-from des4 import build
+from des4 import build, cli
 from des4.config import load_config
 from des4.data_tools.foreign import Foreign, Item
 from des4.data_tools.importing import import_folder, prepared
@@ -167,9 +169,40 @@ def test_roboflow_has_the_split_above_the_images(root: Path, out: Path) -> None:
 
 
 @pytest.mark.usefixtures("labelformat")
+def test_roboflow_means_its_own_folder_and_not_the_one_beside_it(root: Path, out: Path) -> None:
+    for place, box in ((root, CROP), (root.parent, WEED)):
+        put(place / "train/images/a.png", photo())
+        write_lines(place / "train/labels/a.txt", [box])
+    put(root / "data.yaml", b"train: ../train/images\nval: ../valid/images\nnames: ['crop', 'weed']\n")
+    (root / "valid/images").mkdir(parents=True)
+    import_folder(root, out)
+    assert (out / "images/train/a.png").resolve() == (root / "train/images/a.png").resolve()
+    assert (read(out / "masks/train/a.png") == labels((1, 2, 2, 10, 8))).all()
+
+
+@pytest.mark.usefixtures("labelformat")
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [
+        ("drone_images/images/train", "drone_images/labels/train"),
+        ("images/train/images", "images/train/labels"),
+        ("images/train/images", "labels/train/images"),
+        ("my_images/train", "my_labels/train"),
+    ],
+)
+def test_yolo_text_files_are_found_where_they_are(root: Path, out: Path, images: str, texts: str) -> None:
+    put(root / images / "a.png", photo())
+    write_lines(root / texts / "a.txt", [WEED])
+    put(root / "data.yaml", f"train: {images}\nnames: [crop, weed]\n".encode())
+    import_folder(root, out)
+    assert (read(out / "masks/train/a.png") == labels((2, 6, 4, 14, 10))).all()
+
+
+@pytest.mark.usefixtures("labelformat")
 @pytest.mark.parametrize(
     ("description", "message"),
     [
+        ("train: labels/train\nnames: [crop, weed]\n", "train: labels/train lies in no folder called images"),
         ("train: images/train\nnames: {1: crop, 2: weed}\n", "does not number its classes 0, 1"),
         ("train: images/gone\nnames: [crop, weed]\n", "is no folder under"),
         ("train: images/train\nval: [images/a, images/b]\nnames: [crop, weed]\n", "names several places"),
@@ -219,6 +252,37 @@ def test_nothing_is_overwritten(root: Path, out: Path) -> None:
         import_folder(root, root / "out")
     (out / "mine.txt").unlink()
     import_folder(root, out)  # an empty folder is free
+
+
+@pytest.mark.usefixtures("labelformat")
+def test_the_folder_one_is_in_is_not_replaced_and_a_link_to_an_empty_one_stays(
+    root: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yolo(root, {"train/a": [CROP]})
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(RunError, match=r"^\.: is the folder you are in"):
+        import_folder(root, Path())
+    out.symlink_to(tmp_path / "there")
+    assert import_folder(root, out).masks == 1
+    assert out.is_symlink() and (tmp_path / "there/masks/train/a.png").is_file()
+
+
+@pytest.mark.usefixtures("labelformat")
+def test_a_full_disk_names_the_place_and_leaves_nothing(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it, without a name
+
+    yolo(root, {"train/a": [CROP]})
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        import_folder(root, out)
+    assert error.value.filename == str(out.resolve())
+    assert [path.name for path in out.parent.iterdir()] == ["source"]
+    result = CliRunner().invoke(cli.app, ["data", "import", str(root), "--out", str(out)])
+    assert result.exit_code == 2
+    assert "No space left on device; mend its rights, free some disk space" in result.stderr
 
 
 @pytest.mark.usefixtures("labelformat")
@@ -279,6 +343,20 @@ def test_a_folder_is_imported_once_and_again_when_it_changes(root: Path, cache: 
     assert len(said) == 2
     assert (read(first.root / "masks/train/b.png") == labels((2, 6, 4, 14, 10))).all()
     assert config == FolderConfig(root=root)
+
+
+@pytest.mark.usefixtures("labelformat")
+def test_files_outside_of_the_folder_make_an_import_anew_too(root: Path, cache: Path, tmp_path: Path) -> None:
+    elsewhere = yolo(tmp_path / "elsewhere", {"train/a": [CROP], "val/c": [CROP]})
+    put(root / "data.yaml", f"path: {elsewhere}\ntrain: images/train\nval: images/val\nnames: [a, b]\n".encode())
+    config = FolderConfig(root=root)
+    first = prepared(config, lambda _: None)
+    assert prepared(config, lambda _: None) == first
+    write_lines(elsewhere / "labels/train/a.txt", [CROP, WEED])
+    second = prepared(config, lambda _: None)
+    assert second.root != first.root
+    put(elsewhere / "images/train/new.png", photo(5))
+    assert prepared(config, lambda _: None).root != second.root
 
 
 @pytest.mark.usefixtures("labelformat")
