@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from des4.doctor.findings import Finding
-from des4.doctor.machine import examine_machine
+from des4.doctor.machine import examine_machine, examine_packages, unfit
 from des4.doctor.tables import dry_run_tables, findings_table
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Examination:
     @property
     def exit_code(self) -> int:
         """1 if there is a problem, else 0."""
-        return int(any(finding.level == "problem" for finding in self.findings))
+        return int(unfit(self.findings))
 
     def as_data(self) -> dict[str, Any]:
         """Return all of it as plain data, for JSON: memory in bytes, times in seconds, rates a second."""
@@ -57,11 +57,14 @@ def examine(
     WeightsError.
     """
     deadline = time.perf_counter() + seconds
-    machine = examine_machine()
-    if config is None or any(finding.level == "problem" for finding in machine):
-        return Examination(tuple(machine), None)
+    if config is None or unfit(examine_packages()):
+        return Examination(tuple(examine_machine()), None)
     from des4.doctor.dry_run import dry_run
     from des4.plan import plan
 
-    done, found = dry_run(plan(config, overrides).config, num_steps, deadline)
+    planned = plan(config, overrides).config
+    machine = examine_machine(planned.out or Path("runs"))
+    if unfit(machine):
+        return Examination(tuple(machine), None)
+    done, found = dry_run(planned, num_steps, deadline)
     return Examination((*machine, *found), done)

@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import get_args
@@ -30,13 +30,23 @@ IMPORTED = ("torch", "torchvision", "timm")
 
 def examine_machine(runs: Path = Path("runs")) -> list[Finding]:
     """Look at the machine that this runs on. runs: the folder that a training would write into."""
-    findings = list(_packages())
-    if any(finding.level == "problem" for finding in findings):
+    findings = examine_packages()
+    if unfit(findings):
         return findings
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _weights, _processor, _memory, _gpus, _arithmetic, _shared_memory, _open_files, lambda: _disk(runs)
     )  # fmt: skip
     return [*findings, *(finding for look in looks for finding in look())]
+
+
+def examine_packages() -> list[Finding]:
+    """Look at the packages that des4 needs; with a problem among them, nothing else can be looked at."""
+    return list(_packages())
+
+
+def unfit(findings: Iterable[Finding]) -> bool:
+    """Whether there is a problem among the findings."""
+    return any(finding.level == "problem" for finding in findings)
 
 
 def _packages() -> Iterator[Finding]:
@@ -65,7 +75,9 @@ def _required() -> list[tuple[str, str]]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text.partition("+")[0])[:3])
+    """Return the first three numbers of a version, 0 for those that it leaves out: 2.15 is 2.15.0."""
+    numbers = [int(number) for number in re.findall(r"\d+", text.partition("+")[0])]
+    return tuple([*numbers, 0, 0, 0][:3])
 
 
 def _import_error(name: str) -> str | None:

@@ -19,6 +19,7 @@ from des4 import cli
 from des4.doctor import dry_run as dry_runs
 from des4.doctor import examine, machine
 from des4.doctor.findings import count, duration, size
+from des4.doctor.machine import _numbers as numbers
 from des4.doctor.machine import examine_machine, existing
 from des4.engine.process import memory_of_machine
 from des4.methods import METHODS
@@ -59,6 +60,24 @@ def test_a_place_for_runs_that_is_none_is_a_problem(tmp_path: Path) -> None:
     (disk,) = (f for f in examine_machine(tmp_path / "file" / "runs") if f.subject == "disk")
     assert (disk.level, disk.text) == ("problem", f"{tmp_path / 'file'} cannot be written")
     assert existing(tmp_path / "a" / "b") == tmp_path
+
+
+def test_the_place_that_is_looked_at_is_that_of_the_training(run: Des4, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out, level in ((tmp_path / "file" / "run", "problem"), (tmp_path / "run", "ok")):
+        result = run("method=supervised", *SCENES, *TINY, f"out={out}", "--steps", "1", "--seconds", "1", "--json")
+        (disk,) = (f for f in json.loads(result.stdout)["findings"] if f["subject"] == "disk")
+        assert (disk["level"] == "problem") == (level == "problem")
+        assert str(tmp_path / "file" if level == "problem" else out) in disk["text"]
+        assert result.exit_code == (level == "problem")
+
+
+@pytest.mark.parametrize(
+    ("installed", "lowest", "old"),
+    [("2.15", "2.15.0", False), ("2.15.0", "2.15", False), ("2.9", "2.15.0", True), ("2.15.0+cpu", "2.15.1", True)],
+)
+def test_versions_are_compared_number_by_number(installed: str, lowest: str, old: bool) -> None:
+    assert (numbers(installed) < numbers(lowest)) == old
 
 
 def test_memory_is_what_the_container_allows(tmp_path: Path) -> None:
