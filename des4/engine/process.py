@@ -87,10 +87,8 @@ def memory_of_machine(
 
 def _cached_files(stat: Path) -> int:
     """Return the bytes of files that a container keeps and would give up first: they count as used there."""
-    found = (
-        re.search(r"^inactive_file (\d+)$", stat.read_text(encoding="ascii"), re.MULTILINE) if stat.is_file() else None
-    )
-    return int(found[1]) if found else 0
+    lines = stat.read_text(encoding="ascii").splitlines() if stat.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -45,8 +45,8 @@ def scan(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES, *, strip: str =
             if not is_writable(stem):
                 with stepping_over("unwritable-name"):
                     raise DataError(
-                        f"{as_text(path)}: the name is no text in UTF-8 on one "
-                        "line, so no list and no report can hold it; rename the file or its folder"
+                        f"{as_text(path)}: the name is no text in UTF-8 on one line, so no list and no report can "
+                        "hold it; rename the file or its folder"
                     )
                 continue
             if stem in found:
