@@ -92,19 +92,25 @@ def check_plot(path: Path) -> None:
 
 
 def check_reports(folder: Path) -> None:
-    """Raise RunError where a folder holds files under the names of a campaign's that no campaign has written."""
+    """Raise RunError where reports cannot go into a folder: it is a file, or holds files under the names of a campaign's
+    that no campaign has written.
+    """
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if not place.is_dir():
+        raise RunError(f"{place} is a file; name a folder by out: or report: in the campaign file")
     check_page(folder / "campaign.html")
-    figures, tables = folder / "campaign.json", folder / "campaign.md"
+    figures = folder / "campaign.json"
     if figures.exists():
         try:
-            ours = isinstance(read_json(figures).get("runs"), list)
+            foreign = [] if isinstance(read_json(figures).get("runs"), list) else [figures]
         except RunError:
-            ours = False
-    else:
-        ours = not tables.exists()
-    if not ours:
-        raise RunError(f"{figures if figures.exists() else tables} is of no campaign, so it is left alone; name "
-                       "another folder, by report: in the campaign file")  # fmt: skip
+            foreign = [figures]
+    else:  # which every campaign has
+        pictures = [picture for name in ("campaign.png", "curve.png") if not is_ours(picture := folder / name)]
+        foreign = [path for path in (folder / "campaign.md", *pictures) if path.exists()]
+    if foreign:
+        raise RunError(f"{foreign[0]} is of no campaign, so it is left alone; name another folder, by report: in the "
+                       "campaign file")  # fmt: skip
 
 
 def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], ids: Sequence[str] = ()) -> None:

@@ -21,7 +21,7 @@ from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import Finished
 from des4.report.compare import HASH
 from des4.runlog import RunFolder
-from des4.types import RunError, UserError
+from des4.types import ConfigError, RunError, UserError
 
 SHAPING = ("method", "supervision", "views", "model", "optim")
 """Sections of a config whose settings shape what a network learns."""
@@ -59,7 +59,11 @@ def _is_done(run: Planned) -> bool:
     """
     if not RunFolder.is_run(run.folder):
         return False
-    before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    try:
+        before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    except ConfigError as error:
+        raise RunError(f"{run.folder} has settings that this version does not know ({str(error).splitlines()[0]}); give "
+                       "the campaign another out, or remove this run") from error  # fmt: skip
     if changed := differences(before, run.config):
         raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
                        "another out, or remove this run")  # fmt: skip

@@ -93,6 +93,15 @@ def test_a_setting_that_is_newer_than_a_run_has_its_default_there(file: Path, fi
         campaign.report(settings, [Planned(run.method, run.lists, run.seed, other)])
 
 
+def test_a_run_of_a_version_with_other_settings_is_named(file: Path, finish: Finish) -> None:
+    settings = campaign.read_campaign(file)
+    run = campaign.plan(settings)[0]
+    finish(run, dump(run.config) | {"views": {"colour": 1}})
+    with pytest.raises(RunError) as error:
+        campaign.report(settings, [run])
+    assert str(error.value).startswith(f"{run.folder} has settings that this version does not know (views.colour: ")
+
+
 def test_a_campaign_may_be_moved(file: Path, finish: Finish, tmp_path: Path) -> None:
     runs = campaign.plan(campaign.read_campaign(file))
     for run in runs:
