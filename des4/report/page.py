@@ -34,7 +34,7 @@ def write_report(run: RunFolder) -> Path:
 
     Raises RunError where the run has no results yet.
     """
-    results, metrics = run.results(), run.metrics()
+    results, metrics = run.figures(), run.metrics()
     run.plots.mkdir(exist_ok=True)
     feeds = watched(metrics, list(results["pixel_share"]))
     figures = _draw(results, metrics, feeds, run.plots)
