@@ -92,8 +92,9 @@ def check_plot(path: Path) -> None:
 
 
 def check_reports(folder: Path) -> None:
-    """Raise RunError where reports cannot go into a folder: it is a file, or holds files under the names of a campaign's
-    that no campaign has written.
+    """Raise RunError where reports cannot go into a folder.
+
+    It is a file, or it holds files under the names of a campaign's that no campaign has written.
     """
     place = next(each for each in (folder, *folder.parents) if each.exists())
     if not place.is_dir():

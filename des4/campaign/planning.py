@@ -57,8 +57,8 @@ class Planned:
 def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planned]:
     """List the runs of a campaign, lists first, so that a table fills row by row. overrides: settings of every run.
 
-    Raises ConfigError where a run's settings are wrong, a method has lists of its own, or an override would make one run
-    of several, all of them before the first is trained.
+    Raises ConfigError where a run's settings are wrong, a method has lists of its own, or an override would make one
+    run of several, all of them before the first is trained.
     """
     _refuse_overrides_that_merge(campaign, overrides)
     runs: list[Planned] = []
@@ -93,8 +93,8 @@ def _refuse_overrides_that_merge(campaign: CampaignConfig, overrides: Sequence[s
             places["method.name"] = "methods"
     for key, place in places.items():
         if key in given:
-            raise ConfigError(f"{key}={given[key]}: tells the runs of a campaign apart, so it cannot be one for all of them; "
-                              f"change {place} in the campaign file")  # fmt: skip
+            raise ConfigError(f"{key}={given[key]}: tells the runs of a campaign apart, so it cannot be one for all of "
+                              f"them; change {place} in the campaign file")  # fmt: skip
 
 
 def _refuse_own_lists(method: str, own: dict[str, Any]) -> None:

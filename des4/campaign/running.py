@@ -114,7 +114,7 @@ def _reason(run: Planned) -> str:
 
 
 def step_of(run: Planned) -> int:
-    """The last step that a run has logged; 0 where that cannot be read, which is the run's to say and stops no other."""
+    """The last step that a run has logged; 0 where that cannot be read: the run itself says so, and stops no other."""
     try:
         lines = RunFolder(run.folder).metrics()
     except RunError:

@@ -15,7 +15,7 @@ from des4.report import classes, plots
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import SCORES, Finished
 from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
-from des4.report.compare import KINDS, MARK, PROTOCOL, Rows, compare
+from des4.report.compare import KINDS, MARK, Rows, compare, is_shared
 from des4.report.compare_page import MOST_BARS, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
 from des4.report.group_names import full
@@ -78,7 +78,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
 def _facts(one: Finished) -> dict[str, str]:
     """Return what runs of one protocol share."""
     config = flatten(one.run.config()) if one.run else {}
-    told = {key: full(value) for key, value in config.items() if key.startswith("eval.") or key in PROTOCOL}
+    told = {key: full(value) for key, value in config.items() if is_shared(key)}
     scored = {"scored": f"the {one.results.get('evaluated', '–')} after the last step"}
     return {"steps": str(one.results["steps"]), **told, **scored}
 
