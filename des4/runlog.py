@@ -248,8 +248,8 @@ class RunFolder:
         """Read results.json for a report. Raises RunError as `results` does, and where it lacks what all runs have."""
         results = self.results()
         if lacking := [name for name in _FIGURES if name not in results]:
-            raise RunError(f"{self.path / 'results.json'} lacks {', '.join(lacking)}, which every run writes; remove it, "
-                           f"and have it written again with: {self._resume}")  # fmt: skip
+            raise RunError(f"{self.path / 'results.json'} lacks {', '.join(lacking)}, which every run writes; remove "
+                           f"it, and have it written again with: {self._resume}")  # fmt: skip
         return results
 
     @property
