@@ -32,7 +32,7 @@ SMALL = 8
 def write_report(run: RunFolder) -> Path:
     """Draw the run's diagrams into `plots/`, write `report.html` and return its path.
 
-    Raises RunError where the run has no results yet.
+    Raises RunError where the run has no results yet, and for a PNG in `plots/` that is no picture.
     """
     results, metrics = run.figures(), run.metrics()
     run.plots.mkdir(exist_ok=True)
