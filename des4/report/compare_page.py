@@ -23,6 +23,8 @@ LAST_PART = 4
 """The shares of pseudo-labels are those of the last quarter of the log lines."""
 MOST_BARS = 8
 """Groups that bars by class are drawn for; more of them cannot be told apart."""
+MOST_PICTURED = 6
+"""Groups in a picture; with more, cells are too small to see anything."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def compare_page(
         warnings=comparison.warnings,
         about=about or {},
         fitted=fitted.said,
+        most=MOST_PICTURED,
     )
 
 

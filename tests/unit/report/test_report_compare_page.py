@@ -66,6 +66,14 @@ def test_data_with_other_classes_have_a_page_too(runs: list[RunFolder], make_run
     assert "not one protocol: data.root differs" in page and "<td>cat</td><td>–</td><td>10.00</td>" in page
 
 
+def test_a_picture_of_the_first_groups_says_so(make_run: MakeRun, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "grid.png")
+    runs = [make_run(f"r{number}", method__alpha=number) for number in range(7)]
+    for count, told in ((6, "each group predicts"), (7, "each of the first 6 groups predicts")):
+        page = compare_page(compare(runs[:count]), {"": Pictures(tmp_path / "grid.png")})
+        assert f"what the first run of {told}" in page
+
+
 def test_families_stay_apart_and_missing_pictures_have_a_reason(make_run: MakeRun) -> None:
     runs = [make_run("a", data={"protocol": "voc/u2pl/1323"}), make_run("b", data={"protocol": "voc/blended/1323"})]
     page = compare_page(compare(runs), {"voc/u2pl": Pictures(None, "the data are <gone>")})
