@@ -174,25 +174,28 @@ def evaluate(
     """
     predictor = Predictor(run_or_weights)
     dataset, config = data_of(predictor, run_or_weights, data, overrides)
-    if data is None:
-        _warn_of_learnt(run_or_weights, dataset, config)
+    _warn_of_learnt(run_or_weights, dataset, config, named=data is not None)
     tail = [predictor.classes.index(name) for name in predictor.info.tail]
     evaluator = Evaluator(dataset, dataset.val, config.eval, predictor.device, tail)
     return evaluator({"model": predictor.segmenter}, progress=progress).results["model"]
 
 
-def _warn_of_learnt(run_or_weights: str | Path, dataset: Dataset, config: RunConfig) -> None:
-    """Warn if another val list than the run's own holds labeled images of the run."""
+def _warn_of_learnt(run_or_weights: str | Path, dataset: Dataset, config: RunConfig, named: bool) -> None:
+    """Warn if another val list than the run's own holds labeled images of the run.
+
+    named: the data were given by name; they are the run's if they lie where it had its own.
+    """
     folder = run_of(weights_file(run_or_weights))
     if folder is None or not isinstance(config.data, FilesConfig):
         return
     run = RunFolder.open(folder)
-    own = load_config(run.config()).data
-    if not isinstance(own, FilesConfig) or own.val == config.data.val:
+    own, val = load_config(run.config()), run.data().get("val", {}).get("hash")
+    if not isinstance(own.data, FilesConfig) or content_hash(dataset.val) == val:
         return
-    lists = {"labeled": own.labeled, "unlabeled": own.unlabeled, "val": own.val}
+    if named and own.data.root.resolve() != config.data.root.resolve():
+        return
     try:
-        then = config.model_copy(update={"data": config.data.model_copy(update=lists)})
+        then = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
         labeled = unchecked_dataset(then, dataset.bands, hold_out=True).labeled
     except (ConfigError, DataError):
         return  # lists or masks are gone since: what the run has learnt is not known, and the score does not need it

@@ -14,7 +14,7 @@ from des4.ops.pixels import picture
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_page import campaign_page, first_runs, shown_list
 from des4.report.compare import MARK, Comparison
-from des4.report.compare_page import Pictures, compare_page
+from des4.report.compare_page import MOST_PICTURED, Pictures, compare_page
 from des4.report.pictures import grid
 from des4.report.plots.style import is_ours
 from des4.runlog import RunFolder, read_json, write_atomically
@@ -23,8 +23,6 @@ from des4.types import Dataset, RunError, UserError
 NUM_IMAGES = 6
 NUM_LOOKED_AT = 100
 """Masks that the images are chosen from, evenly spaced in the validation list."""
-MOST_COLUMNS = 6
-"""Groups in a picture; with more, cells are too small to see anything."""
 
 
 def write_page(
@@ -43,7 +41,7 @@ def write_page(
         for number, (family, groups) in enumerate(comparison.families.items()):
             file = keep or Path(folder, f"{number}.png")
             try:
-                draw({group.label: group.runs[0] for group in groups[:MOST_COLUMNS]}, file)
+                draw({group.label: group.runs[0] for group in groups[:MOST_PICTURED]}, file)
             except UserError as error:
                 pictures[family] = Pictures(None, str(error))
             else:
@@ -59,7 +57,7 @@ def write_campaign(report: CampaignReport, path: Path) -> None:
     Raises RunError where `path` holds something that is no such page.
     """
     check_page(path)
-    runs = dict(list(first_runs(report, shown_list(report)).items())[:MOST_COLUMNS])
+    runs = dict(list(first_runs(report, shown_list(report)).items())[:MOST_PICTURED])
     with TemporaryDirectory() as folder:
         file = Path(folder, "pictures.png")
         try:
@@ -92,19 +90,26 @@ def check_plot(path: Path) -> None:
 
 
 def check_reports(folder: Path) -> None:
-    """Raise RunError where a folder holds files under the names of a campaign's that no campaign has written."""
+    """Raise RunError where reports cannot go into a folder.
+
+    It is a file, or it holds files under the names of a campaign's that no campaign has written.
+    """
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if not place.is_dir():
+        raise RunError(f"{place} is a file; name a folder by out: or report: in the campaign file")
     check_page(folder / "campaign.html")
-    figures, tables = folder / "campaign.json", folder / "campaign.md"
+    figures = folder / "campaign.json"
     if figures.exists():
         try:
-            ours = isinstance(read_json(figures).get("runs"), list)
+            foreign = [] if isinstance(read_json(figures).get("runs"), list) else [figures]
         except RunError:
-            ours = False
-    else:
-        ours = not tables.exists()
-    if not ours:
-        raise RunError(f"{figures if figures.exists() else tables} is of no campaign, so it is left alone; name "
-                       "another folder, by report: in the campaign file")  # fmt: skip
+            foreign = [figures]
+    else:  # which every campaign has
+        pictures = [picture for name in ("campaign.png", "curve.png") if not is_ours(picture := folder / name)]
+        foreign = [path for path in (folder / "campaign.md", *pictures) if path.exists()]
+    if foreign:
+        raise RunError(f"{foreign[0]} is of no campaign, so it is left alone; name another folder, by report: in the "
+                       "campaign file")  # fmt: skip
 
 
 def draw(runs: Mapping[str, RunFolder], path: Path | IO[bytes], ids: Sequence[str] = ()) -> None:

@@ -127,7 +127,8 @@ def paper() -> Paper:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
-    """Yield the runs in folders and below them, by path. Raises RunError where there is no such folder."""
+    """Yield the runs in folders and below them, by path, each once. Raises RunError where there is no such folder."""
+    seen = set()
     for folder in folders:
         if not folder.is_dir():
             raise RunError(f"{folder}: no such folder of runs; give one that holds some, or none for `runs`")
@@ -135,7 +136,9 @@ def find_runs(folders: Iterable[Path]) -> Iterator[RunFolder]:
             below.sort()
             if RunFolder.is_run(place):
                 below.clear()
-                yield RunFolder.open(place)
+                if (run := Path(place).resolve()) not in seen:
+                    yield RunFolder.open(place)
+                seen.add(run)
 
 
 def report(runs: Iterable[RunFolder], numbers: Sequence[int] = ()) -> PaperReport:
@@ -149,7 +152,7 @@ def report(runs: Iterable[RunFolder], numbers: Sequence[int] = ()) -> PaperRepor
     for run in runs:
         if not (run.path / "results.json").exists():
             continue
-        results, counts, told = run.results(), False, []
+        results, counts, told = run.figures(), False, []
         for cell in _cells_of(results, wanted):
             if differing := differences_to(cell, run, results):
                 told.append((len(differing), cell, differing))

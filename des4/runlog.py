@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -33,6 +34,10 @@ EXPORTS = "export"
 """The folder of what `des4 export` made from the run's weights."""
 _LOGS = ("loggers", "tensorboard", "wandb")
 _FILES = ("config.yaml", "env.json", "data.json", "metrics.jsonl", "results.json", "report.html", "parts.json")
+_FIGURES = (
+    "miou", "tail_miou", "iou", "tail_classes", "pixel_share", "evaluated", "step", "steps", "seed", "data"
+)  # fmt: skip
+"""What every results.json has, and reports and comparisons read."""
 _NUMBERED = ("config.[0-9]*.yaml", "results.[0-9]*.json", ".parts.json.*.partial")
 
 
@@ -179,9 +184,9 @@ class RunFolder:
         number = next(n for n in count(1) if not (self.path / f"config.{n}.yaml").exists())
         before = (self.path / "config.yaml").read_text(encoding="utf-8")
         write_atomically(self.path / f"config.{number}.yaml", before)
-        self.write_config(config)
-        if (results := self.path / "results.json").exists():
+        if (results := self.path / "results.json").exists():  # first, lest a kill leaves them beside other settings
             results.replace(self.path / f"results.{number}.json")
+        self.write_config(config)
 
     def config(self) -> dict[str, Any]:
         """Read config.yaml. Raises RunError if it is no mapping."""
@@ -234,9 +239,22 @@ class RunFolder:
     def results(self) -> dict[str, Any]:
         """Read results.json. Raises RunError, also when the run has not finished."""
         if not (self.path / "results.json").exists():
-            raise RunError(f"{self.path} has no results.json: the run has not finished; "
-                           f"continue it with: des4 train --resume {self.path}")  # fmt: skip
+            raise RunError(
+                f"{self.path} has no results.json: the run has not finished; continue it with: {self._resume}"
+            )
         return read_json(self.path / "results.json")
+
+    def figures(self) -> dict[str, Any]:
+        """Read results.json for a report. Raises RunError as `results` does, and where it lacks what all runs have."""
+        results = self.results()
+        if lacking := [name for name in _FIGURES if name not in results]:
+            raise RunError(f"{self.path / 'results.json'} lacks {', '.join(lacking)}, which every run writes; remove "
+                           f"it, and have it written again with: {self._resume}")  # fmt: skip
+        return results
+
+    @property
+    def _resume(self) -> str:
+        return f"des4 train --resume {shlex.quote(str(self.path))}"
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from des4.config import nearest, read_yaml
 from des4.types import Config, ConfigError
 
+QUOTES = "; write a name that is a number between quotes"
+
 
 class CampaignConfig(Config):
     """What a campaign file says."""
@@ -40,11 +42,18 @@ class CampaignConfig(Config):
             raise ValueError(f"full: `{self.full}` is none of the lists {', '.join(self.lists)}")
         if twice := [seed for seed, count in Counter(self.seeds).items() if count > 1]:
             raise ValueError(f"seeds: {', '.join(map(str, twice))} stands twice, and would be counted as two runs")
+        for kind, names in (("methods", self.methods), ("lists", self.lists)):
+            if wrong := [name for name in names if name in ("", ".", "..") or "/" in name or "\\" in name]:
+                raise ValueError(f"{kind}: `{wrong[0]}` cannot be the name of a folder, which each of them gets")
         for name, settings in self.methods.items():
             if not isinstance(settings.get("lists", []), list):
                 raise ValueError(f"methods.{name}.lists: is a list, such as [{next(iter(self.lists))}]")
+            if no_text := [entry for entry in settings.get("lists", ()) if not isinstance(entry, str)]:
+                raise ValueError(f"methods.{name}.lists: {no_text[0]} is no text to YAML{QUOTES}")
             if unknown := [entry for entry in settings.get("lists", ()) if entry not in self.lists]:
                 raise ValueError(f"methods.{name}.lists: {', '.join(unknown)} is none of {', '.join(self.lists)}")
+            if not isinstance(settings.get("config"), str | None):
+                raise ValueError(f"methods.{name}.config: is the path of a config file, not {settings['config']}")
         return self
 
 
@@ -62,6 +71,9 @@ def _told(first: Any) -> str:
     if kind == "extra_forbidden":
         others = f"; there are {', '.join(CampaignConfig.model_fields)}"
         return f"{where}: there is no such key{nearest(where, CampaignConfig.model_fields) or others}"
+    if where.endswith(".[key]"):
+        section, name = where.removesuffix(".[key]").split(".", 1)
+        return f"{section}: {name} is no text to YAML{QUOTES}"
     if where == "seeds":
         return "seeds: is a list of numbers, such as [0, 1, 2]"
     if kind == "missing":

@@ -14,14 +14,16 @@ from typing import Any
 
 from des4.campaign.config import CampaignConfig
 from des4.campaign.planning import Planned
-from des4.config import differences, load_config, newer_settings
+from des4.config import differences, dump, load_config, newer_settings
 from des4.methods import METHODS
 from des4.opening import lists_now
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import Finished
-from des4.report.compare import HASH
+from des4.report.compare import HASH, is_shared
+from des4.report.group_names import full
+from des4.report.page import flatten
 from des4.runlog import RunFolder
-from des4.types import RunError, UserError
+from des4.types import ConfigError, RunError, UserError
 
 SHAPING = ("method", "supervision", "views", "model", "optim")
 """Sections of a config whose settings shape what a network learns."""
@@ -47,7 +49,7 @@ def look(runs: Sequence[Planned]) -> Look:
     """
     folders = {run.folder: RunFolder.open(run.folder) for run in runs if _is_done(run)}
     done = [run for run in runs if run.folder in folders]
-    results = {run.folder: folders[run.folder].results()["data"] for run in done}
+    results = {run.folder: folders[run.folder].figures()["data"] for run in done}
     refuse_mixed_lists(done, results)
     return Look(folders, (*_refuse_changed_lists(done, results), *_older(done, folders)))
 
@@ -59,7 +61,12 @@ def _is_done(run: Planned) -> bool:
     """
     if not RunFolder.is_run(run.folder):
         return False
-    before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    try:
+        before = load_config(RunFolder.open(run.folder).config()).model_copy(update={"out": run.config.out})
+    except ConfigError as error:
+        unknown = str(error).splitlines()[0]
+        raise RunError(f"{run.folder} has settings that this version does not know ({unknown}); give the campaign "
+                       "another out, or remove this run") from error  # fmt: skip
     if changed := differences(before, run.config):
         raise RunError(f"{run.folder} was trained with other settings ({'; '.join(changed[:3])}); give the campaign "
                        "another out, or remove this run")  # fmt: skip
@@ -122,6 +129,21 @@ def _refuse_changed_lists(done: Sequence[Planned], results: Mapping[Path, Mappin
     return tuple(unseen)
 
 
+def _unfair(done: Sequence[Planned]) -> list[str]:
+    """Say in which settings that should be one for all the methods of a list differ, by the first such list."""
+    told: dict[tuple[str, str], dict[str, str]] = {}
+    for run in done:
+        for key, value in flatten(dump(run.config)).items():
+            is_read = key != "train.unlabeled_batch_size" or "unlabeled" in run.kinds
+            if is_read and (is_shared(key) or key == "train.start_from"):
+                told.setdefault((key, run.lists), {})[run.method] = full(value)
+    found: dict[str, str] = {}
+    for (key, _), values in told.items():
+        if len(set(values.values())) > 1:
+            found.setdefault(key, "; ".join(f"{method} {value}" for method, value in values.items()))
+    return [f"not one protocol: {key} differs: {values}" for key, values in found.items()]
+
+
 def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
     """Put the figures of all runs that are done together. Raises RunError if none is, and as `look` does."""
     found = look(runs)
@@ -133,4 +155,5 @@ def report(campaign: CampaignConfig, runs: Sequence[Planned]) -> CampaignReport:
     if not done:
         raise RunError(f"{campaign.out}: no run of this campaign is finished; nothing can be compared yet")
     rebuilt = dict.fromkeys(run.method for run in runs if METHODS[run.config.method.name].RECONSTRUCTION)
-    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), found.doubts)
+    doubts = (*found.doubts, *_unfair([run for run in runs if run.folder in found.folders]))
+    return CampaignReport(done, campaign.reference, campaign.full, len(runs), tuple(rebuilt), doubts)

@@ -57,9 +57,10 @@ class Planned:
 def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planned]:
     """List the runs of a campaign, lists first, so that a table fills row by row. overrides: settings of every run.
 
-    Raises ConfigError where a run's settings are wrong, or a method has lists of its own, all of them before the first
-    is trained.
+    Raises ConfigError where a run's settings are wrong, a method has lists of its own, or an override would make one
+    run of several, all of them before the first is trained.
     """
+    _refuse_overrides_that_merge(campaign, overrides)
     runs: list[Planned] = []
     for seed in campaign.seeds:
         for lists, where in campaign.lists.items():
@@ -77,6 +78,23 @@ def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planne
                 runs.append(Planned(method, lists, seed, config.model_copy(update={"out": out})))
     _refuse_other_settings_of_lists(runs)
     return runs
+
+
+def _refuse_overrides_that_merge(campaign: CampaignConfig, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for what tells the runs apart: as one for all, several seeds, say, would be the same run."""
+    given = given_settings({}, overrides)
+    of_lists = {f"data.{key}" for keys in NAME_LISTS.values() for key in keys}
+    places = {"out": "out", "train.seed": "seeds"}
+    places |= {k: "lists" for where in campaign.lists.values() for k in given_settings(where) if k in of_lists}
+    for own in campaign.methods.values():
+        file = own.get("config")
+        settings = given_settings({k: v for k, v in own.items() if k not in ("lists", "config")})
+        if "method.name" in settings or (file and "method.name" in given_settings(Path(file))):
+            places["method.name"] = "methods"
+    for key, place in places.items():
+        if key in given:
+            raise ConfigError(f"{key}={given[key]}: tells the runs of a campaign apart, so it cannot be one for all of "
+                              f"them; change {place} in the campaign file")  # fmt: skip
 
 
 def _refuse_own_lists(method: str, own: dict[str, Any]) -> None:

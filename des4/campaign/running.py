@@ -18,7 +18,7 @@ from des4.config import dump
 from des4.engine.signals import interrupted_by_signals
 from des4.opening import lists_now
 from des4.runlog import RunFolder, write_atomically
-from des4.types import DataError, UserError
+from des4.types import DataError, RunError, UserError
 
 POLL = 0.5
 """Seconds between two looks at the runs that are being trained."""
@@ -114,6 +114,9 @@ def _reason(run: Planned) -> str:
 
 
 def step_of(run: Planned) -> int:
-    """The last step that a run has logged."""
-    lines = RunFolder(run.folder).metrics()
+    """The last step that a run has logged; 0 where that cannot be read: the run itself says so, and stops no other."""
+    try:
+        lines = RunFolder(run.folder).metrics()
+    except RunError:
+        return 0
     return int(lines[-1]["step"]) if lines else 0

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from des4.report.campaign_scores import SCORES, CampaignScores, Finished
 from des4.report.campaign_tables import by_class, cost, paired_differences, scores_by_list
-from des4.report.compare import Rows, as_table, markdown_rows
+from des4.report.compare import Rows, as_table, markdown_rows, markdown_text
 from des4.report.plots import group_bars, learning_curve, paired
 from des4.runlog import write_atomically, write_json
 
@@ -96,7 +96,7 @@ class CampaignReport(CampaignScores):
         tables = [*self.tables(), by_class(self), cost(self)]
         blocks = ["\n".join(markdown_rows(rows)) for rows in tables if rows]
         if self.warnings:
-            blocks.append("\n".join(f"- Warning: {text}" for text in self.warnings))
+            blocks.append("\n".join(f"- Warning: {markdown_text(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
 
     def plot(self, path: Path) -> None:

@@ -7,7 +7,7 @@ not noted all that it shows; a dash stands for what is not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from des4.report import classes, plots
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import SCORES, Finished
 from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
-from des4.report.compare import KINDS, MARK, PROTOCOL, Rows, compare
-from des4.report.compare_page import MOST_BARS, Pictures, Shares, class_shares, course
+from des4.report.compare import KINDS, MARK, Rows, compare, is_shared
+from des4.report.compare_page import MOST_BARS, MOST_PICTURED, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
 from des4.report.group_names import full
 from des4.report.page import flatten
@@ -70,6 +70,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
         shown=lists,
         picture=photographs({"": pictures.path}, fitted.room)[""] if pictures and pictures.path else None,
         missing=pictures.missing if pictures else "",
+        most=MOST_PICTURED,
         fitted=fitted.said,
         folders=[(f"{one.method} · {one.lists} · seed {one.seed}", one.run.path) for one in report.runs if one.run],
     )
@@ -78,7 +79,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
 def _facts(one: Finished) -> dict[str, str]:
     """Return what runs of one protocol share."""
     config = flatten(one.run.config()) if one.run else {}
-    told = {key: full(value) for key, value in config.items() if key.startswith("eval.") or key in PROTOCOL}
+    told = {key: full(value) for key, value in config.items() if is_shared(key)}
     scored = {"scored": f"the {one.results.get('evaluated', '–')} after the last step"}
     return {"steps": str(one.results["steps"]), **told, **scored}
 
@@ -117,10 +118,11 @@ def _shares(report: CampaignReport, lists: str) -> Shares | None:
     return class_shares(comparison.groups)
 
 
-def _most(report: CampaignReport, few: Iterable[str]) -> dict[str, dict[str, float]]:
+def _most(report: CampaignReport, few: Collection[str]) -> dict[str, dict[str, float]]:
     """Score → list of few masks → what all masks give; nothing where they were not trained with."""
-    reached = {label: report.with_all_masks(name) for name, label in SCORES.items()}
-    return {label: dict.fromkeys(few, score) for label, score in reached.items() if not math.isnan(score)}
+    reached = {label: {lists: report.with_all_masks(name, lists) for lists in few} for name, label in SCORES.items()}
+    known = {label: {k: v for k, v in found.items() if not math.isnan(v)} for label, found in reached.items()}
+    return {label: found for label, found in known.items() if found}
 
 
 def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:

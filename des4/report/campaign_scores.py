@@ -92,14 +92,25 @@ class CampaignScores:
         """What all masks give more than a list gives the reference; nan where one of the two was not trained."""
         if self.reference is None or lists == self.full:
             return math.nan
-        return self.with_all_masks(name) - self.scores(self.reference, lists, name).mean
+        return self.with_all_masks(name, lists) - self.scores(self.reference, lists, name).mean
 
-    def with_all_masks(self, name: str) -> float:
-        """A figure of the reference with all masks, or of the first method that has such a run; else nan."""
+    @property
+    def full_method(self) -> str | None:
+        """Whose runs with all masks count: the reference, or else the first method that has some."""
         having = [run.method for run in self.runs if self.full is not None and run.lists == self.full]
-        if self.full is None or not having:
+        return self.reference if self.reference in having else next(iter(having), None)
+
+    def with_all_masks(self, name: str, lists: str) -> float:
+        """What all masks reach of a figure that is held against a list's: over the classes that are rare there.
+
+        nan without runs with all masks, or where those were scored on other val images than the list's.
+        """
+        full = [run for run in self.runs if (run.method, run.lists) == (self.full_method, self.full)]
+        few = [run for run in self.runs if run.lists == lists]
+        if not few or len({run.results["data"].get("val_hash") for run in [*full, *few]}) > 1:
             return math.nan
-        return self.scores(self.reference if self.reference in having else having[0], self.full, name).mean
+        tail = few[0].results["tail_classes"]
+        return mean_of_known(run.mean_iou(tail) if name == "tail_miou" else run.score(name) for run in full)
 
     def closed(self, method: str, lists: str, name: str = "miou") -> float:
         """Share of the headroom that a method closes; nan where there is none."""

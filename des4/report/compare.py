@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 PROTOCOL = (
     "data.root", "model.encoder", "model.weights", "train.batch_size", "train.unlabeled_batch_size", "views.crop_size"
 )  # fmt: skip
-"""Settings that runs must share to be compared, beside all of `eval`, the steps and the lists. Lists are known by the
-names of their images; in another folder these may have other masks."""
+"""Settings that runs must share to be compared, beside all of `eval`, the steps, the lists, the classes, and what they
+began as. Lists are known by the names of their images; in another folder these may have other masks."""
 NOT_TRAINED = ("train.seed", "out", "guard.drift_factor", "guard.truth_images")
 """Settings in which runs of one group may differ."""
 KINDS = ("labeled", "unlabeled", "val")
@@ -180,7 +180,7 @@ def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
     warnings = []
     named = {run.path: name for run, name in zip(runs, names, strict=True)} if names else {}
     for run in runs:
-        config, results = flatten(run.config()), run.results()
+        config, results = flatten(run.config()), run.figures()
         families.setdefault(_protocol_name(results).rpartition("/")[0], []).append(Finished(run, config, results))
         if results["step"] != results["steps"]:
             warnings.append(f"{run.path} stopped at step {results['step']} of {results['steps']}")
@@ -249,9 +249,16 @@ def _protocol(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str
     """Collect what runs must share to be compared."""
     data = results["data"]
     facts = {f"{kind} list": f"{data[kind + '_hash']} ({data[kind]} images)" for kind in KINDS}
+    facts["list of classes"] = f"{len(results['pixel_share'])}: {', '.join(sorted(results['pixel_share']))}"
     facts["steps"] = str(results["steps"])
-    shared = {k: str(v) for k, v in config.items() if k.startswith("eval.") or k in PROTOCOL}
-    return facts | shared
+    if begun := config.get("train.start_from"):  # whose steps come on top
+        facts["train.start_from"] = str(begun)
+    return facts | {k: str(v) for k, v in config.items() if is_shared(k)}
+
+
+def is_shared(key: str) -> bool:
+    """Whether runs must share this setting to be compared."""
+    return key.startswith("eval.") or key in PROTOCOL
 
 
 def _protocol_warnings(facts: Sequence[Mapping[str, str]]) -> list[str]:

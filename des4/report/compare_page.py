@@ -23,6 +23,8 @@ LAST_PART = 4
 """The shares of pseudo-labels are those of the last quarter of the log lines."""
 MOST_BARS = 8
 """Groups that bars by class are drawn for; more of them cannot be told apart."""
+MOST_PICTURED = 6
+"""Groups in a picture; with more, cells are too small to see anything."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Shares:
         order = sorted(self.truth, key=lambda name: -self.truth[name])
         rows = [["% of the pixels", "truth", *self.groups]]
         for name in order:
-            beside = (_beside(shares[name], self.truth[name]) for shares in self.groups.values())
+            beside = (_beside(shares.get(name), self.truth[name]) for shares in self.groups.values())
             rows.append([name, f"{100 * self.truth[name]:.2f}", *beside])
         return rows
 
@@ -100,6 +102,7 @@ def compare_page(
         warnings=comparison.warnings,
         about=about or {},
         fitted=fitted.said,
+        most=MOST_PICTURED,
     )
 
 
@@ -157,6 +160,8 @@ def course(run: RunFolder) -> dict[str, tuple[list[float], list[float]]]:
     return {key: plots.series_of(metrics, f"val/{model}/{key}") for key in ("miou", "tail_miou")}
 
 
-def _beside(share: float, truth: float) -> str:
-    """A share and what it is of the truth: `12.50 (×0.83)`."""
+def _beside(share: float | None, truth: float) -> str:
+    """A share and what it is of the truth: `12.50 (×0.83)`; a dash for a class that other data do not have."""
+    if share is None:
+        return "–"
     return f"{100 * share:.2f} (×{share / truth:.2g})" if truth else f"{100 * share:.2f}"

@@ -32,9 +32,9 @@ SMALL = 8
 def write_report(run: RunFolder) -> Path:
     """Draw the run's diagrams into `plots/`, write `report.html` and return its path.
 
-    Raises RunError where the run has no results yet.
+    Raises RunError where the run has no results yet, and for a PNG in `plots/` that is no picture.
     """
-    results, metrics = run.results(), run.metrics()
+    results, metrics = run.figures(), run.metrics()
     run.plots.mkdir(exist_ok=True)
     feeds = watched(metrics, list(results["pixel_share"]))
     figures = _draw(results, metrics, feeds, run.plots)

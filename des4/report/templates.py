@@ -160,10 +160,16 @@ def _sizes() -> Iterator[tuple[float, int]]:
 
 
 def _photograph(picture: Path | Image.Image, scale: float, quality: int) -> bytes:
+    """Return a picture as WebP. Raises RunError for a file that holds none."""
     file = BytesIO()
-    with Image.open(picture) if isinstance(picture, Path) else nullcontext(picture) as opened:
-        size = _scaled(opened.size, min(scale, LONGEST / max(opened.size)))
-        opened.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=quality)
+    try:
+        with Image.open(picture) if isinstance(picture, Path) else nullcontext(picture) as opened:
+            size = _scaled(opened.size, min(scale, LONGEST / max(opened.size)))
+            opened.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=quality)
+    except (OSError, SyntaxError) as error:
+        from des4.types import RunError  # imports torch, which a report does without
+
+        raise RunError(f"{picture} cannot be read as a picture; remove it") from error
     return file.getvalue()
 
 

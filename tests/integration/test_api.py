@@ -314,6 +314,11 @@ def test_a_score_on_labeled_images_of_the_run_comes_with_a_warning(
     run = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "run", **{"data.val": tmp_path / "val.txt"}).dir
     with pytest.warns(UserWarning, match="1 of the 2 images are labeled ones of this run"):
         des4.evaluate(run, overrides=[f"data.val={tmp_path / 'both.txt'}"])
+    with pytest.warns(UserWarning, match="1 of the 2 images are labeled ones of this run"):
+        des4.evaluate(run, {"root": str(folder), "val": str(tmp_path / "both.txt")})
+    drawn = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "drawn").dir
+    with pytest.warns(UserWarning, match="of the 2 images are labeled ones of this run"):
+        des4.evaluate(drawn, overrides=["data.val_fraction=0.5"])
     of_others = {"data.val": tmp_path / "val.txt", "guard.held_out": 1}
     other = des4.train(tiny, method="supervised", steps=1, out=tmp_path / "other", **of_others)
     (held,) = other.results["held_out"]["images"]

@@ -44,7 +44,11 @@ def make(tmp_path: Path) -> Make:
         run.write_config(dump(config))
         results = {
             "miou": miou,
+            "tail_miou": None,
             "iou": {"boat": 0.5, "person": None},
+            "tail_classes": [],
+            "pixel_share": {},
+            "evaluated": "student",
             "method": config.method.name,
             "seed": config.train.seed,
             "step": steps,
@@ -64,6 +68,12 @@ def test_rows_and_methods_agree_on_what_is_a_reconstruction() -> None:
 
 def lines(table: PaperTable) -> dict[str, list[str]]:
     return {name: cells for row in table.rows for name, cells in row.lines}
+
+
+def test_a_run_below_two_of_the_folders_counts_once(make: Make, tmp_path: Path) -> None:
+    run = make("des4/a", 0, "ours", 0)
+    again = Path(f"{tmp_path}/runs/../runs/des4")
+    assert [found.path for found in paper.find_runs([tmp_path / "runs", again, run.path])] == [run.path]
 
 
 # ── the tables ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -173,6 +173,24 @@ def test_missing_and_damaged_files_give_one_clear_line(run):
         run.config()
 
 
+def test_results_that_the_run_did_not_write_are_refused_with_what_to_do(run):
+    run.write_results({"miou": 0.5, "iou": {}})
+    with pytest.raises(RunError, match=r"lacks tail_miou, tail_classes, .*remove it.*des4 train --resume"):
+        run.figures()
+
+
+def test_a_kill_leaves_no_results_beside_settings_they_are_not_of(run, monkeypatch):
+    run.write_results({"miou": 0.25})
+
+    def killed(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(run), "write_config", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.replace_config({"train": {"steps": 4}})
+    assert not (run.path / "results.json").exists()
+
+
 def test_a_resume_is_marked_in_the_log_even_after_a_torn_line(run):
     with (run.path / "train.log").open("a") as file:
         file.write("2026-01-01 00:00:00 step 4/9  lo")

@@ -48,13 +48,22 @@ def test_a_page_that_is_not_ours_is_left_alone_before_anything_is_trained(file: 
     assert (tmp_path / "out" / "campaign.html").read_text() == "mine" and not (tmp_path / "out" / "plain").exists()
 
 
-@pytest.mark.parametrize("name", ["campaign.md", "campaign.json"])
+@pytest.mark.parametrize("name", ["campaign.md", "campaign.json", "campaign.png", "curve.png"])
 def test_tables_that_are_not_ours_are_left_alone(name: str, file: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"runs": 3}')
     answer = CliRunner().invoke(app, ["compare", str(file)])
     assert answer.exit_code == 2 and f"{name} is of no campaign" in " ".join(answer.output.split())
     assert (tmp_path / "out" / name).read_text() == '{"runs": 3}' and not (tmp_path / "out" / "plain").exists()
+
+
+def test_a_folder_of_reports_that_is_a_file_is_refused_before_anything_is_trained(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    content = {**yaml.safe_load(file.read_text()), "report": str(tmp_path / "mine" / "tables")}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    answer = CliRunner().invoke(app, ["compare", str(file)])
+    assert answer.exit_code == 2 and f"{tmp_path / 'mine'} is a file" in answer.output.replace("\n", "")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_campaign_without_a_length_is_refused_before_anything_is_trained(file: Path, tmp_path: Path) -> None:

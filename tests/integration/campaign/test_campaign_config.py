@@ -22,6 +22,14 @@ from des4.types import ConfigError
         ({"seeds": 3}, "seeds: is a list of numbers, such as [0, 1, 2]"),
         ({"seeds": [0, 1, 0]}, "seeds: 0 stands twice"),
         ({"lists": {}}, "lists"),
+        (
+            {"lists": {12: {}}, "full": None},
+            "lists: 12 is no text to YAML; write a name that is a number between quotes",
+        ),
+        ({"methods": {"plain": {"lists": [12]}}}, "methods.plain.lists: 12 is no text to YAML; write a name"),
+        ({"methods": {"plain": {"config": 3}}}, "methods.plain.config: is the path of a config file, not 3"),
+        ({"lists": {"..": {}, "few": {}}, "full": None}, "lists: `..` cannot be the name of a folder"),
+        ({"methods": {"a/b": {}}, "reference": None}, "methods: `a/b` cannot be the name of a folder"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(file: Path, changed: dict[str, Any], message: str) -> None:

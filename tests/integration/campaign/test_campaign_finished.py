@@ -93,6 +93,28 @@ def test_a_setting_that_is_newer_than_a_run_has_its_default_there(file: Path, fi
         campaign.report(settings, [Planned(run.method, run.lists, run.seed, other)])
 
 
+def test_a_run_of_a_version_with_other_settings_is_named(file: Path, finish: Finish) -> None:
+    settings = campaign.read_campaign(file)
+    run = campaign.plan(settings)[0]
+    finish(run, dump(run.config) | {"views": {"colour": 1}})
+    with pytest.raises(RunError) as error:
+        campaign.report(settings, [run])
+    assert str(error.value).startswith(f"{run.folder} has settings that this version does not know (views.colour: ")
+
+
+def test_methods_of_one_list_that_differ_in_the_protocol_are_named(file: Path, finish: Finish) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["methods"]["ours"] |= {"crop_size": 40, "unlabeled_batch_size": 1, "threshold": 0.5, "method": "fixmatch"}
+    content["lists"]["all"]["eval.resize"] = 0.5  # where the reference alone is: nothing to be unfair to
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    settings = campaign.read_campaign(file)
+    runs = campaign.plan(settings)
+    for run in runs:
+        finish(run)
+    unfair = [text for text in campaign.report(settings, runs).warnings if "not one protocol" in text]
+    assert unfair == ["not one protocol: views.crop_size differs: plain 32; ours 40"]
+
+
 def test_a_campaign_may_be_moved(file: Path, finish: Finish, tmp_path: Path) -> None:
     runs = campaign.plan(campaign.read_campaign(file))
     for run in runs:

@@ -54,3 +54,19 @@ def test_the_file_of_a_method_brings_no_other_lists(file: Path, tmp_path: Path) 
     content["reference"] = None
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     assert len(campaign.plan(campaign.read_campaign(file))) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [("seed=5", "seeds"), ("out=here", "out"), ("data.labeled=3", "lists"), ("method=des4", "methods")],
+)
+def test_an_override_does_not_make_one_run_of_several(file: Path, override: str, place: str) -> None:
+    """With one seed for all, runs would be counted as independent that are the same."""
+    with pytest.raises(ConfigError, match=rf"tells the runs .* apart.*change {place} in the campaign file"):
+        campaign.plan(campaign.read_campaign(file), [override])
+    content = yaml.safe_load(file.read_text())
+    content["settings"]["method"] = "supervised"
+    content["methods"] = {"plain": {}, "slow": {"optim.lr": 0.1}}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    if place == "methods":  # which no method says for itself: then it is like any setting
+        assert {r.config.method.name for r in campaign.plan(campaign.read_campaign(file), [override])} == {"des4"}

@@ -35,6 +35,8 @@ def test_a_torn_line_of_metrics_is_no_step(file: Path) -> None:
     assert step_of(run) == 0
     (run.folder / "metrics.jsonl").write_text('{"step": 4}\n{"st')
     assert step_of(run) == 4
+    (run.folder / "metrics.jsonl").write_text('damaged\n{"step": 4}\n')
+    assert step_of(run) == 0, "the run itself fails then, and the others go on"
 
 
 def test_a_list_that_is_not_there_is_found_before_anything_is_trained(in_files: Path, tmp_path: Path) -> None:

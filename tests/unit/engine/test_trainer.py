@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import re
 import signal
 from contextlib import contextmanager, suppress
@@ -773,3 +774,13 @@ def test_the_best_of_undefined_scores_has_none():
     assert validation.best() == {"step": 4, "miou": None, "chosen_on": "val"}
     validation.scores[8] = 0.25
     assert validation.best() == {"step": 8, "miou": 0.25, "chosen_on": "val"}
+
+
+def test_an_equal_score_is_no_better_and_an_undefined_one_the_worst():
+    validation = Validation(PolySchedule(8, 0.9))
+    for step, miou, best in ((2, math.nan, True), (4, 0.25, True), (6, 0.25, False), (7, math.nan, False)):
+        scored = SimpleNamespace(headline="teacher", results={"teacher": SimpleNamespace(miou=miou)})
+        assert validation.is_best(scored) is best
+        validation.take(step, scored)
+    assert validation.best()["step"] == 4
+    assert validation.without_gain() == (4, 2)

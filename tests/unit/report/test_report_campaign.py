@@ -55,9 +55,8 @@ def test_lists_side_by_side_leave_out_that_with_all_masks(report: CampaignReport
         "b": {"plain": (0.30,), "ours": (0.36,)},
     }
     assert values["tail mIoU"]["a"]["ours"] == (0.12, 0.14)
-    assert report.with_all_masks("miou") == 0.5 and math.isnan(
-        CampaignReport(report.runs, "plain").with_all_masks("miou")
-    )
+    assert report.with_all_masks("miou", "a") == 0.5
+    assert math.isnan(CampaignReport(report.runs, "plain").with_all_masks("miou", "a"))
     other = CampaignReport([*report.runs, run("longer", "all", 0, 0.55, masks=100)], "ours", "all")
     assert list(other.list_values()["mIoU"]["b"]) == ["ours", "plain"], "the reference first; no few masks, no dot"
 
@@ -68,7 +67,23 @@ def test_all_masks_may_be_trained_as_a_method_of_their_own() -> None:
     assert report.headroom("a") == pytest.approx(0.15) and report.closed("ours", "a") == pytest.approx(0.2)
     assert math.isnan(CampaignReport(runs[:2], "plain", "all").headroom("a"))
     own = run("plain", "all", 0, 0.50, masks=100)  # the reference's own run counts, whichever comes first
-    assert CampaignReport([runs[2], *runs[:2], own], "plain", "all").with_all_masks("miou") == 0.50
+    report = CampaignReport([runs[2], *runs[:2], own], "plain", "all")
+    assert report.with_all_masks("miou", "a") == 0.50 and report.full_method == "plain"
+    assert CampaignReport(runs, "plain", "all").full_method == "longer"
+
+
+def test_what_all_masks_reach_is_over_the_rare_classes_of_the_list_it_is_held_against() -> None:
+    runs = [run("plain", "a", 0, 0.40, 0.10), run("plain", "all", 0, 0.50, 0.20, masks=100)]
+    report = CampaignReport(runs, "plain", "all")
+    assert report.with_all_masks("tail_miou", "a") == 0.50, "sky is rare in a, and pole where there are all masks"
+    assert report.with_all_masks("tail_miou", "all") == 0.20
+
+
+def test_there_is_no_headroom_across_val_lists() -> None:
+    few, most = run("plain", "a", 0, 0.40), run("plain", "all", 0, 0.50, masks=100)
+    other = Finished("plain", "all", 0, {**most.results, "data": {"labeled": 100, "val_hash": "other"}})
+    assert CampaignReport([few, most], "plain", "all").headroom("a") == pytest.approx(0.1)
+    assert math.isnan(CampaignReport([few, other], "plain", "all").headroom("a"))
 
 
 def test_a_list_without_headroom_closes_nothing() -> None:
@@ -92,6 +107,11 @@ def test_too_few_pairs_and_unequal_steps_are_warned_of() -> None:
     runs = [run("plain", "a", 0, 0.4), Finished("ours", "a", 0, {**run("ours", "a", 0, 0.5).results, "steps": 20})]
     text = " ".join(CampaignReport(runs, "plain", planned=2).warnings)
     assert "fewer than 3 pairs" in text and "plain 9; ours 20" in text
+
+
+def test_markdown_shows_warnings_as_they_are() -> None:
+    runs = [run("<b>ours</b>", "a", 0, 0.4)]
+    assert "- Warning: fewer than 3 seeds: &lt;b&gt;ours&lt;/b&gt; has 1;" in CampaignReport(runs).markdown()
 
 
 def test_what_runs_say_of_themselves_is_in_the_warnings_once() -> None:

@@ -57,6 +57,16 @@ def test_every_breach_of_the_protocol_is_named(make_run: MakeRun) -> None:
     assert "labeled-hash (4 images), other (5 images)" in named[0]
 
 
+def test_a_run_that_began_as_another_and_other_classes_are_named(make_run: MakeRun) -> None:
+    begun = make_run("b", train__start_from="runs/labels")
+    (said,) = (w for w in compare([make_run("a", train__start_from=None), begun]).warnings if "not one" in w)
+    assert said == "not one protocol: train.start_from differs: absent, runs/labels"
+    other = make_run("c")
+    other.write_results(other.results() | {"pixel_share": {"road": 1.0}})
+    (said,) = (w for w in compare([make_run("d"), other]).warnings if "not one" in w)
+    assert said == "not one protocol: list of classes differs: 3: $5 [bold]|note, <b>sign</b>, road, 1: road"
+
+
 def test_runs_with_other_images_under_one_path_are_no_seeds_of_one_group(make_run: MakeRun) -> None:
     """Their mean would be one over different lists."""
     result = compare([make_run("a"), make_run("b", seed=1, data={"val_hash": "other"})])

@@ -55,6 +55,25 @@ def test_the_page_holds_the_comparison_and_needs_nothing_else(runs: list[RunFold
     assert page.index("one seed only") < page.index("65.00"), "what is unfair comes first"
 
 
+def test_data_with_other_classes_have_a_page_too(runs: list[RunFolder], make_run: MakeRun) -> None:
+    other = make_run("other", data__root="elsewhere")
+    other.write_results(other.results() | {"pixel_share": {"road": 0.6, "cat": 0.4}, "iou": {"road": 0.5, "cat": 0.1}})
+    other.log(90, {"drift/shares": [0.5, 0.5]})
+    comparison = compare([runs[1], other])
+    shares = class_shares(comparison.groups)
+    assert shares is not None and shares.rows[2] == ["$5 [bold]|note", "29.96", "10.00 (×0.33)", "–"]
+    page = compare_page(comparison)
+    assert "not one protocol: data.root differs" in page and "<td>cat</td><td>–</td><td>10.00</td>" in page
+
+
+def test_a_picture_of_the_first_groups_says_so(make_run: MakeRun, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "grid.png")
+    runs = [make_run(f"r{number}", method__alpha=number) for number in range(7)]
+    for count, told in ((6, "each group predicts"), (7, "each of the first 6 groups predicts")):
+        page = compare_page(compare(runs[:count]), {"": Pictures(tmp_path / "grid.png")})
+        assert f"what the first run of {told}" in page
+
+
 def test_families_stay_apart_and_missing_pictures_have_a_reason(make_run: MakeRun) -> None:
     runs = [make_run("a", data={"protocol": "voc/u2pl/1323"}), make_run("b", data={"protocol": "voc/blended/1323"})]
     page = compare_page(compare(runs), {"voc/u2pl": Pictures(None, "the data are <gone>")})

@@ -12,7 +12,7 @@ from PIL import Image
 from des4.models import memory
 from des4.report.inside import BINS_A_ZONE, watched
 from des4.report.page import flatten, pseudo_label_figures, write_report
-from des4.report.templates import photographs
+from des4.report.templates import code, photographs
 from des4.runlog import RunFolder
 from des4.types import RunError
 
@@ -57,6 +57,13 @@ def test_report_holds_everything_and_needs_nothing_else(make_run: MakeRun) -> No
     assert links == re.findall(r'<h2 id="([^"]+)">', page) and len(set(links)) == len(links) > 3
     assert "pseudo-labels" not in links, "one validation, no drift: there is nothing to head"
     assert "<h2>" not in page and "prefers-color-scheme: dark" in page
+
+
+def test_a_file_that_is_no_picture_is_named(make_run: MakeRun) -> None:
+    run = make_run()
+    (run.plots / "mine.png").write_text("none")
+    with pytest.raises(RunError, match=r"mine\.png cannot be read as a picture; remove it"):
+        write_report(run)
 
 
 def test_photographs_do_not_make_a_page_too_large_to_be_sent(make_run: MakeRun) -> None:
@@ -192,3 +199,7 @@ def test_a_run_without_results_is_refused(make_run: MakeRun) -> None:
 
 def test_flatten_joins_keys_with_dots() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": []}, "e": None}) == {"a.b.c": 1, "a.d": [], "e": None}
+
+
+def test_what_stands_between_backticks_is_code_and_escaped() -> None:
+    assert code("run `a<b>` & <i>") == "run <code>a&lt;b&gt;</code> &amp; &lt;i&gt;"
