@@ -111,9 +111,13 @@ def export_model(
     needs. Raises ConfigError for an unknown format or a missing extra, RunError for files that are there already or
     cannot be written, WeightsError.
     """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"{', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    for name in formats:  # before a look at what is there, for which some of it is needed
+        require(name)
     wanted = _with_their_sources(formats, lambda name: _is_of(out / FORMATS[name].name, weights))
     for name in wanted:
-        _require(name)
+        require(name)
         if (path := out / FORMATS[name].name).exists() and not overwrite:
             raise RunError(f"{path} exists; replace it with --overwrite, or choose another folder with --out")
     if "int8" in wanted and images is None:
@@ -152,18 +156,14 @@ def _input(bands: Bands | None) -> str:
 
 
 def _with_their_sources(formats: Sequence[str], is_there: Callable[[str], bool]) -> list[str]:
-    """List formats in the order in which they are made, with those that they are made from and that are not there.
-
-    Raises ConfigError for one that does not exist.
-    """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ConfigError(f"{', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    """List formats in the order in which they are made, with those that they are made from and that are not there."""
     sources = {FORMATS[name].after for name in formats} - {""}
     needed = {*formats, *(name for name in sources if not is_there(name))}
     return [name for name in FORMATS if name in needed]
 
 
-def _require(name: str) -> None:
+def require(name: str) -> None:
+    """Raise ConfigError if a module is missing that a format needs."""
     form = FORMATS[name]
     for module in form.needs:
         try:
@@ -174,12 +174,24 @@ def _require(name: str) -> None:
 
 def _is_of(path: Path, weights: Path) -> bool:
     """Whether an ONNX file is there and was made from these weights."""
-    if not path.is_file():
-        return False
+    return path.is_file() and made_from(path) == weights_hash(weights)
+
+
+def made_from(path: Path) -> str | None:
+    """Return the SHA-256 of the weights that an ONNX file, or a folder of OpenVINO, was made from.
+
+    None: it does not say, or is damaged.
+    """
     import onnx
 
-    told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
-    return told.get("weights_sha256") == weights_hash(weights)
+    try:
+        if path.is_dir():
+            told = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        else:
+            told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+        return str(told["weights_sha256"])
+    except Exception:  # of protobuf too, which raises its own
+        return None
 
 
 def _remove(path: Path) -> None:
@@ -386,7 +398,7 @@ def _write_safetensors(model: Model, path: Path) -> None:
 FORMATS: dict[str, Format] = {
     "onnx": Format("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
     "int8": Format("model.int8.onnx", _write_int8, ("onnx", "onnxruntime"), "onnx", after="onnx"),
-    "openvino": Format("openvino", _write_openvino, ("openvino",), "onnx,openvino", after="onnx"),
+    "openvino": Format("openvino", _write_openvino, ("onnx", "openvino"), "onnx,openvino", after="onnx"),
     "torch": Format("model.pt2", _write_torch),
     "safetensors": Format("safetensors", _write_safetensors),
 }
