@@ -27,7 +27,7 @@ from des4.export.folder import write_folder
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
 from des4.ops.pixels import scaled, unit
-from des4.types import Bands, ConfigError, RunError
+from des4.types import Bands, ConfigError, RunError, UserError
 from des4.weights import WeightsInfo, load_weights, weights_hash
 
 Images = NDArray[Any]
@@ -88,13 +88,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file. name: of the file, or folder. needs: modules, and the extra that brings them."""
+    """A kind of file. name: of the file, or folder. needs: modules, and the extra that brings them.
+
+    after: the format that it is made from. holds: the names of the files, of a folder.
+    """
 
     name: str
     write: Callable[[Model, Path], None]
     needs: tuple[str, ...] = ()
     extra: str = ""
     after: str = ""
+    holds: tuple[str, ...] = ()
 
 
 def export_model(
@@ -120,6 +124,9 @@ def export_model(
         require(name)
         if (path := out / FORMATS[name].name).exists() and not overwrite:
             raise RunError(f"{path} exists; replace it with --overwrite, or choose another folder with --out")
+        if path.is_dir() and not {file.name for file in path.iterdir()} <= set(FORMATS[name].holds):
+            raise RunError(f"{path} holds other files than an export writes, so --overwrite leaves it alone; choose "
+                           "another folder with --out")  # fmt: skip
     if "int8" in wanted and images is None:
         raise ConfigError("int8 needs images of the training data; export a run folder, or say where with data=FOLDER")
     if out.exists() and not out.is_dir():
@@ -139,6 +146,12 @@ def export_model(
             partial.replace(path)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+        except UserError:
+            raise
+        except Exception as error:  # exporters raise whatever they come upon
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise RunError(f"{path}: this network cannot be written so ({reason}); try another format, or an encoder "
+                           "that docs/export.md names") from error  # fmt: skip
         finally:
             _remove(partial)
         paths.append(path)
@@ -398,8 +411,17 @@ def _write_safetensors(model: Model, path: Path) -> None:
 FORMATS: dict[str, Format] = {
     "onnx": Format("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
     "int8": Format("model.int8.onnx", _write_int8, ("onnx", "onnxruntime"), "onnx", after="onnx"),
-    "openvino": Format("openvino", _write_openvino, ("onnx", "openvino"), "onnx,openvino", after="onnx"),
+    "openvino": Format(
+        "openvino",
+        _write_openvino,
+        ("onnx", "openvino"),
+        "onnx,openvino",
+        "onnx",
+        ("model.xml", "model.bin", "model.json"),
+    ),
     "torch": Format("model.pt2", _write_torch),
-    "safetensors": Format("safetensors", _write_safetensors),
+    "safetensors": Format(
+        "safetensors", _write_safetensors, holds=("model.safetensors", "config.json", "classes.txt", "README.md")
+    ),
 }
 """Name → kind of file, in the order in which they are made."""

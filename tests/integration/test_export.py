@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +25,13 @@ from des4 import api, cli
 from des4.engine import EvalConfig, segment_batch
 from des4.engine.inference import resized
 from des4.export import FORMATS, export_model, formats
+from des4.export.card import model_card
 from des4.export.network import Deployed, PaddedConv
 from des4.export.side_by_side import _measure, measure, training_images
 from des4.models import ModelConfig, build_segmenter
 from des4.ops.pixels import scaled
 from des4.types import Bands, ConfigError, RunError
-from des4.weights import WeightsInfo, load_weights, save_weights, weights_hash
+from des4.weights import WeightsInfo, load_weights, save_weights, weights_hash, weights_info
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,6 +236,41 @@ def test_weights_with_a_card(trained: Path, tmp_path: Path) -> None:
     lone = Path(shutil.copy(trained / "weights" / "last.safetensors", tmp_path / "w.safetensors"))
     (folder,) = export_model(lone, tmp_path / "lone", ["safetensors"])
     assert "Not known" in (folder / "README.md").read_text()
+
+
+def test_the_card_of_the_best_weights_has_their_figure(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    last, best = (run / "weights" / f"{name}.safetensors" for name in ("last", "best"))
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "best": {"step": 4, "miou": 0.5, "chosen_on": "val"}}))
+    assert model_card(best, weights_info(best)) == model_card(last, weights_info(last))
+    (run / "results.json").write_text(json.dumps({**results, "best": {"step": 2, "miou": 0.5, "chosen_on": "val"}}))
+    card = model_card(best, weights_info(best))
+    assert "50.00 % mIoU on 3 validation images of `scenes`, at step 2. It was chosen as the best" in card
+    assert "| mIoU |" not in card and "| mIoU |" in model_card(last, weights_info(last))
+
+
+def test_folders_that_hold_other_files_are_left_alone(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "weights" / "last.safetensors"
+    (folder,) = export_model(weights, tmp_path, ["safetensors"])
+    assert export_model(weights, tmp_path, ["safetensors"], overwrite=True) == [folder]
+    (folder / "mine.safetensors").write_bytes(b"mine")
+    with pytest.raises(RunError, match="holds other files than an export writes, so --overwrite leaves it alone"):
+        export_model(weights, tmp_path, ["safetensors"], overwrite=True)
+    assert (folder / "mine.safetensors").read_bytes() == b"mine"
+
+
+def test_a_network_that_an_exporter_cannot_follow_is_one_line(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(model: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise AssertionError("Guard failed: a != b\nand more")
+
+    monkeypatch.setitem(FORMATS, "torch", replace(FORMATS["torch"], write=give_up))
+    with pytest.raises(RunError, match=r"model\.pt2: this network cannot be written so \(Guard failed: a != b\); try"):
+        export_model(trained / "weights" / "last.safetensors", tmp_path, ["torch"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_differs_is_not_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
