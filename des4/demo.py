@@ -7,9 +7,10 @@ from itertools import count
 from pathlib import Path
 
 from des4 import api, comparing
-from des4.config import load_config
+from des4.config import given_settings, load_config
 from des4.report.compare import compare
 from des4.runlog import RunFolder
+from des4.types import ConfigError
 
 SETTINGS = Path(__file__).parent / "configs" / "demo.yaml"
 
@@ -81,9 +82,11 @@ def demo(overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> t
     """Train the three runs into `runs/demo`, or the next free `runs/demo-<n>`; return the folder and the runs.
 
     overrides: `key=value` settings for all three. `compare.html` lays them side by side; `comparison.png`, which is in
-    it, shows the validation scenes with most pixels of rare classes. Raises WeightsError without the pip package that
-    holds the encoder's weights.
+    it, shows the validation scenes with most pixels of rare classes. Raises ConfigError for settings in which the runs
+    have to differ, and WeightsError without the pip package that holds the encoder's weights.
     """
+    if fixed := [key for key in ("method.name", "out") if key in given_settings({}, overrides)]:
+        raise ConfigError(f"{', '.join(fixed)}: the demo has its own for each of its runs; leave it out")
     folder = free_folder()
     configs = {name: load_config(SETTINGS, [*own, *overrides, f"out={folder / name}"]) for name, own in RUNS.items()}
     runs = {}

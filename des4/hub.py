@@ -153,6 +153,8 @@ def _plain_errors(address: Address, otherwise: str) -> Iterator[None]:
         ) from None
     except errors.RevisionNotFoundError:
         raise WeightsError(f"{address}: the repository has no revision {address.revision}") from None
+    except errors.HFValidationError as error:
+        raise ConfigError(f"{address}: no repository can be called so ({error})") from None
     except _unreachable() as error:
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             raise WeightsError(

@@ -28,6 +28,7 @@ from des4.engine.inference import resized
 from des4.methods import METHODS
 from des4.metrics import Results, confusion_matrix, tail_classes
 from des4.models import Segmenter
+from des4.ops.pixels import unit
 from des4.ops.prior import class_prior, class_weights
 from des4.ops.resize import shrink_label
 from des4.runlog import RunFolder
@@ -184,7 +185,7 @@ def pixels_of(
     share, generator = max(1, PIXELS // len(ids)), torch.Generator().manual_seed(0)
     features, labels = [], []
     for sample_id in progress(ids):
-        image = resized(data.image(sample_id).to(device).float()[None] / 255, config.resize)
+        image = resized(unit(data.image(sample_id).to(device))[None], config.resize)
         maps = segmenter.features(image)[0].float()
         label = shrink_label(data.label(sample_id)[None], (maps.shape[-2], maps.shape[-1])).flatten().long()
         known = (label < len(data.classes)).nonzero()[:, 0]
@@ -271,7 +272,7 @@ def score(
     network, count = ManyHeads(segmenter, heads.values()), len(data.classes)
     confusions = torch.zeros(len(heads), count, count, dtype=torch.int64)
     for sample_id in progress(ids):
-        image, label = data.image(sample_id).to(device).float()[None] / 255, data.label(sample_id)
+        image, label = unit(data.image(sample_id).to(device))[None], data.label(sample_id)
         predictions = segment_batch(network, image, config).argmax(1).cpu()
         confusions += torch.stack([confusion_matrix(label, prediction, count) for prediction in predictions])
     return {name: Results(one, tuple(data.classes), tail) for name, one in zip(heads, confusions, strict=True)}
@@ -316,6 +317,6 @@ class ManyHeads(nn.Module):
         self.segmenter, self.heads = segmenter, nn.ModuleList(heads)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) to (heads, C, h, w)."""
+        """(1, bands, H, W) to (heads, C, h, w)."""
         features = self.segmenter.features(image)
         return torch.cat([head(features).float() for head in self.heads])

@@ -19,6 +19,7 @@ from des4.config import Overrides
 from des4.data.class_pixels import class_pixels
 from des4.data_tools.prelabels import Shapes
 from des4.datasets import content_hash
+from des4.datasets.files.finding import as_text, is_writable
 from des4.predict import Predictor
 from des4.predict.files import free_folder
 from des4.predict.sources import find_images
@@ -87,7 +88,7 @@ def choose_next(
     folder = run_of(predictor.path)
     notes: list[str] = []
     dataset = _dataset(predictor, source, data, overrides, bool(paths), notes)
-    candidates = _candidates(predictor, dataset, paths, notes)
+    candidates, unnamed = _candidates(predictor, dataset, paths, notes)
     if settings.rule == "random":  # nobody has to look at the others
         drawn = random.Random(f"next/{settings.seed}").sample(
             range(len(candidates.names)), min(settings.count, len(candidates.names))
@@ -123,7 +124,7 @@ def choose_next(
         have = _labeled(dataset, as_scores(both.names, {n: r for n, r in ledger.rows.items() if n < first},
                                             len(predictor.classes)), scores, notes)  # fmt: skip
         picks = pick(scores, have, settings.count, settings.rule, settings.seed)
-        skipped = {both.names[number]: reason for number, reason in sorted(ledger.skipped().items())}
+        skipped = unnamed | {both.names[number]: reason for number, reason in sorted(ledger.skipped().items())}
         batch = Batch(
             predictor, pool, dataset if not paths else None, scores, have, picks, settings.rule, settings.seed,
             settings.shapes, settings.tolerance, (folder or source).resolve().name, skipped, notes,
@@ -159,15 +160,24 @@ def _dataset(
 
 def _candidates(
     predictor: Predictor, dataset: Dataset | None, paths: Sequence[str | Path], notes: list[str]
-) -> DatasetPool | FilePool:
+) -> tuple[DatasetPool | FilePool, dict[str, str]]:
+    """Return the images that may be picked, and why others may not be. Raises DataError if there is none."""
     if paths:
         jobs, said = find_images(paths)
         notes += said
-        return FilePool(jobs, predictor.info.bands)
+        named = [job for job in jobs if is_writable(str(job.source))]
+        unnamed = [as_text(job.source) for job in jobs if not is_writable(str(job.source))]
+        reason = "the name is no text in UTF-8 on one line, so no list can hold it; rename the file or its folder"
+        if not named:
+            raise DataError(f"{unnamed[0]}: {reason}")
+        return FilePool(named, predictor.info.bands), {path: f"{path}: {reason}" for path in unnamed}
     assert dataset is not None  # noqa: S101  # `_dataset` refuses a lone weights file without paths
-    if not len(dataset.unlabeled):
-        raise DataError("the data hold no unlabeled image; give a folder of images, or other data with data=FOLDER")
-    return DatasetPool(dataset, tuple(dataset.unlabeled))
+    labeled = {*dataset.labeled, *dataset.held_out}  # which a list of unlabeled images may name too
+    names = tuple(name for name in dataset.unlabeled if name not in labeled)
+    if not names:
+        raise DataError("the data hold no image without a label; give a folder of images, or other data with "
+                        "data=FOLDER")  # fmt: skip
+    return DatasetPool(dataset, names), {}
 
 
 def _labeled_names(dataset: Dataset) -> list[str]:

@@ -1,7 +1,7 @@
 """What `des4 next` writes.
 
 next.txt  next.csv  next.json  next.html  contact.png  classes.txt
-labeled.txt  unlabeled.txt  val.txt          how the lists read once the images are labeled
+lists/…                                      how the lists read once the images are labeled
 images/…                                     copies, with labelme's JSON beside them
 cvat/…  label_studio/…                       what those tools import
 """

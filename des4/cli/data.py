@@ -133,8 +133,8 @@ def splits(
     rule: Rule = "stratified" if stratified else "random"
     recipe = Recipe(sizes, rule, nested, seed, len(pool), (*named, *(settings or ())))
     Console().print(draws_table(write_splits(out, dataset, draws, contents, recipe)))
-    lists = " ".join(f"{kind}={out / draws[0].name / kind}.txt" for kind in ("labeled", "unlabeled"))
-    print(f"written to {out}; train with: data={data} {lists} val={out / 'val.txt'}")
+    lists = [f"{kind}={out / draws[0].name / kind}.txt" for kind in ("labeled", "unlabeled")]
+    print(f"written to {out}; train with: {shlex.join([f'data={data}', *lists, f'val={out}/val.txt'])}")
 
 
 @app.command()
@@ -247,7 +247,9 @@ def shard(
         Console(stderr=True, soft_wrap=True).print(Text(f"skipped: {line}", style="red"))
     if packed.spared:
         print(f"{packed.spared} images in folders of val and test left out: shards are trained on")
-    print(f"{packed.images} images packed, shards: {len(packed.shards)}; train with: data.shards={out}")
+    print(
+        f"{packed.images} images packed, shards: {len(packed.shards)}; train with: {shlex.quote(f'data.shards={out}')}"
+    )
     if packed.skipped:
         raise typer.Exit(1)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from rich.table import Column, Table
 
 from des4.cli.arguments import DataSettings, Overwrite, RunArgument, data_and_settings, name_of
 from des4.cli.printing import show_warnings
+
+if TYPE_CHECKING:
+    from des4.predict import Predictor
+    from des4.types import Dataset
 
 
 def export(
@@ -29,7 +34,9 @@ def export(
 
     int8 reads images of the training data: the run's, or those given by data=FOLDER.
     """
-    from des4 import api
+    formats = [name.strip() for name in format.split(",") if name.strip()]
+    if settings and "int8" not in formats:
+        raise typer.BadParameter(f"{' '.join(settings)}: int8 alone reads data; formats are named with --format")
     from des4.export import export_model
     from des4.export.formats import CALIBRATION_IMAGES
     from des4.export.side_by_side import training_images
@@ -37,12 +44,11 @@ def export(
     from des4.weights import weights_file
 
     show_warnings()
-    formats = [name.strip() for name in format.split(",") if name.strip()]
     weights = weights_file(run)
     images = None
     if "int8" in formats:
         predictor = Predictor(weights, "cpu")
-        dataset, _ = api.data_of(predictor, weights, *data_and_settings(settings or []))
+        dataset = _data_of(predictor, weights, settings or [])
         factor = predictor.info.eval.resize
         images = lambda: training_images(dataset, CALIBRATION_IMAGES, factor)  # noqa: E731
     for path in export_model(weights, out or _exports(run), formats, overwrite=overwrite, images=images):
@@ -84,14 +90,13 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Measure a network and its exported files side by side, on the CPU: images/s, MB, mIoU, equal labels."""
-    from des4 import api
     from des4.export import measure
     from des4.predict import Predictor
     from des4.weights import weights_file
 
     show_warnings()
     weights = weights_file(run)
-    dataset, _ = api.data_of(Predictor(weights, "cpu"), weights, *data_and_settings(settings or []))
+    dataset = _data_of(Predictor(weights, "cpu"), weights, settings or [])
     console = Console(stderr=True)
     rows = measure(
         weights,
@@ -116,6 +121,18 @@ def benchmark(
     Console().print(table)
     if images < len(dataset.val):
         print(f"on the first {images} of {len(dataset.val)} validation images; more: --images N")
+
+
+def _data_of(predictor: Predictor, weights: Path, settings: Sequence[str]) -> Dataset:
+    """Open the run's data, or those that settings name. Raises ConfigError for settings of anything else."""
+    from des4 import api
+    from des4.config import given_settings
+    from des4.types import ConfigError
+
+    data, others = data_and_settings(settings)
+    if strange := [key for key in given_settings({}, others) if not key.startswith("data.")]:
+        raise ConfigError(f"{', '.join(strange)}: settings of data alone are known here")
+    return api.data_of(predictor, weights, data, others)[0]
 
 
 def _exports(run: Path) -> Path:

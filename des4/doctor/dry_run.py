@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from des4.engine.cost import (
     StepCost,
     at_step,
     memory,
+    moments_to_come,
     parts_of_run,
     run_cost,
 )
@@ -161,9 +162,9 @@ class _DryRun:
             costs = run_cost(method, split(batch, self.parts)[0], self.precision)
             kept, flops = max(cost.kept_bytes for _, cost in costs), self._mean_flops(costs)
             measured = None
-            if self._fits(memory(method, self.training.optimiser, kept)):
+            if self._fits(self._held(kept)):
                 measured = self._measure(batches, _num_images(batch), flops.total, num_steps)
-        held = memory(method, self.training.optimiser, kept)
+        held = self._held(kept)
         self._look_at_disk(held.weights + held.optimiser)
         data, labeled, unlabeled = self.training.dataset, *_images(batch)
         done = DryRun(
@@ -184,6 +185,13 @@ class _DryRun:
         if train.workers > usable_cores():
             self._warn("workers", f"train.workers={train.workers} on {usable_cores()} cores", "take fewer of them")
         return done, self.findings
+
+    def _held(self, kept: int) -> Memory:
+        """Return the memory of a step, with the moments as they will be where there was none that has made them."""
+        held = memory(self.training.method, self.training.optimiser, kept)
+        if held.optimiser:
+            return held
+        return replace(held, optimiser=moments_to_come(self.training.method, self.config.optim.num_moments))
 
     def _mean_flops(self, costs: Sequence[tuple[Part, StepCost]]) -> Flops:
         """Return the work of a step, in the mean over the run."""
@@ -329,7 +337,7 @@ class _DryRun:
 
     def _fits(self, held: Memory) -> bool:
         """Whether a step can be risked: a GPU refuses what it has no room for, but Linux ends a process for it."""
-        free, needed = free_memory(self.device), held.gradients + held.kept
+        free, needed = free_memory(self.device), held.gradients + held.optimiser + held.kept
         if self.device.type == "cuda" or free is None or needed < free:
             return True
         self._problem("memory", f"a step needs {size(needed)} more, and {size(free)} are free",

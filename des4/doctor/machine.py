@@ -218,7 +218,7 @@ def _open_files() -> Iterator[Finding]:
 def _disk(runs: Path) -> Iterator[Finding]:
     folder = existing(runs)
     free = shutil.disk_usage(folder).free
-    text = f"{size(free)} free in {folder}, where {runs} is" + ("" if folder == runs else " to be")
+    text = f"{size(free)} free in {folder}, where {runs} is" + ("" if folder == runs.absolute() else " to be")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         yield Finding("problem", "disk", f"{folder} cannot be written", "choose a folder for runs with out=FOLDER")
     elif free < GIB // 4:

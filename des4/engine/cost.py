@@ -32,7 +32,7 @@ from des4.types import Batch
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from des4.methods.base import Method
+    from des4.methods.base import Method, Network
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,6 +202,20 @@ def memory(method: nn.Module, optimiser: Optimizer, kept_bytes: int) -> Memory:
     )
 
 
+def moments_to_come(method: Method, num_moments: int) -> int:
+    """Return the bytes of the moments that a run's optimisers will keep: so many of each parameter, before a step."""
+    return sum(
+        _num_moments(network, num_moments) * parameter.nbytes
+        for network in method.networks().values()
+        for parameter in network.module.parameters()
+        if parameter.requires_grad
+    )
+
+
+def _num_moments(network: Network, num_moments: int) -> int:
+    return CRITIC_MOMENTS if network.role == "critic" else num_moments
+
+
 ROOM = 1.25
 """Memory that a step may need, over what is counted: workspaces of single operations, and fragments."""
 
@@ -217,7 +231,7 @@ def fewest_parts(
     """
     held = 0  # gradients and moments
     for network in method.networks().values():
-        moments = CRITIC_MOMENTS if network.role == "critic" else num_moments
+        moments = _num_moments(network, num_moments)
         held += (1 + moments) * sum(p.nbytes for p in network.module.parameters() if p.requires_grad) // shards
     for parts in possible_parts(batch):
         needed = ROOM * (held + max(cost.kept_bytes for _, cost in run_cost(method, split(batch, parts)[0], precision)))

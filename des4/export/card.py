@@ -56,9 +56,7 @@ def model_card(
         shown = "#{:02x}{:02x}{:02x}".format(*colour)
         lines.append(f"| {index} | {_cell(name)} | {shown} | {'yes' if name in info.tail else ''} |")
     lines += ["", "Rare: fewer of the labeled pixels than the median class.", ""]
-    lines += (
-        _figures(results) if results else ["## Figures", "", "Not known: the run of this file had no results.json.", ""]
-    )
+    lines += _figures_of(weights.name, results)
     if samples:
         lines += ["Validation images, their masks, and what the network says:", "", "![samples](samples.png)", ""]
     lines += [
@@ -83,6 +81,19 @@ def _pictures(bands: Bands | None) -> str:
     if bands is None:
         return "8-bit RGB of any size"
     return f"files of any size, of which it reads the bands {', '.join(map(str, bands.numbers))} of {bands.type} values"
+
+
+def _figures_of(file: str, results: dict[str, Any]) -> list[str]:
+    """Write what is known of how good a network is. file: of its run, whose results are those of the last step."""
+    best = (results.get("best") or {}) if file == "best.safetensors" else {}
+    if results and (file == "last.safetensors" or (best and best["step"] == results["step"])):
+        return _figures(results)
+    if best:
+        data = results["data"]
+        return ["## Figures", "", f"{_percent(best['miou'])} % mIoU on {data['val']} validation images of "
+                f"`{data['name']}`, at step {best['step']}. It was chosen as the best of all validations on the images "
+                "that it is scored on, so it flatters the network.", ""]  # fmt: skip
+    return ["## Figures", "", "Not known: no results of a run are those of this file.", ""]
 
 
 def _figures(results: dict[str, Any]) -> list[str]:

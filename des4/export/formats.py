@@ -27,7 +27,7 @@ from des4.export.folder import write_folder
 from des4.export.network import TRACED, Deployed
 from des4.models import Segmenter
 from des4.ops.pixels import scaled, unit
-from des4.types import Bands, ConfigError, RunError
+from des4.types import Bands, ConfigError, RunError, UserError
 from des4.weights import WeightsInfo, load_weights, weights_hash
 
 Images = NDArray[Any]
@@ -88,13 +88,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file. name: of the file, or folder. needs: modules, and the extra that brings them."""
+    """A kind of file. name: of the file, or folder. needs: modules, and the extra that brings them.
+
+    after: the format that it is made from. holds: the names of the files, of a folder.
+    """
 
     name: str
     write: Callable[[Model, Path], None]
     needs: tuple[str, ...] = ()
     extra: str = ""
     after: str = ""
+    holds: tuple[str, ...] = ()
 
 
 def export_model(
@@ -111,11 +115,18 @@ def export_model(
     needs. Raises ConfigError for an unknown format or a missing extra, RunError for files that are there already or
     cannot be written, WeightsError.
     """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"{', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    for name in formats:  # before a look at what is there, for which some of it is needed
+        require(name)
     wanted = _with_their_sources(formats, lambda name: _is_of(out / FORMATS[name].name, weights))
     for name in wanted:
-        _require(name)
+        require(name)
         if (path := out / FORMATS[name].name).exists() and not overwrite:
             raise RunError(f"{path} exists; replace it with --overwrite, or choose another folder with --out")
+        if path.is_dir() and not {file.name for file in path.iterdir()} <= set(FORMATS[name].holds):
+            raise RunError(f"{path} holds other files than an export writes, so --overwrite leaves it alone; choose "
+                           "another folder with --out")  # fmt: skip
     if "int8" in wanted and images is None:
         raise ConfigError("int8 needs images of the training data; export a run folder, or say where with data=FOLDER")
     if out.exists() and not out.is_dir():
@@ -135,6 +146,12 @@ def export_model(
             partial.replace(path)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+        except UserError:
+            raise
+        except Exception as error:  # exporters raise whatever they come upon
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise RunError(f"{path}: this network cannot be written so ({reason}); try another format, or an encoder "
+                           "that docs/export.md names") from error  # fmt: skip
         finally:
             _remove(partial)
         paths.append(path)
@@ -152,18 +169,14 @@ def _input(bands: Bands | None) -> str:
 
 
 def _with_their_sources(formats: Sequence[str], is_there: Callable[[str], bool]) -> list[str]:
-    """List formats in the order in which they are made, with those that they are made from and that are not there.
-
-    Raises ConfigError for one that does not exist.
-    """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ConfigError(f"{', '.join(unknown)}: no such format; there are {', '.join(FORMATS)}")
+    """List formats in the order in which they are made, with those that they are made from and that are not there."""
     sources = {FORMATS[name].after for name in formats} - {""}
     needed = {*formats, *(name for name in sources if not is_there(name))}
     return [name for name in FORMATS if name in needed]
 
 
-def _require(name: str) -> None:
+def require(name: str) -> None:
+    """Raise ConfigError if a module is missing that a format needs."""
     form = FORMATS[name]
     for module in form.needs:
         try:
@@ -174,12 +187,24 @@ def _require(name: str) -> None:
 
 def _is_of(path: Path, weights: Path) -> bool:
     """Whether an ONNX file is there and was made from these weights."""
-    if not path.is_file():
-        return False
+    return path.is_file() and made_from(path) == weights_hash(weights)
+
+
+def made_from(path: Path) -> str | None:
+    """Return the SHA-256 of the weights that an ONNX file, or a folder of OpenVINO, was made from.
+
+    None: it does not say, or is damaged.
+    """
     import onnx
 
-    told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
-    return told.get("weights_sha256") == weights_hash(weights)
+    try:
+        if path.is_dir():
+            told = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        else:
+            told = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+        return str(told["weights_sha256"])
+    except Exception:  # of protobuf too, which raises its own
+        return None
 
 
 def _remove(path: Path) -> None:
@@ -386,8 +411,17 @@ def _write_safetensors(model: Model, path: Path) -> None:
 FORMATS: dict[str, Format] = {
     "onnx": Format("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime"), "onnx"),
     "int8": Format("model.int8.onnx", _write_int8, ("onnx", "onnxruntime"), "onnx", after="onnx"),
-    "openvino": Format("openvino", _write_openvino, ("openvino",), "onnx,openvino", after="onnx"),
+    "openvino": Format(
+        "openvino",
+        _write_openvino,
+        ("onnx", "openvino"),
+        "onnx,openvino",
+        "onnx",
+        ("model.xml", "model.bin", "model.json"),
+    ),
     "torch": Format("model.pt2", _write_torch),
-    "safetensors": Format("safetensors", _write_safetensors),
+    "safetensors": Format(
+        "safetensors", _write_safetensors, holds=("model.safetensors", "config.json", "classes.txt", "README.md")
+    ),
 }
 """Name → kind of file, in the order in which they are made."""

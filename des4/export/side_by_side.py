@@ -18,16 +18,18 @@ from des4.export.formats import (
     Model,
     Run,
     exported_program,
+    made_from,
     onnx_session,
     openvino_session,
     program_run,
+    require,
 )
 from des4.export.network import Deployed
 from des4.metrics import Results, confusion_matrix
 from des4.models import Segmenter
 from des4.ops.resize import upsample
 from des4.types import Dataset, RunError
-from des4.weights import load_weights
+from des4.weights import load_weights, weights_hash
 
 WARM_UP = 2
 """Images before the clock runs, so that memory and kernels are there."""
@@ -61,9 +63,11 @@ def measure(
     Each image is resized by the network's `eval.resize` first, outside of the time, and scored at its own size. folder:
     with the exported files. threads: of each library; 0 = its own choice. progress: walks over the names of what is
     measured. A .pt2 file is not opened, for torch unpickles what it reads in one: the network is exported anew, in
-    memory, as it was for the file. Raises RunError without any file.
+    memory, as it was for the file. Raises RunError without any file, and for one that was made from other weights;
+    ConfigError where a library is missing.
     """
     segmenter, info = load_weights(weights)
+    digest = weights_hash(weights)
     ids = list(dataset.val[:images])
     candidates: dict[str, tuple[Path, Callable[[], Run]]] = {
         "torch": (weights, lambda: _torch_run(Deployed(segmenter, len(info.classes), info.bands))),
@@ -72,6 +76,10 @@ def measure(
         path = folder / FORMATS[name].name
         file = path / "model.xml" if name == "openvino" else path
         if file.is_file():
+            require(name)
+            if made_from(path) != digest:
+                raise RunError(f"{path}: was not made from {weights}; make it anew with des4 export --overwrite, or "
+                               "give the weights that it was made from")  # fmt: skip
             candidates[name] = path, lambda file=file, session=session: session(file, threads)  # type: ignore[misc]
     if (path := folder / FORMATS["torch"].name).is_file():
         model = Model(segmenter, info, weights, lambda: iter(()))
@@ -102,7 +110,7 @@ def _measure(
     reference: list[NDArray[np.integer]],
 ) -> Measured:
     """factor: by which images are resized. reference: the labels of the first that is measured, which fills it."""
-    num_classes, seconds, equal = len(dataset.classes), 0.0, 0.0
+    num_classes, seconds, equal, pixels = len(dataset.classes), 0.0, 0, 0
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     first = not reference
     for image in (_picture(dataset, sample_id, factor) for sample_id in ids[:WARM_UP]):
@@ -117,10 +125,11 @@ def _measure(
             labels = upsample(torch.from_numpy(probs), (truth.shape[0], truth.shape[1])).argmax(1).numpy()
         if first:
             reference.append(labels)
-        equal += float((labels == reference[number]).mean())
+        equal += int((labels == reference[number]).sum())
+        pixels += labels.size
         confusion += confusion_matrix(truth, torch.from_numpy(labels[0].astype(np.int64)), num_classes)
     miou = Results(confusion, tuple(dataset.classes)).miou
-    return Measured(name, megabytes, len(ids) / seconds, miou, equal / len(ids))
+    return Measured(name, megabytes, len(ids) / seconds, miou, equal / pixels)
 
 
 def training_images(dataset: Dataset, most: int, factor: float = 1.0) -> Iterator[Images]:

@@ -239,13 +239,16 @@ def read_bytes(path: Path) -> bytes:
 def opened(path: Path, data: bytes) -> Image.Image:
     """Open an image file with Pillow; nothing is decoded yet. Raises DataError."""
     try:
-        return Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except FAILURES as error:
         if (tags := tags_of(data)) and bits_of(tags) > 8:  # of a kind that Pillow does not know
             raise _too_deep(path, bits_of(tags)) from None
         if tags and not is_picture(tags):
             raise DataError(f"{path}: holds bands, and is no picture in RGB; save three of them as RGB") from None
         raise broken(path, error) from error
+    if image.format == "EPS":  # Pillow would let Ghostscript run it
+        raise DataError(f"{path}: is PostScript, a program, which is not run; save it as PNG")
+    return image
 
 
 def header_of(path: Path, image: Image.Image, data: bytes) -> Header:

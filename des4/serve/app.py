@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 import des4
+from des4.images.pictures import read_header
 from des4.images.windows import open_windows
 from des4.predict import Outputs, Predictor
 from des4.predict.files import figures_of_row
@@ -36,6 +37,8 @@ RESIZED = "DES4-Resize"
 """Header of an answer: the factor by which the image was resized before the network saw it."""
 MEDIA = {"labels": ("masks", "png"), "overlay": ("overlays", "jpeg"), "entropy": ("entropy", "png")}
 """What may be asked for → the folder that `write_image` puts it in, and the kind of picture."""
+NAMES = {"labels": "labels", "overlay": "overlay", "entropy": "entropy_picture"}
+"""What may be asked for → what the picture is called in JSON, where `entropy` is the mean."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class _Service:
                     figures = await loop.run_in_executor(self._thread, self._segment, folder, asked)
                 headers = {RESIZED: f"{figures['resize']:g}"}
                 if _wants_json(request):
-                    picture = {asked: base64.b64encode(_picture(folder, asked)).decode()} if asked else {}
+                    picture = {NAMES[asked]: base64.b64encode(_picture(folder, asked)).decode()} if asked else {}
                     return JSONResponse({**figures, **picture}, headers=headers)
                 asked = asked or "labels"
                 return Response(_picture(folder, asked), headers=headers, media_type=f"image/{MEDIA[asked][1]}")
@@ -161,11 +164,10 @@ class _Service:
         """
         source = folder / "image"
         try:
+            with suppress(DataError):  # opening it says what is wrong, and gets along with more than a header may say
+                self._refuse_large(read_header(source).upright)  # before its pixels are decoded
             image = open_windows(source, self._predictor.info.bands)
-            height, width = image.size
-            if height * width > self._limits.megapixels * 10**6:
-                most = f"this server takes {self._limits.megapixels:g} megapixels"
-                raise HTTPException(413, f"the image has {width}×{height} pixels, and {most}")
+            self._refuse_large(image.size)
             ((_, pieces),) = self._predictor.pieces([image])
             outputs = Outputs(overlays=asked == "overlay", entropy=asked == "entropy")
             told = [self._predictor.note_on_resize(), *self._predictor.notes_on(image).values()]
@@ -181,6 +183,12 @@ class _Service:
             raise HTTPException(503, str(error)) from None
         names = [*COLUMNS, *(f"share/{name}" for name in self._predictor.classes)]
         return {**figures_of_row(dict(zip(names, row, strict=True))), **seen}
+
+    def _refuse_large(self, size: tuple[int, int]) -> None:
+        height, width = size
+        if height * width > self._limits.megapixels * 10**6:
+            most = f"this server takes {self._limits.megapixels:g} megapixels"
+            raise HTTPException(413, f"the image has {width}×{height} pixels, and {most}")
 
 
 def _picture(folder: Path, asked: str) -> bytes:

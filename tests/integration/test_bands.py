@@ -21,6 +21,7 @@ from des4.datasets import Folder, FolderConfig
 from des4.engine import segment
 from des4.images import windows
 from des4.images.windows import StreamedBands, open_windows
+from des4.probe import OWN, probe
 from des4.types import DataError, RunError
 from des4.weights import load_weights
 
@@ -89,6 +90,11 @@ def test_a_network_learns_from_four_bands(run: Path) -> None:
     assert "images: bands 1, 2, 3, 4 of uint16 values" in log
     assert "what becomes 0 to 1 of each: 1: " in log
     assert (run / "plots" / "samples.png").is_file()
+
+
+def test_a_probe_sees_bands_as_the_evaluation_does(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert probe(run).heads[OWN].confusion.tolist() == results["models"][results["evaluated"]]["confusion"]
 
 
 def test_how_values_are_scaled_goes_with_the_run_and_its_weights(run: Path, satellite: Path) -> None:

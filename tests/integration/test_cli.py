@@ -207,6 +207,8 @@ def test_an_image_that_breaks_after_its_header_stops_before_the_first_step(run: 
         (["report", "none"], "none is not a des4 run folder"),
         (["compare", "none"], "none is not a des4 run folder"),
         (["demo", "stesp=4"], "did you mean steps?"),
+        (["demo", "out=mine"], "out: the demo has its own for each of its runs"),
+        (["demo", "method=supervised"], "method.name: the demo has its own for each of its runs"),
         (["train", "data=scenes", "imgsz=4"], "imgsz: unknown key; here it is called crop_size"),
         (["train", "data=scenes", "minutes=2", "steps=4"], "leave out train.steps"),
     ],

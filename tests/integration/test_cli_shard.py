@@ -37,6 +37,10 @@ def test_shards_are_made_and_the_way_to_use_them_is_said(run: Des4) -> None:
     assert sorted(path.name for path in Path("shards").iterdir()) == ["photos-00000.tar", "photos-00000.tar.index"]
 
 
+def test_a_path_with_a_space_is_quoted_in_the_command_to_copy(run: Des4) -> None:
+    assert run("photos", "--out", "my shards").stdout.endswith("train with: 'data.shards=my shards'\n")
+
+
 def test_what_is_left_out_is_named(run: Des4) -> None:
     Path("photos/7.png").write_bytes(b"no image")
     result = run("photos", "--out", "shards", "--size", 1)

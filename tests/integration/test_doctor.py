@@ -62,6 +62,14 @@ def test_a_place_for_runs_that_is_none_is_a_problem(tmp_path: Path) -> None:
     assert existing(tmp_path / "a" / "b") == tmp_path
 
 
+def test_a_place_for_runs_is_there_or_is_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        (disk,) = machine._disk(Path("runs"))
+        assert disk.text.endswith("where runs is" if there else "where runs is to be")
+        (tmp_path / "runs").mkdir(exist_ok=True)
+
+
 def test_the_place_that_is_looked_at_is_that_of_the_training(run: Des4, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out, level in ((tmp_path / "file" / "run", "problem"), (tmp_path / "run", "ok")):
@@ -181,6 +189,8 @@ def test_steps_that_have_no_room_are_not_risked(monkeypatch: pytest.MonkeyPatch,
     assert examination.dry_run is not None and examination.dry_run.measured is None
     (problem,) = (finding for finding in examination.findings if finding.level == "problem")
     assert "1.0 KiB are free" in problem.text and "train.accumulate" in problem.advice
+    held = examination.dry_run.memory
+    assert 0 < held.optimiser <= held.gradients  # one moment of all that SGD trains, which there will be
 
 
 def test_a_cache_of_images_is_not_filled(run: Des4, folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +25,13 @@ from des4 import api, cli
 from des4.engine import EvalConfig, segment_batch
 from des4.engine.inference import resized
 from des4.export import FORMATS, export_model, formats
+from des4.export.card import model_card
 from des4.export.network import Deployed, PaddedConv
-from des4.export.side_by_side import measure, training_images
+from des4.export.side_by_side import _measure, measure, training_images
 from des4.models import ModelConfig, build_segmenter
 from des4.ops.pixels import scaled
 from des4.types import Bands, ConfigError, RunError
-from des4.weights import WeightsInfo, load_weights, save_weights
+from des4.weights import WeightsInfo, load_weights, save_weights, weights_hash, weights_info
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,6 +238,41 @@ def test_weights_with_a_card(trained: Path, tmp_path: Path) -> None:
     assert "Not known" in (folder / "README.md").read_text()
 
 
+def test_the_card_of_the_best_weights_has_their_figure(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    last, best = (run / "weights" / f"{name}.safetensors" for name in ("last", "best"))
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "best": {"step": 4, "miou": 0.5, "chosen_on": "val"}}))
+    assert model_card(best, weights_info(best)) == model_card(last, weights_info(last))
+    (run / "results.json").write_text(json.dumps({**results, "best": {"step": 2, "miou": 0.5, "chosen_on": "val"}}))
+    card = model_card(best, weights_info(best))
+    assert "50.00 % mIoU on 3 validation images of `scenes`, at step 2. It was chosen as the best" in card
+    assert "| mIoU |" not in card and "| mIoU |" in model_card(last, weights_info(last))
+
+
+def test_folders_that_hold_other_files_are_left_alone(trained: Path, tmp_path: Path) -> None:
+    weights = trained / "weights" / "last.safetensors"
+    (folder,) = export_model(weights, tmp_path, ["safetensors"])
+    assert export_model(weights, tmp_path, ["safetensors"], overwrite=True) == [folder]
+    (folder / "mine.safetensors").write_bytes(b"mine")
+    with pytest.raises(RunError, match="holds other files than an export writes, so --overwrite leaves it alone"):
+        export_model(weights, tmp_path, ["safetensors"], overwrite=True)
+    assert (folder / "mine.safetensors").read_bytes() == b"mine"
+
+
+def test_a_network_that_an_exporter_cannot_follow_is_one_line(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(model: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise AssertionError("Guard failed: a != b\nand more")
+
+    monkeypatch.setitem(FORMATS, "torch", replace(FORMATS["torch"], write=give_up))
+    with pytest.raises(RunError, match=r"model\.pt2: this network cannot be written so \(Guard failed: a != b\); try"):
+        export_model(trained / "weights" / "last.safetensors", tmp_path, ["torch"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_network_that_differs_is_not_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("onnx", "onnxscript", "onnxruntime")
     wrong = lambda images: (np.zeros(images.shape[:3]), np.zeros((images.shape[0], 8, *images.shape[1:3])))  # noqa: E731
@@ -249,10 +287,42 @@ def test_what_is_missing_is_named(trained: Path, tmp_path: Path, monkeypatch: py
     weights = trained / "weights" / "last.safetensors"
     with pytest.raises(ConfigError, match="tflite: no such format; there are onnx, int8"):
         export_model(weights, tmp_path, ["tflite"])
-    monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r'onnx: needs onnxscript; pip install "des4\[onnx\]"'):
-        export_model(weights, tmp_path, ["openvino"])
+        export_model(weights, tmp_path, ["int8"])
+    (tmp_path / "model.onnx").write_bytes(b"from another machine")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name, extra in (("int8", "onnx"), ("openvino", "onnx,openvino")):
+        with pytest.raises(ConfigError, match=rf'{name}: needs onnx; pip install "des4\[{extra}\]"'):
+            export_model(weights, tmp_path, [name])
+    with pytest.raises(ConfigError, match="onnx: needs onnx; pip install"):
+        measure(weights, tmp_path, SimpleNamespace(val=["a"]), 1)  # type: ignore[arg-type]
+
+
+def test_arguments_that_nobody_reads_are_refused(exported: Path) -> None:
+    for command, said in (
+        (["export", str(exported), "int8"], "formats are named with --format"),
+        (["export", str(exported), "data=scenes"], "int8 alone reads data"),
+        (["export", str(exported), "--format", "int8", "--overwrite", "eval.resize=0.5"], "settings of data alone"),
+        (["benchmark", str(exported), "resize=0.5"], "eval.resize: settings of data alone"),
+    ):
+        done = CliRunner().invoke(cli.app, command)
+        assert done.exit_code == 2 and said in " ".join(done.stderr.replace("│", " ").split()), done.output
+
+
+def test_a_damaged_file_and_one_of_other_weights_are_not_used(exported: Path, tmp_path: Path) -> None:
+    weights, images = exported / "weights" / "last.safetensors", lambda: iter(())
+    (tmp_path / "model.onnx").write_bytes(b"damaged" * 100)
+    with pytest.raises(RunError, match=r"model\.onnx exists; replace it with --overwrite"):
+        export_model(weights, tmp_path, ["int8"], images=images)
+    dataset, _ = api.data_of(des4.load(exported), exported)
+    with pytest.raises(RunError, match=r"model\.onnx: was not made from .*last\.safetensors; make it anew"):
+        measure(weights, tmp_path, dataset, 1)
+    shutil.copy(exported / "export" / "model.onnx", tmp_path)
+    segmenter, info = load_weights(weights)
+    save_weights(tmp_path / "w.safetensors", segmenter.state_dict(), info.model_copy(update={"method": "other"}))
+    with pytest.raises(RunError, match=r"model\.onnx: was not made from .*w\.safetensors"):
+        measure(tmp_path / "w.safetensors", tmp_path, dataset, 1)
     assert set(FORMATS) == {"onnx", "int8", "openvino", "torch", "safetensors"}
 
 
@@ -285,6 +355,20 @@ def test_side_by_side(exported: Path, tmp_path: Path) -> None:
     assert "make some with des4 export" in nothing.stderr
 
 
+def test_pixels_are_counted_over_all_images() -> None:
+    sizes = {"a": (1, 1), "b": (3, 3)}
+    dataset: Any = SimpleNamespace(
+        classes=("x", "y"),
+        bands=None,
+        image=lambda name: torch.zeros(3, *sizes[name], dtype=torch.uint8),
+        label=lambda name: torch.zeros(sizes[name], dtype=torch.uint8),
+    )
+    reference = [np.zeros((1, 1, 1), np.uint8), np.ones((1, 3, 3), np.uint8)]
+    run = lambda image: (np.zeros(image.shape[:3], np.uint8), np.zeros((1, 2, *image.shape[1:3]), np.float32))  # noqa: E731
+    row = _measure("onnx", 1.0, run, dataset, ["a", "b"], 1.0, reference)
+    assert row.equal == 0.1 and row.miou == 1.0
+
+
 def test_a_run_that_resizes_is_scored_as_its_evaluation(exported: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(exported, tmp_path / "run"))
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -294,6 +378,9 @@ def test_a_run_that_resizes_is_scored_as_its_evaluation(exported: Path, tmp_path
     segmenter, info = load_weights(weights)
     half = info.eval.model_copy(update={"resize": 0.5})
     save_weights(weights, segmenter.state_dict(), info.model_copy(update={"eval": half}))
+    shutil.rmtree(run / "export" / "openvino", ignore_errors=True)
+    for path in (run / "export").glob("*.onnx"):
+        formats._describe_onnx(path, {"weights_sha256": weights_hash(weights)})
     dataset, _ = api.data_of(des4.load(run), run)
     (row, *_) = measure(weights, run / "export", dataset, 3)
     assert row.miou == pytest.approx(des4.evaluate(run).miou, abs=0.02)  # pixels are rounded to 8 bits on the way

@@ -115,6 +115,14 @@ def test_what_is_not_there_is_one_line(
     assert not Path("predictions").exists()
 
 
+@pytest.mark.parametrize("name", ["me/a..b", "me/-a", "me/a.git", f"me/{'a' * 97}"])
+def test_a_name_that_no_repository_has_is_one_line(fake: FakeHub, run: Des4, trained: Path, name: str) -> None:
+    for command in (("predict", f"hf://{name}", "a.png"), ("push", str(trained), f"hf://{name}")):
+        done = run(*command)
+        assert done.exit_code == 2 and f"hf://{name}: no repository can be called so" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 class _Bomb:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("exploded"),)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from des4.acquisition import Settings, choose, choose_next
 from des4.acquisition.scoring import Ledger, row_width, score
 from des4.engine import inference
 from des4.images.windows import Decoded
-from des4.types import RunError
+from des4.types import DataError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,35 @@ def test_a_pass_that_ran_out_of_memory_is_not_heard_twice(
     with pytest.warns(UserWarning, match="by windows of 128 pixels"):
         after = row_of(256)
     np.testing.assert_array_equal(after, alone)
+
+
+def test_images_that_are_labeled_already_are_not_picked(on_files: Path, tmp_path: Path) -> None:
+    (tmp_path / "labeled.txt").write_text("0\n1\n")
+    (tmp_path / "unlabeled.txt").write_text("0\n1\n4\n5\n")
+    (tmp_path / "val.txt").write_text("2\n3\n")
+    lists = [f"data.{name}={tmp_path / name}.txt" for name in ("labeled", "unlabeled", "val")]
+    for rule in ("random", "entropy"):
+        chosen = choose_next(on_files, settings=Settings(9, rule), overrides=lists, out=tmp_path / rule)
+        assert sorted(chosen.names) == ["4", "5"]
+        listed = (tmp_path / rule / "lists" / "labeled.txt").read_text().split()
+        assert sorted(listed) == ["0", "1", "4", "5"]
+    (tmp_path / "unlabeled.txt").write_text("0\n1\n")
+    with pytest.raises(DataError, match="no image without a label"):
+        choose_next(on_files, overrides=lists, out=tmp_path / "none")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_names_that_no_list_can_hold_are_passed_over(trained: Path, tmp_path: Path) -> None:
+    pixels = Image.fromarray(np.full((30, 40, 3), 60, np.uint8))
+    (tmp_path / "odd").mkdir()
+    for name in ("a.png", os.fsdecode(b"b\xff.png"), "c\nd.png"):
+        pixels.save(tmp_path / "odd" / name)
+    chosen = choose_next(trained, [tmp_path / "odd"], settings=Settings(shapes=None), out=tmp_path / "out")
+    assert chosen.names == [str(tmp_path / "odd" / "a.png")]
+    assert len(chosen.skipped) == 2 and all("rename the file" in reason for reason in chosen.skipped.values())
+    (tmp_path / "odd" / "a.png").unlink()
+    with pytest.raises(DataError, match="the name is no text"):
+        choose_next(trained, [tmp_path / "odd"], out=tmp_path / "nothing")
 
 
 def test_mistakes_are_one_line(trained: Path, tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def test_json_has_the_figures_and_the_picture_that_was_asked_for(client: Any, pr
     told = client.post("/predict?output=labels", content=photo(), headers=JSON).json()
     with Image.open(io.BytesIO(base64.b64decode(told["labels"]))) as mask:
         assert (np.array(mask) == found.labels).all()
+    told = client.post("/predict?output=entropy", content=photo(), headers=JSON).json()
+    assert told["entropy"] == pytest.approx(found.mean_entropy, abs=1e-4)
+    assert base64.b64decode(told["entropy_picture"]) == client.post("/predict?output=entropy", content=photo()).content
 
 
 def test_an_image_of_another_resolution_is_told_of(client: Any) -> None:
@@ -111,6 +114,17 @@ def test_what_is_wrong_is_one_line(
     assert said in answer.text and answer.text.count("\n") == 1 and gettempdir() not in answer.text
     told = client.post(path, content=body, headers={**headers, **JSON})
     assert told.status_code == status and said in told.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_too_large_an_image_is_refused_before_it_is_decoded(
+    client: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("des4.serve.app.open_windows", lambda *_: pytest.fail("it is opened"))
+    file = io.BytesIO()
+    Image.new("RGB", (200, 150)).save(file, kind, **({"compression": "tiff_deflate"} if kind == "TIFF" else {}))
+    answer = client.post("/predict", content=file.getvalue())
+    assert (answer.status_code, answer.text[:30]) == (413, "the image has 200×150 pixels, ")
 
 
 def test_a_body_of_unknown_length_is_limited_too(client: Any) -> None:

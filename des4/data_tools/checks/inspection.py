@@ -18,7 +18,7 @@ from des4.data_tools.checks.findings import Finding, Severity, from_error
 from des4.datasets.files import FileDataset, Mask
 from des4.datasets.masks import IndexMask
 from des4.images.bands import UnlikeOthersError
-from des4.images.pictures import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_header
+from des4.images.pictures import IMAGE_SUFFIXES, MAX_PIXELS, Header, decode_header, opened
 from des4.images.tiff import bits_of, is_picture, tags_of
 from des4.types import DataError
 
@@ -225,7 +225,7 @@ def _mask_failure(mask: Mask, error: DataError) -> Finding:
         return from_error("error", "bad-mask", error, path)
     data = path.read_bytes()
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = opened(path, data)
         frames = getattr(picture, "n_frames", 1)
         fits = picture.width * picture.height <= MAX_PIXELS
         if fits:

@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from des4.images import pictures as images
 from des4.images.pictures import read_header, read_image, read_mask
@@ -52,6 +52,14 @@ def test_images_keep_the_memory_they_were_decoded_into(tmp_path, suffix):
 def test_cmyk_jpeg_is_read(tmp_path):
     Image.new("CMYK", (7, 5), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg").float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=4)
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, images.read_colours, read_header])
+def test_postscript_is_a_program_and_not_run(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **named: pytest.fail("it is run"))
+    Image.fromarray(RGB).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(DataError, match=r"a\.png: is PostScript"):
+        read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_files import CORPUS, Bad, encoded, good_folder, labels, picture, put
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from trees import TREES
 
 import des4
@@ -113,6 +113,14 @@ def test_damaged_files_of_any_format_end_in_a_finding(tmp_path: Path, capfd: pyt
         assert all("\n" not in str(finding) for finding in done.findings)
         image.unlink()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_look_at_postscript_runs_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **named: pytest.fail("it is run"))
+    for side in ("images", "masks"):
+        put(root / side / "a.png", encoded(picture(80), "EPS"))
+    found = {finding.path: str(finding) for finding in look_at(root).findings if finding.severity == "error"}
+    assert all("is PostScript" in found[root / side / "a.png"] for side in ("images", "masks"))
 
 
 def test_a_good_folder_is_clean(root: Path) -> None:
