@@ -134,7 +134,8 @@ def splits(
     recipe = Recipe(sizes, rule, nested, seed, len(pool), (*named, *(settings or ())))
     Console().print(draws_table(write_splits(out, dataset, draws, contents, recipe)))
     lists = [f"{kind}={out / draws[0].name / kind}.txt" for kind in ("labeled", "unlabeled")]
-    print(f"written to {out}; train with: {shlex.join([f'data={data}', *lists, f'val={out}/val.txt'])}")
+    settings = [f"data={data}", *lists, f"val={out / 'val.txt'}"]
+    print(f"written to {out}; train with: {shlex.join(settings)}")
 
 
 @app.command()
