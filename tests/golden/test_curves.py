@@ -7,6 +7,8 @@ A refactoring leaves the curves as they are; a change of numbers writes them ane
 CPUs and library versions round differently, by some parts in a million. That is amplified where a hard decision, a
 pseudo-label or a sampled pixel, falls the other way: so the first ten steps may differ by one part in a thousand, the
 last ten by one in fifty, or by one in twenty of their mean. Four images and a warm temperature keep such events rare.
+What GCT's networks exchange hangs on flaws that are nearly equal: between processors with AVX-512 and without it was
+apart by seven parts in a thousand from the third step on.
 
 Low precision is held against the same curves.
 """
@@ -49,6 +51,8 @@ LOW_PRECISION = {
 KINDS = {
     ("u2pl", "unlabeled"): "chosen labels",
     ("dars", "unlabeled"): "chosen labels",
+    ("cps", "student/unlabeled"): "chosen labels",
+    ("cps", "peer/unlabeled"): "chosen labels",
     ("usrn", "unlabeled"): "chosen labels",
     ("usrn", "sub/pseudo-labels"): "chosen labels",
     ("pseudoseg", "labeled_activation"): "chosen labels",
@@ -109,7 +113,8 @@ def test_the_curve_is_the_golden_one(name: str, curve_of: Callable[..., Curve], 
     golden = json.loads(path.read_text(encoding="utf-8"))
     assert curve.keys() == golden.keys()
     for term, values in curve.items():
-        assert values[:10] == pytest.approx(golden[term][:10], rel=1e-3, abs=1e-6), term
+        near = 2e-2 if KINDS.get((name, term)) == "exchange" else 1e-3
+        assert values[:10] == pytest.approx(golden[term][:10], rel=near, abs=1e-6), term
         last = golden[term][10:]
         assert values[10:] == pytest.approx(last, rel=2e-2, abs=0.05 * sum(last) / max(1, len(last))), term
 
