@@ -36,7 +36,7 @@ def export(
     """
     formats = [name.strip() for name in format.split(",") if name.strip()]
     if settings and "int8" not in formats:
-        raise typer.BadParameter(f"{' '.join(settings)}: int8 alone reads data; formats are named with --format")
+        raise typer.BadParameter(f"{' '.join(settings)}: formats are named with --format, and int8 alone reads data")
     from des4.export import export_model
     from des4.export.formats import CALIBRATION_IMAGES
     from des4.export.side_by_side import training_images

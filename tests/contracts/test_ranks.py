@@ -262,7 +262,7 @@ def test_two_processes_train_as_one(case: str, ranks: list[dict[str, Any]]) -> N
     if "accumulated" in case:  # its norms see other batches; that it is the same loss is tested in test_steps.py
         assert first["losses"][0] == pytest.approx(one["losses"][0], rel=0.1)
     else:  # later on, a pseudo-label that falls the other way may show
-        near = TOUCHY.get(case, 5e-5)  # without AVX-512, sums of ten steps were apart by 1.4e-5
+        near = TOUCHY.get(case, 5e-5)  # without AVX-512, des4 was apart by 1.4e-5
         assert first["losses"][:10] == pytest.approx(one["losses"][:10], abs=1e-5, rel=near)
         assert first["losses"][10:] == pytest.approx(one["losses"][10:], rel=max(1e-4, near))
         # GCT's detector learns by an Adam, whose steps are as long where a gradient is hardly more than rounding

@@ -80,7 +80,7 @@ def settings(root: Path, **train: Any) -> dict[str, Any]:
 def run(satellite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run. Tests that write work on a copy."""
     torch.set_flush_denormal(True)
-    learns = settings(satellite) | {"method": "supervised"}  # within 60 steps, with any seed and on any processor
+    learns = settings(satellite) | {"method": "supervised"}  # in 60 steps, with all of four seeds; fixmatch with some
     return des4.train(learns, out=tmp_path_factory.mktemp("bands") / "run").dir
 
 
