@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from des4 import build
-from des4.config import Overrides, RunConfig, differences, dump, load_config
+from des4.config import Overrides, RunConfig, Source, differences, dump, given_settings, load_config
 from des4.continuation import bands_of, check_checkpoints, check_data, check_settings, check_state, describe
 from des4.data_tools.checks.advice import DRAWN_EACH_TIME
 from des4.data_tools.checks.inspection import Role
@@ -117,7 +117,7 @@ def train(
 
 def resume(
     run_dir: str | Path,
-    config: RunConfig | None = None,
+    config: Source | None = None,
     overrides: Overrides = (),
     *,
     force: bool = False,
@@ -130,6 +130,8 @@ def resume(
     callbacks: as of `train`; those of the earlier process are not remembered.
     Raises RunError, with the differences, where they may not; ConfigError, DataError, WeightsError or CallbackError.
     """
+    if "out" in given_settings({}, overrides):
+        raise ConfigError("out: a run that goes on stays in its folder; leave it out, and move the folder afterwards")
     with joined(), _shared(lambda: RunFolder.open(run_dir)) as run:
         own = load_config(run.config())
         wanted = load_config(config or own, overrides).model_copy(update={"out": own.out})

@@ -147,6 +147,16 @@ def dump(config: RunConfig) -> Tree:
     return config.model_dump(mode="json")
 
 
+def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings of plain data as `key=value`, which `load_config` reads back as they are."""
+
+    def written(key: str, value: Any) -> str:
+        plain = isinstance(value, str) and _parse([f"{key}={value}"], []) == [(key, value)]
+        return value if plain else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    return [f"{key}={written(key, value)}" for key, value in settings.items()]
+
+
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """List the settings that differ, as `train.steps: 100 -> 200`."""
     return changes(dump(old), dump(new))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +87,14 @@ def fetch(source: str | Path) -> Path:
             return Path(copy)
 
 
-def push(folder: Path, target: str | Path, message: str, *, private: bool, overwrite: bool) -> tuple[Address, bool]:
+def push(
+    folder: Path, target: str | Path, message: str, *, private: bool, overwrite: bool, stale: Sequence[str] = ()
+) -> tuple[Address, bool]:
     """Make all files of a folder one commit of a repository; return its address, and whether it is private.
 
     A repository that is not there is made, `private` or not; one that is there stays as private as it is. overwrite:
-    push to one that holds files; its history keeps them. Raises ConfigError without the extra or a token, RunError.
+    push to one that holds files; its history keeps them. stale: files that the commit takes off, if they are there and
+    not in the folder. Raises ConfigError without the extra or a token, RunError.
     """
     address = address_of(target)
     if address.revision:
@@ -107,7 +110,7 @@ def push(folder: Path, target: str | Path, message: str, *, private: bool, overw
         if held and not overwrite:
             raise RunError(f"{address} holds {', '.join(held[:4])}{' …' if len(held) > 4 else ''}; push over it with "
                            "--overwrite (its history keeps them), or choose another name")  # fmt: skip
-        api.upload_folder(repo_id=address.repo, folder_path=folder, commit_message=message)
+        api.upload_folder(repo_id=address.repo, folder_path=folder, commit_message=message, delete_patterns=list(stale))
     return address, bool(info.private)
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from des4.config import RunConfig, differences, load_config, read_yaml
 from des4.datasets.protocols import PROTOCOLS, VAL_LISTS
 from des4.methods import METHODS
-from des4.report.compare import Score
+from des4.report.compare import Score, seeds_that_repeat
 from des4.report.paper import PaperReport, PaperRow, PaperTable
 from des4.runlog import RunFolder
 from des4.types import Config, ConfigError, RunError
@@ -161,7 +161,7 @@ def report(runs: Iterable[RunFolder], numbers: Sequence[int] = ()) -> PaperRepor
                 counts = True
         if told and not counts:
             left_out.append(_left_out(run, *min(told, key=lambda one: one[0])[1:]))
-    return PaperReport([_laid(n, scores) for n in wanted], left_out)
+    return PaperReport([_laid(n, scores) for n in wanted], left_out, _seeds_that_repeat(scores))
 
 
 def _cells_of(results: Mapping[str, Any], wanted: Sequence[int]) -> list[Cell]:
@@ -201,10 +201,19 @@ def differences_to(cell: Cell, run: RunFolder, results: Mapping[str, Any]) -> li
 
 
 def _left_out(run: RunFolder, cell: Cell, differing: Sequence[str]) -> str:
-    table = paper().tables[cell.table]
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    place = f"table {table.number}, {paper().rows[cell.row].name}, {table.trained[cell.column].protocol}"
-    return f"{run.path} is not of {place}: {'; '.join(differing[:3])}{more}"
+    return f"{run.path} is not of {_place(cell)}: {'; '.join(differing[:3])}{more}"
+
+
+def _place(cell: Cell) -> str:
+    table = paper().tables[cell.table]
+    return f"table {table.number}, {paper().rows[cell.row].name}, {table.trained[cell.column].protocol}"
+
+
+def _seeds_that_repeat(scores: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Say in which cells several runs have one seed, and which."""
+    repeated = {cell: seeds_that_repeat(run["seed"] for run in runs) for cell, runs in scores.items()}
+    return [f"{_place(cell)}: {text}" for cell, text in repeated.items() if text]
 
 
 def _laid(number: int, scores: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> PaperTable:

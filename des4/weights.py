@@ -208,8 +208,9 @@ def weights_file(source: str | Path) -> Path:
 
 def run_of(weights: Path) -> Path | None:
     """Return the run folder that weights lie in, as a weights file or a checkpoint; None if they lie in none."""
-    folder = weights.parent.parent
-    inside = weights.parent.name in ("weights", "checkpoints")
+    place = weights.parent if weights.parent.name else weights.parent.absolute()  # named from inside that folder
+    folder = place.parent
+    inside = place.name in ("weights", "checkpoints")
     return folder if inside and (folder / "config.yaml").is_file() else None
 
 

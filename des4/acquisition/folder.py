@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from des4.acquisition.pool import Pool
 from des4.acquisition.rules import Labeled, Pick, Rule, Scores, reasons
 from des4.acquisition.scoring import most_entropy
+from des4.config import as_arguments
 from des4.data_tools.prelabels import CvatTask, LabelStudioTasks, Shapes, mark, write_labelme
-from des4.datasets import FileDataset
+from des4.datasets import FileDataset, recognise
 from des4.predict import Prediction, Predictor
 from des4.predict.prediction import reduction
 from des4.report.next_page import SIDE, Card, Facts, contact_sheet, next_page
@@ -45,6 +46,8 @@ MOST_POINTS = 5000
 """Images on the plane of the page, at most."""
 NUM_CLASSES = 6
 """Classes named below the pictures of an image."""
+OF_LISTS = ("labeled", "unlabeled", "val", "val_fraction", "val_seed", "protocol", "lists")
+"""Settings of the data for which the new lists stand."""
 BROADEST = 254
 """Classes that annotation formats can hold here."""
 
@@ -115,12 +118,21 @@ def _write_lists(batch: Batch, names: Sequence[str], out: Path) -> str:
     lists = out / "lists"  # not beside images/, where they would be those of the folder itself
     lists.mkdir(exist_ok=True)
     _write_lines(lists / "labeled.txt", [*data.labeled, *data.held_out, *names])
-    _write_lines(lists / "unlabeled.txt", (name for name in data.unlabeled if name not in chosen))
-    said = " ".join(f"data.{kind}={shlex.quote(str(lists / f'{kind}.txt'))}" for kind in ("labeled", "unlabeled"))
+    _write_lines(lists / "unlabeled.txt", (name for name in data.unlabeled_files if name not in chosen))
+    kinds = ["labeled", "unlabeled"]
     if data.val:
         _write_lines(lists / "val.txt", data.val)
-        said += f" data.val={shlex.quote(str(lists / 'val.txt'))}"
-    return f"des4 train data={shlex.quote(str(data.root))} {said} minutes=30"
+        kinds.append("val")
+    settings = {f"data.{kind}": str(lists / f"{kind}.txt") for kind in kinds} | _other_settings(data)
+    return " ".join(["des4 train", *map(shlex.quote, as_arguments({"data": str(data.root)} | settings)), "minutes=30"])
+
+
+def _other_settings(data: FileDataset) -> dict[str, Any]:
+    """Return the settings of the data that are not their defaults and say nothing of the lists, by dotted key."""
+    given = data.config.model_dump(mode="json", exclude_defaults=True, exclude={"root", "name", *OF_LISTS})
+    name = data.Config.model_fields["name"].default
+    told = {} if recognise(data.root) == name else {"data.name": name}  # the folder does not say it
+    return told | {f"data.{key}": value for key, value in given.items()}
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

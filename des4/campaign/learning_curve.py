@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from des4.campaign.config import CampaignConfig
@@ -12,6 +12,7 @@ from des4.data_tools.split_folder import Recipe, write_splits
 from des4.data_tools.splits import counts_of, draw, pool_of, read_contents
 from des4.datasets import open_files
 from des4.datasets.files import FilesConfig
+from des4.datasets.lists import content_hash
 from des4.methods import METHODS
 from des4.runlog import read_json
 from des4.types import ConfigError, RunError
@@ -40,8 +41,8 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
     if not lists.exists():
         contents = read_contents(dataset, pool)
         write_splits(lists, dataset, draw(dataset, pool, counts, nested=True, contents=contents), contents, recipe)
-    elif tuple(read_json(lists / "splits.json").get("sizes", ())) != recipe.sizes:
-        raise RunError(f"{lists} holds lists of other sizes; give another folder with --out, or the same --masks")
+    else:
+        _refuse_other_lists(lists, recipe, {str(len(pool)): pool, "val": dataset.val})
     return CampaignConfig(
         out=out,
         settings=dump(config),
@@ -55,3 +56,15 @@ def curve(config: RunConfig, out: Path, masks: Sequence[int], seeds: Sequence[in
         reference=config.method.name,
         full=str(len(pool)),
     )
+
+
+def _refuse_other_lists(lists: Path, recipe: Recipe, now: Mapping[str, Sequence[str]]) -> None:
+    """Raise RunError if lists that were drawn before are of other sizes or other images. now: the largest, and val."""
+    drawn = read_json(lists / "splits.json")
+    if tuple(drawn.get("sizes", ())) != recipe.sizes:
+        raise RunError(f"{lists} holds lists of other sizes; give another folder with --out, or the same --masks")
+    for name, ids in now.items():
+        had = drawn["val"] if name == "val" else drawn["draws"][name]["labeled"]
+        if had["hash"] != content_hash(ids):
+            what = "val images" if name == "val" else "images with masks"
+            raise RunError(f"{lists} was drawn from other {what} than are there now; give another folder with --out")

@@ -55,15 +55,13 @@ def train(
     if resume is not None and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces one; give one of the two")
     from des4 import api
-    from des4.config import load_config
     from des4.engine.distributed import is_first_process
     from des4.plan import plan
 
     if resume is None:
         run = api.train(plan(file or {}, overrides), overwrite=overwrite)
     else:
-        config = load_config(file, overrides) if file else None
-        run = api.resume(resume, config, overrides if config is None else (), force=force)
+        run = api.resume(resume, file, overrides, force=force)
     if not is_first_process():
         return
     print_scores({"IoU %": run.results})

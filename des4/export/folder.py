@@ -22,6 +22,8 @@ from des4.runlog import RunFolder, write_json
 from des4.types import RunError
 from des4.weights import WeightsInfo, run_of, save_weights
 
+SAMPLES = "samples.png"
+"""The picture of validation images."""
 _KEPT_BACK = ("data", "out")
 """Sections of a run's settings that tell of the machine it ran on."""
 
@@ -53,10 +55,10 @@ def write_folder(
     write_json(folder / "config.json", {"des4": des4.__version__, **about, "training": settings})
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in info.classes), encoding="utf-8")
     if samples:
-        picture = run / "plots" / "samples.png" if run else None
+        picture = run / "plots" / SAMPLES if run else None
         if picture is None or not picture.is_file():
-            raise RunError(f"{run or weights}: has no plots/samples.png; leave --samples out")
-        shutil.copyfile(picture, folder / "samples.png")
+            raise RunError(f"{run or weights}: has no plots/{SAMPLES}; leave --samples out")
+        shutil.copyfile(picture, folder / SAMPLES)
     card = model_card(weights, shared, address=address, licence=licence, samples=samples)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from des4 import hub
-from des4.export.folder import write_folder
+from des4.export.folder import SAMPLES, write_folder
 from des4.hub import Address
 from des4.weights import load_weights, weights_file
 
@@ -32,5 +32,6 @@ def publish(
         write_folder(folder, weights, segmenter, info, address=str(address), licence=licence, samples=samples)
         files = sorted(file.name for file in folder.iterdir())
         message = f"{info.method} on {info.model.encoder}, {len(info.classes)} classes"
-        address, private = hub.push(folder, target, message, private=not public, overwrite=overwrite)
+        # a picture of an earlier push shows another network's predictions
+        address, private = hub.push(folder, target, message, private=not public, overwrite=overwrite, stale=[SAMPLES])
     return address, private, files

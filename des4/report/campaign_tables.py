@@ -60,7 +60,7 @@ def paired_differences(report: CampaignScores) -> Rows:
             closed = miou.mean / room if room > 0 else math.nan
             share = "–" if math.isnan(closed) else f"{100 * closed:.0f} %"
             scores = [_points(miou), _points(tail), percent(room, 2), share]
-            rows.append([method, lists or EVERY_LIST, str(len(miou.values)), *scores])
+            rows.append([method, lists or EVERY_LIST, str(len(miou.present)), *scores])
     return rows
 
 

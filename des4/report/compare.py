@@ -14,6 +14,7 @@ import html
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,7 @@ def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
     named = {run.path: name for run, name in zip(runs, names, strict=True)} if names else {}
     for run in runs:
         config, results = flatten(run.config()), run.figures()
+        _refuse_nameless(run, config)
         families.setdefault(_protocol_name(results).rpartition("/")[0], []).append(Finished(run, config, results))
         if results["step"] != results["steps"]:
             warnings.append(f"{run.path} stopped at step {results['step']} of {results['steps']}")
@@ -197,6 +199,14 @@ def compare(runs: Sequence[RunFolder], names: Sequence[str] = ()) -> Comparison:
         warnings += [f"{family or OTHER_LISTS}: {text}" for text in about] if len(families) > 1 else about
     warnings += dict.fromkeys(text for run in runs if (text := run.results().get("caution")))
     return Comparison(groups, tuple(warnings), {family: rows for family, (_, rows) in found.items()})
+
+
+def _refuse_nameless(run: RunFolder, config: Mapping[str, Any]) -> None:
+    """Raise RunError if settings name no method: somebody has changed the file, and a group is called by its method."""
+    from des4.types import RunError  # imports torch, which a report does without
+
+    if "method.name" not in config:
+        raise RunError(f"{run.path / 'config.yaml'} names no method, so it is not as the run wrote it; bring it back")
 
 
 def _groups(runs: Sequence[Finished], named: Mapping[Path, str]) -> tuple[tuple[RunGroup, ...], Rows]:
@@ -275,10 +285,16 @@ def _seed_warnings(groups: Sequence[RunGroup]) -> list[str]:
     for group in groups:
         if len(group.seeds) == 1:
             warnings.append(f"{group.label}: one seed only, so nothing is known about its spread; run at least three")
-        if twice := sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1}):
-            seeds = ", ".join(map(str, twice))
-            warnings.append(f"{group.label}: seed {seeds} occurs more than once; such runs are no independent evidence")
+        if repeated := seeds_that_repeat(group.seeds):
+            warnings.append(f"{group.label}: {repeated}")
     return warnings
+
+
+def seeds_that_repeat(seeds: Iterable[int]) -> str:
+    """Say which seeds several runs have that are counted together; empty if none."""
+    repeated = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
+    named = ", ".join(map(str, repeated))
+    return f"seed {named} occurs more than once; such runs are no independent evidence" if repeated else ""
 
 
 def _and(families: Iterable[str]) -> str:

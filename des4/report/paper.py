@@ -81,10 +81,14 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class PaperReport:
-    """Tables of the paper with runs beside them. left_out: a line for each run that counts in none of their cells."""
+    """Tables of the paper with runs beside them.
+
+    left_out: a line for each run that counts in none of their cells. doubts: what is to be known of those that do.
+    """
 
     tables: Sequence[PaperTable]
     left_out: Sequence[str] = ()
+    doubts: Sequence[str] = ()
 
     @property
     def about(self) -> str:
@@ -94,14 +98,19 @@ class PaperReport:
             "them, that have the data, lists, method and settings of their cell."
         )
 
+    @property
+    def warnings(self) -> list[str]:
+        """What stands below the tables."""
+        return [*self.doubts, *(f"not counted: {text}" for text in self.left_out)]
+
     def markdown(self) -> str:
         """Return all of it as Markdown."""
         blocks = [markdown_text(self.about)]
         for table in self.tables:
             blocks += [f"### {markdown_text(table.heading)}", "\n".join(markdown_rows(table.laid_out()))]
             blocks += ["\n".join(f"- {markdown_text(text)}" for text in table.said)] if table.said else []
-        if self.left_out:
-            blocks.append("\n".join(f"- Not counted: {markdown_text(text)}" for text in self.left_out))
+        if self.warnings:
+            blocks.append("\n".join(f"- {markdown_text(text)}" for text in self.warnings))
         return "\n\n".join(blocks) + "\n"
 
     def page(self) -> str:
@@ -113,4 +122,4 @@ class PaperReport:
         for table in self.tables:
             lines += [Text(f"\n{table.heading}", style="bold"), as_table(table.laid_out())]
             lines += [Text(text, style="dim") for text in table.said]
-        return Lines(*lines, *(Text(f"! not counted: {text}", style="yellow") for text in self.left_out))
+        return Lines(*lines, *(Text(f"! {text}", style="yellow") for text in self.warnings))

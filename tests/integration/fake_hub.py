@@ -145,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
             message = json.loads(line)
             if message["key"] == "file":
                 files[message["value"]["path"]] = base64.b64decode(message["value"]["content"])
+            elif message["key"] == "deletedFile":
+                del files[message["value"]["path"]]
         self.state.repos[name]["commits"].append(files)
         sha = commit_of(name, len(self.state.repos[name]["commits"]) - 1)
         self._send(200, {"success": True, "commitOid": sha, "commitUrl": f"{self.state.url}/{name}/commit/{sha}"})

@@ -16,9 +16,10 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import des4
-from des4 import api, build, weights
+from des4 import api, build, cli, weights
 from des4.config import load_config
 from des4.export.formats import export_model
 from des4.predict import Predictor
@@ -117,6 +118,14 @@ def test_resume_continues_to_the_same_weights(trained: Path, tmp_path: Path) -> 
     assert old.keys() == new.keys()
     assert all(torch.equal(old[name], new[name]) for name in old)
     assert run.results["miou"] == json.loads((trained / "results.json").read_text())["miou"]
+
+
+def test_a_run_that_goes_on_stays_in_its_folder(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stays in its folder"):
+        api.resume(trained, overrides={"out": tmp_path / "elsewhere"})
+    for file in ([], [str(trained / "config.yaml")]):
+        done = CliRunner().invoke(cli.app, ["train", *file, "--resume", str(trained), f"out={tmp_path / 'elsewhere'}"])
+        assert done.exit_code == 2 and "out: a run that goes on stays in its folder" in done.stderr
 
 
 def test_resume_refuses_other_settings_and_lists_them(trained: Path) -> None:

@@ -244,6 +244,7 @@ def test_public_samples_and_again(fake: FakeHub, run: Des4, trained: Path) -> No
     over = run("push", trained, "hf://me/roads", "--overwrite")
     assert "(public)" in over.stdout, "what is public stays so, and that is said"
     assert len(fake.repos["me/roads"]["commits"]) == 3
+    assert set(fake.files("me/roads")) == {*files} - {"samples.png"}, "the picture is of another network"
     lone = run("push", trained / "weights" / "last.safetensors", "hf://me/lone")
     assert lone.exit_code == 0
 

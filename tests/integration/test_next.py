@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ import des4
 from des4 import cli
 from des4.acquisition import Settings, choose, choose_next
 from des4.acquisition.scoring import Ledger, row_width, score
+from des4.config import load_config
+from des4.datasets.files import FilesConfig
 from des4.engine import inference
 from des4.images.windows import Decoded
 from des4.types import DataError, RunError
@@ -158,6 +161,19 @@ def test_images_that_are_labeled_already_are_not_picked(on_files: Path, tmp_path
     (tmp_path / "unlabeled.txt").write_text("0\n1\n")
     with pytest.raises(DataError, match="no image without a label"):
         choose_next(on_files, overrides=lists, out=tmp_path / "none")
+
+
+def test_the_next_training_reads_the_data_as_the_run_did(on_files: Path, tmp_path: Path) -> None:
+    given = {"skip_broken": True, "exif": "stored", "cache_dir": tmp_path / "of images"}
+    settings = Settings(count=1, rule="random")
+    overrides = [f"data.{key}={value}" for key, value in given.items()]
+    chosen = choose_next(on_files, settings=settings, overrides=overrides, out=tmp_path / "out")
+    verb, noun, *words = shlex.split(chosen.train)
+    assert (verb, noun, words.pop()) == ("des4", "train", "minutes=30")
+    config = load_config({"method": "supervised"}, words).data
+    assert isinstance(config, FilesConfig)
+    assert {key: getattr(config, key) for key in given} == given
+    assert config.root == on_files.parent / "data" and config.labeled == tmp_path / "out" / "lists" / "labeled.txt"
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")

@@ -66,7 +66,9 @@ def test_micro_batches_that_memory_chose_stay_when_a_run_goes_on(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_checkpoint_holds_the_weights_that_a_weights_file_would(trained: Path) -> None:
+def test_a_checkpoint_holds_the_weights_that_a_weights_file_would(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = trained / "checkpoints" / "step-4"
     network, info = load_weights(checkpoint)
     last, its_info = load_weights(trained / "weights" / "last.safetensors")
@@ -76,6 +78,8 @@ def test_a_checkpoint_holds_the_weights_that_a_weights_file_would(trained: Path)
     assert all(torch.equal(state[name], expected[name]) for name in state)
     assert weights_file(trained) == trained / "weights" / "last.safetensors"  # of a finished run
     assert run_of(checkpoint) == run_of(trained / "weights" / "best.safetensors") == trained
+    monkeypatch.chdir(trained / "weights")
+    assert run_of(Path("best.safetensors")) == trained.absolute()
 
 
 def test_python_loads_a_stopped_run_and_says_where_it_stands(stopped: Path) -> None:

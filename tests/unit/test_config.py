@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from des4.config import KEYS, MAX_BYTES, OTHERS_NAMES, RunConfig, differences, dump, load_config
+from des4.config import KEYS, MAX_BYTES, OTHERS_NAMES, RunConfig, as_arguments, differences, dump, load_config
 from des4.types import ConfigError
 
 BASE: dict[str, Any] = {"method": "des4", "data": "scenes"}
@@ -133,6 +133,15 @@ def test_dump_is_plain_and_complete() -> None:
     tree = yaml.safe_load(yaml.safe_dump(dump(config)))
     assert set(tree) == set(RunConfig.model_fields)
     assert load_config(tree) == load_config(config) == config
+
+
+def test_settings_as_arguments_are_read_back() -> None:
+    given = {"data": "2024", "data.labeled": "a: b.txt", "data.val": "~x, y", "data.bands": [4, 3], "data.exif": "auto",
+             "data.skip_broken": True, "data.cache": 0.5, "data.shards": None}  # fmt: skip
+    told = as_arguments(given)
+    assert "data=2024" in told and 'data.labeled="a: b.txt"' in told
+    read = load_config({"method": "des4"}, told)
+    assert read == load_config({"method": "des4"}, given)
 
 
 def test_differences_name_the_keys() -> None:

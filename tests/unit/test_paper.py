@@ -244,6 +244,17 @@ def test_without_runs_the_published_figures_are_printed(tmp_path: Path, monkeypa
         list(paper.find_runs([tmp_path / "gone"]))
 
 
+def test_two_runs_of_one_seed_are_named(make: Make) -> None:
+    runs = [make(name, AUG, "ours", 1, 0.5, **{"seed": 3}) for name in ("a", "b")]
+    found = paper.report(runs)
+    text, *_ = found.doubts  # of each table that they stand in
+    Console(width=300, file=(screen := StringIO())).print(found)
+    assert text.startswith("table 1, ") and text.endswith("seed 3 occurs more than once; such runs are no independent "
+                                                          "evidence")  # fmt: skip
+    assert text in found.markdown() and text in found.page() and "! table 1, " in screen.getvalue()
+    assert not paper.report(runs[:1]).doubts
+
+
 def test_runs_of_other_versions_are_named(make: Make) -> None:
     run = make("a", AUG, "ours", 1)
     run.write_config({**run.config(), "colour": 1})

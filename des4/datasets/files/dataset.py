@@ -32,7 +32,7 @@ from des4.types import IGNORE, Bands, DataError
 class FileDataset(ABC):
     """The data set of a Catalogue. A format is a subclass: `Config`, `recognises`, and a constructor that reads a tree.
 
-    Config: a FilesConfig with a `name`.
+    Config: a FilesConfig with a `name`; config: the one that it was opened with.
     notes: what was decided beyond the files, one sentence each: a drawn val set, counted classes.
     val_is_drawn: whether nothing names the val set, so that it was drawn from the labeled images.
     catalogue: what the reader found, masks of unlabeled images included.
@@ -48,7 +48,7 @@ class FileDataset(ABC):
     held_out: Sequence[str] = ()
 
     def __init__(self, config: FilesConfig, catalogue: Catalogue) -> None:
-        self.root = config.root
+        self.config, self.root = config, config.root
         self.catalogue = catalogue
         listed = ListedImages(config.root, catalogue)
         roles = find_roles(config, catalogue, listed)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from des4 import campaign
 from des4.cli import app
 from des4.config import load_config
-from des4.types import ConfigError
+from des4.types import ConfigError, RunError
 
 
 def test_a_learning_curve_from_a_folder(folder: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -23,6 +23,20 @@ def test_a_learning_curve_from_a_folder(folder: Path, tiny: dict[str, Any], tmp_
     assert (tmp_path / "curve" / "campaign.md").exists()
     other = CliRunner().invoke(app, [*command, "--masks", "1"])
     assert other.exit_code == 2 and "holds lists of other sizes" in other.output
+
+
+@pytest.mark.parametrize(("name", "what"), [("labeled", "images with masks"), ("val", "val images")])
+def test_a_curve_does_not_go_on_with_lists_of_other_images(
+    folder: Path, tiny: dict[str, Any], tmp_path: Path, name: str, what: str
+) -> None:
+    (folder / "labeled.txt").write_text("0\n1\n")
+    (folder / "val.txt").write_text("2\n")
+    config = load_config({**tiny, "method": "supervised", "data": str(folder)})
+    campaign.curve(config, tmp_path / "curve", (1,), (0,))
+    campaign.curve(config, tmp_path / "curve", (1,), (0,))
+    (folder / f"{name}.txt").write_text("0\n3\n" if name == "labeled" else "3\n")
+    with pytest.raises(RunError, match=f"was drawn from other {what}"):
+        campaign.curve(config, tmp_path / "curve", (1,), (0,))
 
 
 def test_impossible_sizes_are_refused_before_anything_else(folder: Path, tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ def test_one_family_is_named_and_keeps_one_table(make_run: MakeRun, tmp_path: Pa
     assert (tmp_path / "compare.png").exists()
 
 
+def test_settings_that_name_no_method_are_an_error(make_run: MakeRun) -> None:
+    run = make_run("a")
+    run.write_config({"train": {"steps": 3}})
+    with pytest.raises(RunError, match=r"config\.yaml names no method"):
+        compare([run])
+
+
 def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="no runs"):
         compare([])
