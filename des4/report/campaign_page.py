@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from des4.report import classes, plots
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import SCORES, Finished
-from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels
+from des4.report.campaign_tables import by_class, cost, few_masks, iou_of, shares_of_labels, tails_by_list
 from des4.report.compare import KINDS, MARK, Rows, compare, is_shared
 from des4.report.compare_page import MOST_BARS, MOST_PICTURED, Pictures, Shares, class_shares, course
 from des4.report.data_table import plural
@@ -64,7 +64,7 @@ def campaign_page(report: CampaignReport, name: str, pictures: Pictures | None =
         differences=report.tables()[len(SCORES) :],
         classes=by_class(report),
         cost=cost(report),
-        drawn=classes.told(shares_of_labels(report)[0]),
+        drawn=classes.told(shares_of_labels(report)),
         figures=fitted.figures[0],
         shares=shares,
         shown=lists,
@@ -134,7 +134,8 @@ def _draw(report: CampaignReport, shares: Shares | None) -> Drawn:
             drawn["lists"] = diagram(partial(plots.list_by_list, values, most=_most(report, few)))
     if masks := report.curve_values():
         drawn["masks"] = diagram(partial(plots.learning_curve, masks))
-    share, tail = shares_of_labels(report)
+    share, tails = shares_of_labels(report), tails_by_list(report).values()
+    tail = [name for name in share if all(name in rare for rare in tails)]
     iou = {method: {name: score.mean for name, score in scores.items()} for method, scores in iou_of(report).items()}
     if share and len(report.methods) <= MOST_BARS:
         some = {name: share[name] for name in classes.shown(share)}

@@ -81,19 +81,27 @@ def iou_of(report: CampaignScores) -> dict[str, dict[str, Score]]:
 
 
 def by_class(report: CampaignScores) -> Rows:
-    """IoU by class, the most frequent first, the rare ones marked."""
-    iou, (share, tail) = iou_of(report), shares_of_labels(report)
+    """IoU by class, the most frequent first, marked where they are rare, which lists may see differently."""
+    iou, share, tails = iou_of(report), shares_of_labels(report), tails_by_list(report)
     rows = [["IoU %", *report.methods]]
     for name in sorted(share, key=lambda name: -share[name]):
         cells = [str(scores[name]) if name in scores else "–" for scores in iou.values()]
-        rows.append([f"{name} (tail)" if name in tail else name, *cells])
+        count = sum(name in tail for tail in tails.values())
+        mark = " (tail)" if count == len(tails) else f" (tail of {count} of {len(tails)} lists)" if count else ""
+        rows.append([name + mark, *cells])
     return rows if len(rows) > 1 else []
 
 
-def shares_of_labels(report: CampaignScores) -> tuple[Mapping[str, float], Sequence[str]]:
-    """Pixel shares and rare classes of the first run that says so."""
-    told = next((one.results for one in report.runs if one.results.get("pixel_share")), {})
-    return told.get("pixel_share", {}), told.get("tail_classes", ())
+def shares_of_labels(report: CampaignScores) -> Mapping[str, float]:
+    """Pixel shares of the first run that says so."""
+    told: Iterable[Mapping[str, float]] = (one.results.get("pixel_share") or {} for one in report.runs)
+    return next(filter(None, told), {})
+
+
+def tails_by_list(report: CampaignScores) -> dict[str, Sequence[str]]:
+    """List → its rare classes; of few masks, where there are such lists."""
+    found = {one.lists: one.results.get("tail_classes", ()) for one in report.runs}
+    return {lists: tail for lists, tail in found.items() if lists != report.full} or found
 
 
 def cost(report: CampaignScores) -> Rows:

@@ -1,5 +1,6 @@
-"""Lists of the docs, as the site's Markdown reads them: a blank line before a list, and four spaces for what stands in an
-item, with a blank line behind it.
+"""Lists of the docs, as the site's Markdown reads them.
+
+It asks for a blank line before a list, and for four spaces before what stands in an item, with a blank line behind it.
 
 With less, GitHub shows the list as meant, and on the site its items run on as one paragraph.
 """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from des4.report.campaign import CampaignReport
 from des4.report.campaign_scores import Finished
-from des4.report.campaign_tables import paired_differences
+from des4.report.campaign_tables import by_class, paired_differences
 
 
 def run(method: str, lists: str, seed: int, miou: float | None, tail: float = 0.1, masks: int = 6) -> Finished:
@@ -46,6 +47,14 @@ def test_headroom_and_the_share_of_it_that_is_closed_by_hand(report: CampaignRep
     assert math.isnan(report.headroom("all")) and math.isnan(report.closed("ours", "all"))
     alone = CampaignReport(report.runs, "plain")
     assert math.isnan(alone.headroom("a"))
+
+
+def test_a_class_is_marked_by_how_many_lists_call_it_rare(report: CampaignReport) -> None:
+    rarer = [replace(one, results={**one.results, "pixel_share": {"sky": 0.9, "pole": 0.1}}) for one in report.runs]
+    rows = by_class(CampaignReport(rarer, "plain", "all"))
+    assert [row[0] for row in rows] == ["IoU %", "sky (tail of 1 of 2 lists)", "pole (tail of 1 of 2 lists)"]
+    rows = by_class(CampaignReport(rarer[:2], "plain", "all"))
+    assert [row[0] for row in rows[1:]] == ["sky (tail)", "pole"]
 
 
 def test_lists_side_by_side_leave_out_that_with_all_masks(report: CampaignReport) -> None:
