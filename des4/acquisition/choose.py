@@ -89,13 +89,9 @@ def choose_next(
     notes: list[str] = []
     dataset = _dataset(predictor, source, data, overrides, bool(paths), notes)
     candidates, unnamed = _candidates(predictor, dataset, paths, notes)
-    if settings.rule == "random":  # nobody has to look at the others
-        drawn = random.Random(f"next/{settings.seed}").sample(
-            range(len(candidates.names)), min(settings.count, len(candidates.names))
-        )
-        pool: Pool = candidates.part([candidates.names[number] for number in drawn])
-    else:
-        pool = candidates
+    pool: Pool = candidates
+    if settings.rule == "random":
+        pool = candidates.part(_by_chance(candidates.names, settings.count, settings.seed))
     labeled = _labeled_names(dataset) if dataset and settings.rule in ("balanced", "diversity") else []
     known = DatasetPool(dataset, labeled) if dataset else None
     place = Path(out) if out else free_folder((folder or source).resolve().stem, resume, Path("next"))
@@ -107,12 +103,13 @@ def choose_next(
     }
     _prepare(place, about, resume, dataset, paths)
     both = JoinedPool(known, pool) if known and labeled else pool
-    expect(len(both.names))
+    enough = settings.count if settings.rule == "random" else None  # nobody has to look at the others
+    expect(len(both.names) if enough is None else min(enough, len(both.names)))
     try:
         ledger = Ledger(place / LEDGER, row_width(len(predictor.classes)))
         try:
             progress(len(ledger.rows))
-            notes += score(predictor, both, ledger, progress)
+            notes += score(predictor, both, ledger, progress, enough)
         finally:
             ledger.close()
         first = len(labeled)
@@ -178,6 +175,16 @@ def _candidates(
         raise DataError("the data hold no image without a label; give a folder of images, or other data with "
                         "data=FOLDER")  # fmt: skip
     return DatasetPool(dataset, names), {}
+
+
+def _by_chance(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """Return the names in an order of chance, the first `count` of which are those to pick if all can be read."""
+    chance = random.Random(f"next/{seed}")
+    first = chance.sample(range(len(names)), min(count, len(names)))
+    drawn = frozenset(first)
+    rest = [number for number in range(len(names)) if number not in drawn]
+    chance.shuffle(rest)
+    return [names[number] for number in (*first, *rest)]
 
 
 def _labeled_names(dataset: Dataset) -> list[str]:

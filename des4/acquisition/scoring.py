@@ -50,6 +50,11 @@ class Ledger:
         np.array([(number, row)], self._type).tofile(self._file)
         self._file.flush()
 
+    @property
+    def num_read(self) -> int:
+        """Images that could be read."""
+        return sum(not np.isnan(row[0]) for row in self.rows.values())
+
     def skip(self, number: int, reason: str) -> None:
         """Note an image that could not be read."""
         with self._reasons.open("a", encoding="utf-8") as file:
@@ -79,16 +84,34 @@ def row_width(num_classes: int) -> int:
     return 1 + 2 * num_classes + DIMENSIONS
 
 
-def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[float], None]) -> list[str]:
+def score(
+    predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[float], None], enough: int | None = None
+) -> list[str]:
     """Score the images of a pool that the ledger does not know. One that cannot be read is noted and passed over.
 
-    progress: called with the part of an image that is done. Returns what is to be known of the images' sizes.
+    progress: called with the part of an image that is done. enough: images that have to be scored, the first of the
+    pool that can be read; None: all. Returns what is to be known of the images' sizes.
     """
+    notes: list[str] = []
+    while True:  # an image may turn out unreadable when others have been opened already
+        missing = None if enough is None else enough - ledger.num_read
+        if missing == 0 or len(ledger.rows) == len(pool.names):
+            return notes
+        told = _score(predictor, pool, ledger, progress, missing)
+        notes += [note for note in told if note not in notes]
+
+
+def _score(
+    predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[float], None], most: int | None
+) -> list[str]:
     notes: dict[str, str] = {}
     numbers: dict[int, int] = {}
 
     def images() -> Iterator[Windows]:
+        opened = 0
         for number, name in enumerate(pool.names):
+            if opened == most:
+                return
             if number in ledger.rows:
                 continue
             try:
@@ -98,6 +121,7 @@ def score(predictor: Predictor, pool: Pool, ledger: Ledger, progress: Callable[[
                 progress(1)
                 continue
             numbers[id(image)] = number
+            opened += 1
             yield image
 
     with FeatureTap(predictor.segmenter) as tap:

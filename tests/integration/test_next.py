@@ -163,6 +163,22 @@ def test_images_that_are_labeled_already_are_not_picked(on_files: Path, tmp_path
         choose_next(on_files, overrides=lists, out=tmp_path / "none")
 
 
+def test_as_many_as_wanted_are_drawn_where_some_cannot_be_read(on_files: Path, tmp_path: Path) -> None:
+    broken = on_files.parent / "data" / "images" / "7.png"
+    whole = broken.read_bytes()
+    passed_over = 0
+    for seed in range(4):
+        settings = Settings(count=2, rule="random", seed=seed)
+        before = choose_next(on_files, settings=settings, out=tmp_path / f"whole-{seed}").names
+        broken.write_bytes(b"nothing")
+        chosen = choose_next(on_files, settings=settings, out=tmp_path / f"broken-{seed}")
+        broken.write_bytes(whole)
+        assert len(set(chosen.names)) == 2 and set(chosen.names) >= {*before} - {"7"}
+        assert [*chosen.skipped] == (["7"] if "7" in before else [])
+        passed_over += "7" in before
+    assert 0 < passed_over < 4
+
+
 def test_the_next_training_reads_the_data_as_the_run_did(on_files: Path, tmp_path: Path) -> None:
     given = {"skip_broken": True, "exif": "stored", "cache_dir": tmp_path / "of images"}
     settings = Settings(count=1, rule="random")
