@@ -95,7 +95,7 @@ def score(
     notes: list[str] = []
     while True:  # an image may turn out unreadable when others have been opened already
         missing = None if enough is None else enough - ledger.num_read
-        if missing == 0 or len(ledger.rows) == len(pool.names):
+        if (missing is not None and missing <= 0) or len(ledger.rows) == len(pool.names):
             return notes
         told = _score(predictor, pool, ledger, progress, missing)
         notes += [note for note in told if note not in notes]
