@@ -24,6 +24,7 @@ from des4.acquisition.scoring import most_entropy
 from des4.config import as_arguments
 from des4.data_tools.prelabels import CvatTask, LabelStudioTasks, Shapes, mark, write_labelme
 from des4.datasets import FileDataset, recognise
+from des4.datasets.files import NAME_LISTS
 from des4.predict import Prediction, Predictor
 from des4.predict.prediction import reduction
 from des4.report.next_page import SIDE, Card, Facts, contact_sheet, next_page
@@ -46,8 +47,8 @@ MOST_POINTS = 5000
 """Images on the plane of the page, at most."""
 NUM_CLASSES = 6
 """Classes named below the pictures of an image."""
-OF_LISTS = ("labeled", "unlabeled", "val", "val_fraction", "val_seed", "protocol", "lists")
-"""Settings of the data for which the new lists stand."""
+OF_LISTS = {key for keys in NAME_LISTS.values() for key in keys} - {"shards"}
+"""Settings of the data for which the new lists stand, which name no image in shards."""
 BROADEST = 254
 """Classes that annotation formats can hold here."""
 

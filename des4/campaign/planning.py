@@ -12,6 +12,7 @@ from typing import Any
 
 from des4.campaign.config import CampaignConfig
 from des4.config import RunConfig, given_settings, load_config
+from des4.datasets.files import NAME_LISTS
 from des4.methods import METHODS
 from des4.report.compare import KINDS
 from des4.types import ConfigError
@@ -19,12 +20,8 @@ from des4.types import ConfigError
 OF_THE_LIST = ("data.labeled", "data.unlabeled", "data.val")
 """Settings that a method may not have for itself."""
 
-NAME_LISTS = {
-    "labeled": ("labeled", "val_fraction", "val_seed", "protocol", "lists", "seed"),
-    "unlabeled": ("unlabeled", "shards"),
-    "val": ("val",),
-}
-"""Kind of list → settings of `data` that decide which images are on it."""
+DECIDES_IMAGES = {**NAME_LISTS, "labeled": (*NAME_LISTS["labeled"], "seed")}
+"""Kind of list → settings of `data` that decide which images are on it; `seed` is that of drawn scenes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def plan(campaign: CampaignConfig, overrides: Sequence[str] = ()) -> list[Planne
 def _refuse_overrides_that_merge(campaign: CampaignConfig, overrides: Sequence[str]) -> None:
     """Raise ConfigError for what tells the runs apart: as one for all, several seeds, say, would be the same run."""
     given = given_settings({}, overrides)
-    of_lists = {f"data.{key}" for keys in NAME_LISTS.values() for key in keys}
+    of_lists = {f"data.{key}" for keys in DECIDES_IMAGES.values() for key in keys}
     places = {"out": "out", "train.seed": "seeds"}
     places |= {k: "lists" for where in campaign.lists.values() for k in given_settings(where) if k in of_lists}
     for own in campaign.methods.values():
@@ -111,7 +108,7 @@ def _refuse_other_settings_of_lists(runs: Sequence[Planned]) -> None:
     """Raise ConfigError if runs of one list name are told to have different images, as by the file of a method."""
     first: dict[tuple[str, str], tuple[Planned, Any]] = {}
     for run in runs:
-        for key in (key for kind in run.kinds for key in NAME_LISTS[kind]):
+        for key in (key for kind in run.kinds for key in DECIDES_IMAGES[kind]):
             value = getattr(run.config.data, key, None)
             other, wanted = first.setdefault((run.lists, key), (run, value))
             if value != wanted:

@@ -7,12 +7,13 @@ to those in files.
 """
 
 from des4.datasets.files.catalogue import Catalogue, Mask, Oddity
-from des4.datasets.files.config import FilesConfig, spread
+from des4.datasets.files.config import NAME_LISTS, FilesConfig, spread
 from des4.datasets.files.dataset import FileDataset, numbered_classes
 from des4.datasets.files.finding import composed, existing_root, if_file, is_writable, scan, stem_of
 from des4.datasets.files.roles import TEST_FOLDERS, VAL_FOLDERS, share_for_val, split_of
 
 __all__ = [
+    "NAME_LISTS",
     "TEST_FOLDERS",
     "VAL_FOLDERS",
     "Catalogue",

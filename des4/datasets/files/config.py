@@ -11,6 +11,13 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from des4.datasets.protocols import known_protocol
 from des4.types import Config
 
+NAME_LISTS = {
+    "labeled": ("labeled", "val_fraction", "val_seed", "protocol", "lists"),
+    "unlabeled": ("unlabeled", "shards"),
+    "val": ("val",),
+}
+"""Kind of list → settings that decide which images are on it."""
+
 
 def spread(given: Any) -> Any:
     """Take numbers and names as a shell passes them on without quotes apart, `0,255` and `1-13`; leave all else."""
