@@ -74,24 +74,30 @@ def _is_image(path: Path) -> bool:
 
 
 def _named(found: Sequence[tuple[Path, Path]]) -> tuple[list[Job], list[str]]:
-    """Give each file, taken once, a place of its own. A file system may take upper and lower case for one."""
-    jobs: list[Job] = []
-    notes: list[str] = []
-    seen: set[str] = set()
-    taken: dict[str, Path] = {}
+    """Give each file, taken once, a place of its own. A file system may take upper and lower case for one.
+
+    Below the place of a video lie its frames, so that is no folder of images either; they are named first.
+    """
+    sources: dict[str, tuple[Path, Path]] = {}
     for source, path in found:
-        if (file := str(source.parent.resolve() / source.name)) in seen:
-            continue
-        seen.add(file)
+        sources.setdefault(str(source.parent.resolve() / source.name), (source, path))
+    jobs: dict[Path, Job] = {}
+    notes: list[str] = []
+    taken: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
+    for source, path in sorted(sources.values(), key=lambda each: is_video(each[0])):
         inside = [part for part in Path(os.path.normpath(path)).parts if part != ".."]  # results stay in their folder
         wanted = place = Path(*inside).with_suffix("")
+        before = taken | folders if is_video(source) else taken
         number = 1
-        while str(place).lower() in taken:
+        while str(place).lower() in before:
             number += 1
             place = wanted.with_name(f"{wanted.name}-{number}")
         if place != wanted:
-            first = taken[str(wanted).lower()]
+            first = before[str(wanted).lower()]
             notes.append(f"{source}: has the name of {first}; its results are called {place}")
         taken[str(place).lower()] = source
-        jobs.append(Job(source, place))
-    return jobs, notes
+        for folder, origin in zip(place.parents, source.parents, strict=False):
+            folders.setdefault(str(folder).lower(), origin)
+        jobs[source] = Job(source, place)
+    return [jobs[source] for source, _ in sources.values()], notes

@@ -457,6 +457,23 @@ def test_the_frames_of_a_video_are_images(predictor: Predictor, tmp_path: Path, 
     assert len(rows(tmp_path / "out")) == 4
 
 
+def test_a_video_and_a_folder_of_one_name_do_not_share_a_place(
+    predictor: Predictor, tmp_path: Path, photo: Photo
+) -> None:
+    video, other = make_video(tmp_path / "drive.mp4", frames=2), tmp_path / "other"
+    other.mkdir()
+    photo("drive/000000.png")
+    arguments = [video, tmp_path / "drive", make_video(other / "drive.mp4", frames=1)]
+    summary = predict_files(predictor, arguments, tmp_path / "out")
+    assert summary.done == 4
+    expected = ["drive-2/000000.png", "drive-2/000001.png", "drive/000000.png", "drive-3/000000.png"]
+    assert [row["mask"].removeprefix("masks/") for row in rows(tmp_path / "out")] == expected
+    assert summary.notes == [
+        f"{video}: has the name of {tmp_path}/drive; its results are called drive-2",
+        f"{other}/drive.mp4: has the name of {tmp_path}/drive; its results are called drive-3",
+    ]
+
+
 def test_a_file_named_twice_is_segmented_once(predictor: Predictor, tmp_path: Path, photo: Photo) -> None:
     path = photo("x/a.png")
     assert predict_files(predictor, [tmp_path / "x", path], tmp_path / "out").done == 1
