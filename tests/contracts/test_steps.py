@@ -65,8 +65,10 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("optim", OPTIMISERS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("precision", "optim"),
+    [("fp32", "sgd"), ("fp32", "adamw"), ("fp16", "sgd"), ("fp16", "adamw"), ("bf16", "sgd")],  # no scaler in bf16
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_waits_for_nothing_unless_its_method_says_so(
     name: str, precision: Any, optim: str, make_method: Make, make_batch: Make
