@@ -88,7 +88,7 @@ def _guards(
     def evaluator(ids: Sequence[str]) -> Evaluator | None:
         return Evaluator(data, ids, config.eval, device, tail_classes(counts)) if ids else None
 
-    drift = DriftGuard(pixel_share(data, counts), config.guard.drift_factor, steps)
+    drift = DriftGuard(pixel_share(data, counts), config.guard.drift_factor, steps, config.train.log_every)
     return Guards(drift, evaluator(truth), evaluator(data.held_out))
 
 

@@ -5,10 +5,11 @@ images. A network that learns from its own mistakes makes more of them, so the s
 the labels and keeps moving away.
 
 The rule. At each log line a class has a ratio: its share of the pseudo-labels since the last line, over its share of
-the labeled pixels. The last quarter of the lines (six at least) is held against as many lines before it. A warning is
-due when the mean of the log ratio is beyond ±log `factor`, a tenth further away than before on the same side, and the
-way that it went is four times what the spread of the lines explains. Lines of the first tenth of the training do not
-count, for an untrained network says nothing; a ratio below 1/50 counts as 1/50, for what has gone moves nowhere.
+the labeled pixels. The last quarter of the lines (six at least; four in a training of less than twelve) is held
+against as many lines before it. A warning is due when the mean of the log ratio is beyond ±log `factor`, a tenth
+further away than before on the same side, and the way that it went is four times what the spread of the lines explains.
+Lines of the first tenth of the training do not count, for an untrained network says nothing; a ratio below 1/50 counts
+as 1/50, for what has gone moves nowhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ WARM_UP = 0.1
 """Share of the training whose log lines do not count."""
 FEWEST_LINES = 6
 """Log lines of which a mean is taken, at least."""
+FEWEST_OF_SHORT = 4
+"""The same, of a training too short for two such means."""
 FLOOR = 0.02
 """Ratios below this one count as this one."""
 FURTHER = 1.1
@@ -42,11 +45,14 @@ class DriftGuard:
     """Follows the shares of classes among pseudo-labels, from log line to log line; it is a function of these alone.
 
     pixel_share: name → share of the labeled pixels; classes without a labeled pixel are not followed.
-    factor: > 1, beyond which a share is worth a warning; None = there are no warnings. steps: of the whole training.
+    factor: > 1, beyond which a share is worth a warning; None = there are no warnings. steps: of the whole training,
+    with a log line every `log_every`; with less than eight that count, nothing is told.
     """
 
-    def __init__(self, pixel_share: Mapping[str, float], factor: float | None, steps: int) -> None:
+    def __init__(self, pixel_share: Mapping[str, float], factor: float | None, steps: int, log_every: int) -> None:
         self.pixel_share, self.factor, self.steps = dict(pixel_share), factor, steps
+        lines = -(-steps // log_every) - int(WARM_UP * steps) // log_every  # that count; the last step always has one
+        self.fewest = FEWEST_LINES if lines >= 2 * FEWEST_LINES else FEWEST_OF_SHORT
         self.drifted: list[Drifted] = []
         self._lines: list[list[float]] = []  # log ratios of the classes
         self._last: list[float] | None = None
@@ -82,7 +88,7 @@ class DriftGuard:
 
     def _drifting(self, bound: float) -> list[tuple[str, float]]:
         """Classes that are beyond the bound and move away, each with its present ratio."""
-        count = max(FEWEST_LINES, len(self._lines) // 4)
+        count = max(self.fewest, len(self._lines) // 4)
         if len(self._lines) < 2 * count:
             return []
         lines = self._lines[-2 * count :]

@@ -21,7 +21,7 @@ def shares(ratio: float, name: str = "tree") -> list[float]:
 
 
 def warnings(ratios: list[float], factor: float | None = 1.5, name: str = "tree") -> list[tuple[int, str]]:
-    guard = DriftGuard(SHARE, factor, steps=100 * len(ratios))
+    guard = DriftGuard(SHARE, factor, steps=100 * len(ratios), log_every=100)
     return [(n, text) for n, ratio in enumerate(ratios, 1) for text in guard.look(100 * n, shares(ratio, name))]
 
 
@@ -52,7 +52,7 @@ def test_a_class_that_dies_out_is_named() -> None:
         pytest.param([0.0] * 40, id="was never there"),
         pytest.param([0.019 - 0.0004 * n for n in range(40)], id="as good as gone"),
         pytest.param([0.05 * 3**n for n in range(4)] + [1.0] * 36, id="in the first tenth alone"),
-        pytest.param([1 + 0.3 * n for n in range(11)], id="too few lines"),
+        pytest.param([1 + 0.1 * n for n in range(7)], id="too few lines"),
         pytest.param([0.8] * 7 + [2.0] * 6, id="on the other side before"),
     ],
 )
@@ -65,14 +65,22 @@ def test_the_line_at_the_end_of_the_first_tenth_does_not_count() -> None:
     assert [line for line, text in warnings([1.1] * 8 + [2.0] * 12) if "tree" in text] == [14]
 
 
-def test_noise_is_no_drift() -> None:
+@pytest.mark.parametrize(("lines", "told"), [(8, 8), (9, 8), (10, 9), (12, 9), (13, 13)])
+def test_a_short_training_is_told_of_sooner(lines: int, told: int) -> None:
+    """With eight lines that count; of ten lines and more the first does not. From twelve that count on, with those."""
+    found = warnings([1 + 0.1 * n for n in range(lines)])
+    assert [line for line, text in found if "tree" in text] == [told]
+
+
+@pytest.mark.parametrize("lines", [10, 60])
+def test_noise_is_no_drift(lines: int) -> None:
     rng = random.Random(0)
-    runs = [warnings([1.8 * math.exp(rng.gauss(0, 0.05)) for _ in range(60)]) for _ in range(100)]
-    assert sum(map(bool, runs)) <= 2  # three classes, 42 lines to speak at
+    runs = [warnings([1.8 * math.exp(rng.gauss(0, 0.05)) for _ in range(lines)]) for _ in range(100)]
+    assert sum(map(bool, runs)) <= 2  # three classes, two or 42 lines to speak at
 
 
 def test_without_a_factor_it_is_silent_and_still_sums_up() -> None:
-    guard = DriftGuard(SHARE, None, steps=100)
+    guard = DriftGuard(SHARE, None, steps=100, log_every=1)
     assert [guard.look(n, shares(1 + 0.1 * n)) for n in range(11, 20)] == [[]] * 9
     summary = guard.summary()
     assert summary and summary["factor"] is None and summary["warned"] == []
@@ -81,18 +89,18 @@ def test_without_a_factor_it_is_silent_and_still_sums_up() -> None:
 
 
 def test_lines_without_a_label_that_counts_are_left_out() -> None:
-    guard = DriftGuard(SHARE, 1.5, steps=100)
+    guard = DriftGuard(SHARE, 1.5, steps=100, log_every=1)
     assert guard.look(50, [0.0] * 4) == []
     assert guard.summary() is None
 
 
 def test_a_resumed_run_warns_as_the_uninterrupted_one() -> None:
     lines = [(100 * n, shares(1 + 0.03 * n)) for n in range(1, 41)]
-    straight = DriftGuard(SHARE, 1.5, steps=4000)
+    straight = DriftGuard(SHARE, 1.5, steps=4000, log_every=100)
     said = [straight.look(*line) for line in lines]
     warned = next(n for n, texts in enumerate(said) if texts)
     for stop in (5, warned, warned + 1, 39):
-        resumed = DriftGuard(SHARE, 1.5, steps=4000)
+        resumed = DriftGuard(SHARE, 1.5, steps=4000, log_every=100)
         resumed.replay([{"step": 1, "loss": 2.0}, *({"step": s, "drift/shares": v} for s, v in lines[:stop])])
         assert [resumed.look(*line) for line in lines[stop:]] == said[stop:]
         assert resumed.summary() == straight.summary()

@@ -259,7 +259,7 @@ def test_what_targets_say_is_logged_alike_by_a_run_that_was_stopped_between_two_
             raise Killed
 
     def options():
-        drift = DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 10)
+        drift = DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 10, 4)
         return {"steps": 10, "log_every": 4, "checkpoint_every": 3, "guards": Guards(drift)}
 
     trainer(whole := new_run("whole"), **options()).fit()
@@ -290,7 +290,7 @@ def test_a_drifting_class_is_named_in_the_log(new_run):
                 label = (torch.arange(120).view(1, 4, 30) >= 40 + m).long()  # ever more dark pixels
                 yield Batch(Labeled(image, label, torch.arange(1), (f"{m}",)))
 
-    guards = Guards(DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34))
+    guards = Guards(DriftGuard({"dark": 0.25, "light": 0.75}, 2.0, 34, 1))
     results = trainer(run := new_run(), 34, loader=Drifting(), guards=guards).fit()
     (warned,) = results["drift"]["warned"]
     assert warned["name"] == "dark" and warned["ratio"] > 2
