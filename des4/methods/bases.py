@@ -48,6 +48,14 @@ class SingleNetwork(Method):
         """Classify the student's labeled features, and feed its prototypes, if any."""
         return labeled_logits(self.student.head, self.feed, features, labeled)
 
+    def evaluated(self, image: Tensor) -> Tensor:
+        """Logits of the student as in evaluation, by the running statistics of its norms, without a gradient."""
+        self.student.eval()
+        with torch.no_grad():
+            logits = self.student(image)
+        self.student.train(self.training)
+        return logits
+
     def on_labels(self, labeled: Labeled) -> dict[str, Tensor]:
         """The student's cross-entropy on labels: all there is of a step that reads no unlabeled image."""
         features, side = self.student.features_with_side(labeled.image)

@@ -46,6 +46,9 @@ class CorrMatchConfig(MethodConfig):
     """Probability with which a channel of the encoder's maps is dropped for the perturbed view."""
     regions: int = Field(128, ge=1)
     """Places of an image that are drawn, over whose regions labels spread."""
+    running_norms: bool = False
+    """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
+    `false`: by those of the batch, as published."""
 
 
 class CorrMatch(SingleNetwork):
@@ -87,7 +90,7 @@ class CorrMatch(SingleNetwork):
         by_clean = carried(torch.cat([on_labels, on_weak]), clean, grid)
         by_strong = carried(on_strong, self.correlation(strong[-1], view.mix(unlabeled.valid), keys), grid)
 
-        soft = soft_target(on_weak, unlabeled)
+        soft = soft_target(self.evaluated(unlabeled.weak) if config.running_norms else on_weak, unlabeled)
         target = soft.hardened(level, self.supervision)
         self.level.collect(target.confidence, target.label, target.valid)
         places = (uniform(keys, (config.regions,), "regions") * clean.shape[1]).long()

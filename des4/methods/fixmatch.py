@@ -38,10 +38,7 @@ class FixMatch(SingleNetwork):
         """Half the labeled, half the thresholded unlabeled cross-entropy."""
         labeled, unlabeled = batch.both
         (view,), count = unlabeled.strong, len(labeled.image)
-        self.student.eval()
-        with torch.no_grad():
-            target = self.pseudo_labels(self.student(unlabeled.weak), unlabeled).mixed(view)
-        self.student.train(self.training)
+        target = self.pseudo_labels(self.evaluated(unlabeled.weak), unlabeled).mixed(view)
         features, side = self.student.features_with_side(torch.cat([labeled.image, view.mixed]))
         self.note(kept=target.share_kept())
         return {

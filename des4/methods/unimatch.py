@@ -34,6 +34,9 @@ class UniMatchConfig(MethodConfig):
     """Of the view whose features are perturbed."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Probability with which a channel of the encoder's maps is dropped for it."""
+    running_norms: bool = False
+    """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
+    `false`: by those of the batch, as published."""
 
 
 class Predicted(NamedTuple):
@@ -77,7 +80,7 @@ class UniMatch(SingleNetwork):
         features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
         known, weak, perturbed = features.split([count, len(unlabeled.weak), len(unlabeled.weak)])
         with torch.no_grad():
-            target = student.head(weak)
+            target = self.evaluated(unlabeled.weak) if self.config.running_norms else student.head(weak)
         strong = student(torch.cat([view.mixed for view in unlabeled.strong])).chunk(len(unlabeled.strong))
         return Predicted(self.labeled_logits(known, labeled), target, student.head(perturbed), strong, side)
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,9 +24,10 @@ def up(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
 
-def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
+@pytest.mark.parametrize(("running", "t"), [(False, 0.35), (True, 0.26)])
+def test_the_terms_are_those_of_the_equation(running: bool, t: float, make_method: Make, make_batch: Make) -> None:
     weights = {"strong_weight": 0.2, "divergence_weight": 0.3, "feature_weight": 0.5, "correlation_weight": 0.7}
-    method, batch = make_method("corrmatch", threshold=0.35, regions=64, **weights), make_batch()
+    method, batch = make_method("corrmatch", threshold=t, regions=64, running_norms=running, **weights), make_batch()
     with torch.no_grad():
         method.student.head.weight.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     twin = copy.deepcopy(method)
@@ -47,14 +49,15 @@ def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make
     clean = correlation(deep, torch.cat([lab.valid, un.valid]), torch.cat([lab.keys, un.keys]))
     by_clean = carry(out[:4], clean)
     by_strong = carry(strong, correlation(strong_deep, view.mix(un.valid), un.keys))
-    p = up(out[2:4]).softmax(1).detach()
+    labels = copy.deepcopy(net).eval()(un.weak).detach() if running else out[2:4].detach()
+    p = up(labels).softmax(1)
     q, y = p.max(1)
-    sure = (q >= 0.35) & un.valid
+    sure = (q >= t) & un.valid
     assert 0 < sure.sum() < un.valid.sum()
     places = (uniform(un.keys, (64,), "regions") * clean.shape[1]).long()
-    target = hard_target(out[2:4].detach(), un, 0.35, twin.supervision).mixed(view)
+    target = hard_target(labels, un, t, twin.supervision).mixed(view)
     spread = propagated(
-        target, regions(clean[2:], places, un.valid, size, (9, 9)), torch.tensor(0.35), 4, ~view.mix.box
+        target, regions(clean[2:], places, un.valid, size, (9, 9)), torch.tensor(t), 4, ~view.mix.box
     )
     assert (spread.keep & ~target.keep).any()
 

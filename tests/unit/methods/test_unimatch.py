@@ -41,8 +41,9 @@ def up(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
 
-def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
-    method = sure(threshold=0.5, strong_weight=0.3, feature_weight=0.4, drop=0.25)
+@pytest.mark.parametrize("running", [False, True])
+def test_the_terms_are_those_of_the_equation(running: bool, sure: Make, batch: Any) -> None:
+    method = sure(threshold=0.5, strong_weight=0.3, feature_weight=0.4, drop=0.25, running_norms=running)
     twin = copy.deepcopy(method).student
     found = method.losses(batch)
     lab, un = batch.labeled, batch.unlabeled
@@ -52,6 +53,8 @@ def test_the_terms_are_those_of_the_equation(sure: Make, batch: Any) -> None:
     dropped = [each[2:] * mask[:, :, None, None] / 0.75 for each, mask in zip(maps, keep, strict=True)]
     logits = twin.head(twin.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True))))
     known, weak, perturbed = (up(part) for part in logits.split(2))
+    if running:
+        weak = up(copy.deepcopy(twin).eval()(un.weak)).detach()
     confidence, label = weak.softmax(1).max(1)
     strong = up(twin(torch.cat([view.mixed for view in un.strong]))).split(2)
 
