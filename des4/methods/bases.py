@@ -52,7 +52,7 @@ class SingleNetwork(Method):
         """Logits of the student as in evaluation, by the running statistics of its norms, without a gradient."""
         self.student.eval()
         with torch.no_grad():
-            logits = self.student(image)
+            logits: Tensor = self.student(image)
         self.student.train(self.training)
         return logits
 

@@ -56,9 +56,7 @@ def test_the_terms_are_those_of_the_equation(running: bool, t: float, make_metho
     assert 0 < sure.sum() < un.valid.sum()
     places = (uniform(un.keys, (64,), "regions") * clean.shape[1]).long()
     target = hard_target(labels, un, t, twin.supervision).mixed(view)
-    spread = propagated(
-        target, regions(clean[2:], places, un.valid, size, (9, 9)), torch.tensor(t), 4, ~view.mix.box
-    )
+    spread = propagated(target, regions(clean[2:], places, un.valid, size, (9, 9)), torch.tensor(t), 4, ~view.mix.box)
     assert (spread.keep & ~target.keep).any()
 
     def mean(z: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
