@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
@@ -31,6 +32,14 @@ ONE_DECODER = "holds the teacher's embeddings against the student's, which one d
 """Why the teacher's decoder cannot be trained for itself."""
 
 
+class OwnLabelsConfig(MethodConfig):
+    """Settings of methods whose networks label while they learn: in train mode, as published."""
+
+    running_norms: bool = False
+    """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
+    `false`: by those of the batch, as published."""
+
+
 class SingleNetwork(Method):
     """A method around one trained network, `student`; its prototypes, if any, follow its own labeled features."""
 
@@ -48,12 +57,22 @@ class SingleNetwork(Method):
         """Classify the student's labeled features, and feed its prototypes, if any."""
         return labeled_logits(self.student.head, self.feed, features, labeled)
 
+    @contextmanager
+    def evaluating(self, *networks: nn.Module) -> Iterator[None]:
+        """Have trained networks label as in evaluation, by the running statistics of their norms; no gradient."""
+        for network in networks:
+            network.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:  # memory may have run out in it, and the step is taken again
+            for network in networks:
+                network.train(self.training)
+
     def evaluated(self, image: Tensor) -> Tensor:
-        """Logits of the student as in evaluation, by the running statistics of its norms, without a gradient."""
-        self.student.eval()
-        with torch.no_grad():
+        """Logits of the student as in evaluation."""
+        with self.evaluating(self.student):
             logits: Tensor = self.student(image)
-        self.student.train(self.training)
         return logits
 
     def on_labels(self, labeled: Labeled) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Outline, Setting
-from des4.methods.bases import SingleNetwork
+from des4.methods.base import Outline, Setting
+from des4.methods.bases import OwnLabelsConfig, SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.propagation import propagated, regions
 from des4.methods.ingredients.targets import soft_target
@@ -26,7 +26,7 @@ from des4.ops.noise import uniform
 from des4.types import Batch, ViewSpec
 
 
-class CorrMatchConfig(MethodConfig):
+class CorrMatchConfig(OwnLabelsConfig):
     """Settings of CorrMatch; the defaults are those published for VOC."""
 
     name: Literal["corrmatch"] = "corrmatch"
@@ -46,9 +46,6 @@ class CorrMatchConfig(MethodConfig):
     """Probability with which a channel of the encoder's maps is dropped for the perturbed view."""
     regions: int = Field(128, ge=1)
     """Places of an image that are drawn, over whose regions labels spread."""
-    running_norms: bool = False
-    """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
-    `false`: by those of the batch, as published."""
 
 
 class CorrMatch(SingleNetwork):

@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Outline
-from des4.methods.bases import TwoNetworks, labeled_logits
+from des4.methods.base import Outline
+from des4.methods.bases import OwnLabelsConfig, TwoNetworks, labeled_logits
 from des4.types import Batch, ViewSpec
 
 
-class CPSConfig(MethodConfig):
+class CPSConfig(OwnLabelsConfig):
     """Settings of cross pseudo supervision."""
 
     name: Literal["cps"] = "cps"
@@ -40,7 +40,7 @@ class CPS(TwoNetworks):
         """For each network, the cross-entropy on labels, and on the other's labels of the mixed images."""
         labeled, unlabeled = batch.both
         (view,), count = unlabeled.strong, len(labeled.image)
-        with torch.no_grad():
+        with self.evaluating(self.student, self.peer) if self.config.running_norms else torch.no_grad():
             by_student, by_peer = (
                 self.pseudo_labels(network(unlabeled.weak), unlabeled).mixed(view)
                 for network in (self.student, self.peer)

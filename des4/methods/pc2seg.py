@@ -15,14 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from des4.methods.base import MethodConfig, Outline, Setting
-from des4.methods.bases import SingleNetwork
+from des4.methods.base import Outline, Setting
+from des4.methods.bases import OwnLabelsConfig, SingleNetwork
 from des4.methods.ingredients.pixel_pairs import PixelPairsConfig, pixel_pairs
 from des4.methods.ingredients.targets import soft_target
 from des4.types import Batch, ConfigError, ViewSpec
 
 
-class PC2SegConfig(PixelPairsConfig, MethodConfig):
+class PC2SegConfig(PixelPairsConfig, OwnLabelsConfig):
     """Settings of pixel contrast and consistency."""
 
     name: Literal["pc2seg"] = "pc2seg"
@@ -58,7 +58,8 @@ class PC2Seg(SingleNetwork):
         features, side = self.student.features_with_side(torch.cat([labeled.image, unlabeled.weak, view.mixed]))
         known, weak, strong = features.tensor_split([count, count + len(unlabeled.weak)])
         with torch.no_grad():
-            logits = self.student.head(weak).float()
+            said = self.evaluated(unlabeled.weak) if config.running_norms else self.student.head(weak)
+            logits = said.float()
             target, probs = soft_target(logits, unlabeled).mixed(view), logits.softmax(1)
         first, second = self.projection(torch.cat([weak, strong])).chunk(2)
         self.note(confidence=target.mean_confidence())

@@ -85,15 +85,12 @@ class PseudoSeg(SingleNetwork):
             "unlabeled": config.unlabeled_weight * cross,
         }
 
-    @torch.no_grad()
     def fused(self, unlabeled: Unlabeled) -> SoftTarget:
-        """p̂ of the weak view."""
-        for network in (self.student, self.activation):
-            network.eval()
-        maps, size = self.student.encode(unlabeled.weak), (unlabeled.valid.shape[-2], unlabeled.valid.shape[-1])
-        logits = (self.student.head(self.student.decoder(maps)), self.activation(maps, unlabeled.valid, None)[1])
-        for network in (self.student, self.activation):
-            network.train(self.training)
+        """p̂ of the weak view, without a gradient."""
+        size = unlabeled.valid.shape[-2], unlabeled.valid.shape[-1]
+        with self.evaluating(self.student, self.activation):
+            maps = self.student.encode(unlabeled.weak)
+            logits = (self.student.head(self.student.decoder(maps)), self.activation(maps, unlabeled.valid, None)[1])
         both = torch.stack([upsample(each.float(), size) for each in logits])  # (2, B, C, H, W)
         where = unlabeled.valid[:, None]
         pixels = 2 * both.shape[2] * where.sum((1, 2, 3), keepdim=True).clamp_min(1)

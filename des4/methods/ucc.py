@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from des4.losses import pixel_divergence
-from des4.methods.base import MethodConfig, Outline, Setting
-from des4.methods.bases import SingleNetwork, labeled_logits
+from des4.methods.base import Outline, Setting
+from des4.methods.bases import OwnLabelsConfig, SingleNetwork, labeled_logits
 from des4.methods.ingredients.classmix import classes_present
 from des4.methods.ingredients.injection import in_order, injected
 from des4.methods.ingredients.pasting import PastingConfig, paste_classes, pixels_of
@@ -30,7 +30,7 @@ from des4.ops.sampling import weighted_draw
 from des4.types import Batch, Labeled, ViewSpec
 
 
-class UCCConfig(PastingConfig, MethodConfig):
+class UCCConfig(PastingConfig, OwnLabelsConfig):
     """Settings of cross-head co-training; all numbers are guesses."""
 
     name: Literal["ucc"] = "ucc"
@@ -68,7 +68,8 @@ class UCC(SingleNetwork):
         """For each head, the cross-entropy on labels, and on the other's labels of the strong view."""
         plain, unlabeled = batch.both
         (view,), count, terms, known, logits = unlabeled.strong, len(plain.image), {}, [], []
-        with torch.no_grad():
+        labelers = self.student, self.peer_decoder, self.peer_head
+        with self.evaluating(*labelers) if self.config.running_norms else torch.no_grad():
             assert plain.donor is not None  # noqa: S101  # the loader follows the ViewSpec
             labeled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
             source = in_order(plain, len(unlabeled.weak))

@@ -15,14 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Outline
-from des4.methods.bases import SingleNetwork
+from des4.methods.base import Outline
+from des4.methods.bases import OwnLabelsConfig, SingleNetwork
 from des4.methods.ingredients.perturb import drop_channels
 from des4.methods.ingredients.targets import Target
 from des4.types import Batch, Unlabeled, ViewSpec
 
 
-class UniMatchConfig(MethodConfig):
+class UniMatchConfig(OwnLabelsConfig):
     """Settings of UniMatch; the defaults are those published for VOC."""
 
     name: Literal["unimatch"] = "unimatch"
@@ -34,9 +34,6 @@ class UniMatchConfig(MethodConfig):
     """Of the view whose features are perturbed."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Probability with which a channel of the encoder's maps is dropped for it."""
-    running_norms: bool = False
-    """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
-    `false`: by those of the batch, as published."""
 
 
 class Predicted(NamedTuple):

@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from des4.methods.base import MethodConfig, Outline, Setting
-from des4.methods.bases import SingleNetwork
+from des4.methods.base import Outline, Setting
+from des4.methods.bases import OwnLabelsConfig, SingleNetwork
 from des4.methods.ingredients.gate import classes_left
 from des4.methods.ingredients.supervision import Supervision
 from des4.methods.ingredients.targets import labeled_on_grid, soft_target, target_of, view_on_grid
@@ -27,7 +27,7 @@ from des4.ops.prior import class_prior, subclass_counts
 from des4.types import Batch, ViewSpec
 
 
-class USRNConfig(MethodConfig):
+class USRNConfig(OwnLabelsConfig):
     """Settings of unbiased subclass regularization."""
 
     name: Literal["usrn"] = "usrn"
@@ -85,6 +85,9 @@ class USRN(SingleNetwork):
         known, weak, strong = torch.split(features, sizes)
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
         logits = self.student.head(weak)
+        if config.running_norms:
+            with self.evaluating(self.student, self.sub):
+                logits, sub_weak = self.student(unlabeled.weak), self.sub(unlabeled.weak)
         seen, sub_seen = self.supervision.adjusted(logits), self.sub_supervision.adjusted(sub_weak)
         left = classes_left(seen, sub_seen, self.subclasses.parent) if unlabeled.truth is None else None
         target = soft_target(logits, unlabeled).hardened(self.threshold, self.supervision, left)

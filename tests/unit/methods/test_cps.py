@@ -20,19 +20,20 @@ def up(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
 
-def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method("cps", unlabeled_weight=1.5), make_batch()
+@pytest.mark.parametrize("running", [False, True])
+def test_the_terms_are_those_of_the_equation(running: bool, make_method: Make, make_batch: Make) -> None:
+    method, batch = make_method("cps", unlabeled_weight=1.5, running_norms=running), make_batch()
     student, peer = copy.deepcopy(method.student), copy.deepcopy(method.peer)
     found = method.losses(batch)
     lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     with torch.no_grad():
-        labels = [view.mix(up(network(un.weak)).argmax(1)) for network in (student, peer)]
+        labels = [view.mix(up(network.train(not running)(un.weak)).argmax(1)) for network in (student, peer)]
     assert (labels[0] != labels[1]).any()
     valid = view.mix(un.valid)
     expected = {}
     for name, network, other in (("student", student, labels[1]), ("peer", peer, labels[0])):
-        logits = up(network(torch.cat([lab.image, view.mixed])))
+        logits = up(network.train()(torch.cat([lab.image, view.mixed])))
         expected[f"{name}/labeled"] = F.cross_entropy(logits[:2], lab.label, ignore_index=IGNORE)
         expected[f"{name}/unlabeled"] = 1.5 * F.cross_entropy(logits[2:], other, reduction="none")[valid].mean()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

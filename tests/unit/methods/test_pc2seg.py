@@ -21,21 +21,24 @@ def up(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(33, 33), mode="bilinear", align_corners=True)
 
 
-def test_the_terms_are_those_of_the_equation(make_method: Make, make_batch: Make) -> None:
-    method, batch = make_method("pc2seg", consistency_weight=2.0, contrast_weight=0.3), make_batch()
+@pytest.mark.parametrize("running", [False, True])
+def test_the_terms_are_those_of_the_equation(running: bool, make_method: Make, make_batch: Make) -> None:
+    settings = {"consistency_weight": 2.0, "contrast_weight": 0.3, "running_norms": running}
+    method, batch = make_method("pc2seg", **settings), make_batch()
     with torch.no_grad():
         method.student.head.weight.weight.mul_(100)
     twin, lab, un = copy.deepcopy(method), batch.labeled, batch.unlabeled
     found, (view,) = method.losses(batch), un.strong
     features = twin.student.features(torch.cat([lab.image, un.weak, view.mixed]))
     logits = twin.student.head(features)
-    probs = up(logits).softmax(1)
-    gap = 1 - F.cosine_similarity(probs[4:], view.mix(probs[2:4].detach()), dim=1)
+    seen = copy.deepcopy(twin.student).eval()(un.weak) if running else logits[2:4]
+    probs = up(logits[4:]).softmax(1)
+    gap = 1 - F.cosine_similarity(probs, view.mix(up(seen.detach()).softmax(1)), dim=1)
     weak, strong = twin.projection(features[2:]).split(2)
     expected = {
         "labeled": F.cross_entropy(up(logits[:2]), lab.label, ignore_index=IGNORE),
         "consistency": 2 * gap[view.mix(un.valid)].mean(),
-        "contrast": 0.3 * pixel_pairs(weak, strong, logits[2:4].softmax(1), un, view, twin.config),
+        "contrast": 0.3 * pixel_pairs(weak, strong, seen.softmax(1), un, view, twin.config),
     }
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     assert found["consistency"] > 1e-3

@@ -95,6 +95,22 @@ def test_the_terms_are_those_of_the_equation(detached: bool, sure: Make, make_pa
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_labels_are_of_the_running_norms_if_they_are_to_be(
+    running: bool, sure: Make, make_pair: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, batch, said = sure(running_norms=running).train(), make_pair(), []
+    twin, (view,) = copy.deepcopy(method).eval(), batch.unlabeled.strong
+    monkeypatch.setattr(method, "rectified", lambda _, probs, *rest: (said.append(probs), rest[-1].sum())[1])
+    method.losses(batch)
+    for probs, net in zip(said, (peer(twin), twin.student), strict=True):  # each is taught by the other
+        expected = view.mix(up(net(batch.unlabeled.weak)).softmax(1))
+        assert (
+            torch.allclose(torch.where(view.mix(batch.unlabeled.valid)[:, None], probs, expected), expected) == running
+        )
+    assert all(module.training for module in method.modules() if module is not method)
+
+
 def test_the_weight_is_a_weight_alone_unless_it_is_asked_to_learn(sure: Make, make_pair: Make) -> None:
     """The head that labels gets no gradient from its own label, but through V."""
     batch = make_pair()

@@ -44,11 +44,13 @@ def stepped(make_method: Make, make_batch: Make) -> Callable[..., Any]:
     return make
 
 
-@pytest.mark.parametrize("imbalance", [0.0, 1.0])
-def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make, imbalance: float) -> None:
+@pytest.mark.parametrize(("imbalance", "running", "t"), [(0.0, False, 0.4), (1.0, False, 0.4), (0.0, True, 0.2)])
+def test_the_terms_are_those_of_the_equation(
+    stepped: Make, make_batch: Make, imbalance: float, running: bool, t: float
+) -> None:
     """At 1, adjusted and weighted by how frequent classes are, 16 : 8 : 4 : 1, and sub-classes, each a part of its."""
     supervision = {"logit_adjustment": imbalance, "class_weighting": imbalance}
-    settings = {"threshold": 0.4, "unlabeled_weight": 2.0, "subclass_weight": 3.0}
+    settings = {"threshold": t, "unlabeled_weight": 2.0, "subclass_weight": 3.0, "running_norms": running}
     batch, method = make_batch(), stepped(supervision=supervision, **settings)
     twin = copy.deepcopy(method)
     found = method.losses(batch)
@@ -58,21 +60,25 @@ def test_the_terms_are_those_of_the_equation(stepped: Make, make_batch: Make, im
     lab, un = batch.labeled, batch.unlabeled
     (view,) = un.strong
     images = torch.cat([lab.image, un.weak, view.mixed])
-    out = twin.student(images) + imbalance * share.log()[:, None, None]
-    sub = twin.sub(images) + imbalance * sub_share.log()[:, None, None]
-    p, s = out[2:4].detach().softmax(1), sub[2:4].detach().softmax(1)
+    adjustment, sub_adjustment = (imbalance * each.log()[:, None, None] for each in (share, sub_share))
+    out, sub = twin.student(images) + adjustment, twin.sub(images) + sub_adjustment
+    seen, sub_seen = out[2:4].detach(), sub[2:4].detach()
+    if running:  # statistics of the weak view are among the running ones by then
+        seen = copy.deepcopy(twin.student).eval()(un.weak).detach() + adjustment
+        sub_seen = copy.deepcopy(twin.sub).eval()(un.weak).detach() + sub_adjustment
+    p, s = seen.softmax(1), sub_seen.softmax(1)
     assert s.shape[1] == 8
     surer = entropy(s) <= entropy(p)
     assert 0 < surer.float().mean() < 1
     parent = torch.tensor([c for c, count in enumerate(twin.subclasses.counts) for _ in range(count)])
     nearest = [round(y * 8 / 32) for y in range(33)]
     only = F.one_hot(parent[s.argmax(1)], 4).movedim(-1, 1) | ~surer[:, None]
-    gated = up(out[2:4].detach()).softmax(1) * only[:, :, nearest][..., nearest]
+    gated = up(seen).softmax(1) * only[:, :, nearest][..., nearest]
     q, y = gated.max(1)
-    strong = F.cross_entropy(up(out[4:]), view.mix(y), heavy, reduction="none") * view.mix((q >= 0.4) & un.valid)
+    strong = F.cross_entropy(up(out[4:]), view.mix(y), heavy, reduction="none") * view.mix((q >= t) & un.valid)
     on_grid = [grid[..., ::4, ::4] for grid in (view.mix.box, un.valid)]
     sub_q, sub_y = s.max(1)
-    sub_keep = (sub_q >= 0.4) & on_grid[1]
+    sub_keep = (sub_q >= t) & on_grid[1]
     mixed = [torch.where(on_grid[0], each[view.mix.partner], each) for each in (sub_y, sub_keep)]
     sub_strong = F.cross_entropy(sub[4:], mixed[0], sub_heavy, reduction="none") * mixed[1]
     names = twin.subclasses.assign(twin.labeler.features(lab.image), lab.label[:, ::4, ::4])
