@@ -1,11 +1,12 @@
 """A step of every method side by side: its time and its FLOPs, relative to supervised training.
 
-python benchmarks/methods.py [--method NAME …] [--encoder NAME] [--crop N] [--batch N] [--channels N] [--stride N]
-                             [--device NAME] [--precision NAME] [--repeats N] [--threads N]
+python benchmarks/methods.py [--method NAME[,KEY=VALUE …] …] [--encoder NAME] [--crop N] [--batch N] [--channels N]
+                             [--stride N] [--device NAME] [--precision NAME] [--repeats N] [--threads N]
 
 Each method has the batch that the loader makes for it of the embedded data set, and the trainer's own step; all of them
 take turns in one process. A method that learns in parts has a row for each. `time / FLOPs` is how many times longer a
-floating-point operation takes than in supervised training: what a method spends beside its networks.
+floating-point operation takes than in supervised training: what a method spends beside its networks. Settings after a
+method's name are its own, as in `unimatch,running_norms=true`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PAIRS = ("u2pl", "unimatch")
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--method", nargs="+", default=list(METHODS), metavar="NAME[,KEY=VALUE]")
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4, help="labeled images, and as many unlabeled ones")
@@ -44,9 +45,10 @@ def main() -> None:
     prepare(args.threads)
     device = torch.device(args.device)
     steps, flops = {}, {}
-    for name in dict.fromkeys(("supervised", *args.method)):
+    for asked in dict.fromkeys(("supervised", *args.method)):
+        name, *settings = asked.split(",")
         config = load_config({
-            "method": name,
+            "method": {"name": name, **dict(each.split("=", 1) for each in settings)},
             "data": {"name": "scenes", "size": max(96, args.crop)},
             "views.crop_size": args.crop,
             "model": {"encoder": args.encoder, "weights": "none", "channels": args.channels,
@@ -60,7 +62,7 @@ def main() -> None:
         take_step = TrainStep(method, training.optimiser, device, precision=args.precision)
         parts = parts_of_run(method)
         for number, (part, cost) in enumerate(run_cost(method, batch, args.precision), 1):
-            row = name if len(parts) == 1 else f"{name}, part {number}"
+            row = asked if len(parts) == 1 else f"{asked}, part {number}"
 
             def step(method=method, batch=batch, take_step=take_step, first=part.first):
                 with at_step(method, first) if first else nullcontext():
@@ -71,10 +73,10 @@ def main() -> None:
     seconds = medians(steps, args.repeats)
     print(f"{machine()}; {args.encoder}, output stride {args.stride}, decoder {args.channels} wide, {args.batch} + "
           f"{args.batch} images of {args.crop}², {args.precision}")  # fmt: skip
-    print(f"{'':24} {'ms':>9} {'time':>7} {'FLOPs':>7} {'time / FLOPs':>13}")
+    print(f"{'':30} {'ms':>9} {'time':>7} {'FLOPs':>7} {'time / FLOPs':>13}")
     for row, taken in seconds.items():
         time_ratio, flop_ratio = taken / seconds["supervised"], flops[row] / flops["supervised"]
-        print(f"{row:24} {1000 * taken:9.1f} {time_ratio:7.2f} {flop_ratio:7.2f} {time_ratio / flop_ratio:13.2f}")
+        print(f"{row:30} {1000 * taken:9.1f} {time_ratio:7.2f} {flop_ratio:7.2f} {time_ratio / flop_ratio:13.2f}")
     for other in PAIRS if "des4" in seconds else ():
         if other in seconds:
             print(f"des4 / {other}: time {seconds['des4'] / seconds[other]:.2f}, "
