@@ -17,7 +17,7 @@ from torch import Tensor
 
 from des4.methods.base import Outline, Setting
 from des4.methods.bases import OwnLabelsConfig, SingleNetwork
-from des4.methods.ingredients.perturb import drop_channels
+from des4.methods.ingredients.perturb import with_dropped
 from des4.methods.ingredients.propagation import propagated, regions
 from des4.methods.ingredients.targets import soft_target
 from des4.models.heads.correlation import Correlation, carried
@@ -77,8 +77,7 @@ class CorrMatch(SingleNetwork):
         (labeled, unlabeled), config, student, level = batch.both, self.config, self.student, self.level.value
         (view,), count, keys = unlabeled.strong, len(labeled.image), unlabeled.keys
         maps, side = student.encode_with_side(torch.cat([labeled.image, unlabeled.weak]))
-        dropped = drop_channels(tuple(each[count:] for each in maps), keys, "feature", config.drop)
-        features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
+        features = student.decoder(with_dropped(maps, keys, "feature", config.drop))
         known, weak, perturbed = features.split([count, len(keys), len(keys)])
         on_labels, on_weak = self.labeled_logits(known, labeled), student.head(weak)
         strong, grid = student.encode(view.mixed), (maps[-1].shape[-2], maps[-1].shape[-1])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from des4.methods.base import Outline
 from des4.methods.bases import OwnLabelsConfig, SingleNetwork
-from des4.methods.ingredients.perturb import drop_channels
+from des4.methods.ingredients.perturb import with_dropped
 from des4.methods.ingredients.targets import Target
 from des4.types import Batch, Unlabeled, ViewSpec
 
@@ -73,8 +73,7 @@ class UniMatch(SingleNetwork):
         labeled, unlabeled = batch.both
         student, count = self.student, len(labeled.image)
         maps, side = student.encode_with_side(torch.cat([labeled.image, unlabeled.weak]))
-        dropped = drop_channels(tuple(each[count:] for each in maps), unlabeled.keys, "feature", self.config.drop)
-        features = student.decoder(tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True)))
+        features = student.decoder(with_dropped(maps, unlabeled.keys, "feature", self.config.drop))
         known, weak, perturbed = features.split([count, len(unlabeled.weak), len(unlabeled.weak)])
         with torch.no_grad():
             target = self.evaluated(unlabeled.weak) if self.config.running_norms else student.head(weak)

@@ -20,6 +20,12 @@ def drop_channels(maps: tuple[Tensor, ...], keys: Tensor, name: str, p: float = 
     )
 
 
+def with_dropped(maps: tuple[Tensor, ...], keys: Tensor, name: str, p: float = 0.5) -> tuple[Tensor, ...]:
+    """An encoder's maps, and behind them those of the last images, (B,) `keys`, once more with channels dropped."""
+    dropped = drop_channels(tuple(each[-len(keys) :] for each in maps), keys, name, p)
+    return tuple(torch.cat(pair) for pair in zip(maps, dropped, strict=True))
+
+
 def share_channels(
     views: tuple[tuple[Tensor, ...], tuple[Tensor, ...]], keys: Tensor, name: str, whole: float = 0.5
 ) -> tuple[tuple[Tensor, ...], ...]:
