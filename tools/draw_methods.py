@@ -1,4 +1,4 @@
-"""Draws the picture of docs/results/methods.md from its figures: what becomes of rare classes, by method.
+"""Draws the picture of docs/results/methods/clothing.md from its figures: what becomes of rare classes, by method.
 
 python tools/draw_methods.py
 """

@@ -58,10 +58,10 @@ class SingleNetwork(Method):
         return labeled_logits(self.student.head, self.feed, features, labeled)
 
     @contextmanager
-    def evaluating(self, *networks: nn.Module) -> Iterator[None]:
-        """Have trained networks label as in evaluation, by the running statistics of their norms; no gradient."""
+    def labeling(self, *networks: nn.Module, running_norms: bool = True) -> Iterator[None]:
+        """Have trained networks label, without a gradient; `running_norms`: as in evaluation, else as they learn."""
         for network in networks:
-            network.eval()
+            network.train(self.training and not running_norms)
         try:
             with torch.no_grad():
                 yield
@@ -71,7 +71,7 @@ class SingleNetwork(Method):
 
     def evaluated(self, image: Tensor) -> Tensor:
         """Logits of the student as in evaluation."""
-        with self.evaluating(self.student):
+        with self.labeling(self.student):
             logits: Tensor = self.student(image)
         return logits
 

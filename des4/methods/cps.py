@@ -40,7 +40,7 @@ class CPS(TwoNetworks):
         """For each network, the cross-entropy on labels, and on the other's labels of the mixed images."""
         labeled, unlabeled = batch.both
         (view,), count = unlabeled.strong, len(labeled.image)
-        with self.evaluating(self.student, self.peer) if self.config.running_norms else torch.no_grad():
+        with self.labeling(self.student, self.peer, running_norms=self.config.running_norms):
             by_student, by_peer = (
                 self.pseudo_labels(network(unlabeled.weak), unlabeled).mixed(view)
                 for network in (self.student, self.peer)

@@ -88,7 +88,7 @@ class PseudoSeg(SingleNetwork):
     def fused(self, unlabeled: Unlabeled) -> SoftTarget:
         """p̂ of the weak view, without a gradient."""
         size = unlabeled.valid.shape[-2], unlabeled.valid.shape[-1]
-        with self.evaluating(self.student, self.activation):
+        with self.labeling(self.student, self.activation):
             maps = self.student.encode(unlabeled.weak)
             logits = (self.student.head(self.student.decoder(maps)), self.activation(maps, unlabeled.valid, None)[1])
         both = torch.stack([upsample(each.float(), size) for each in logits])  # (2, B, C, H, W)

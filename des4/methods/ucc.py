@@ -68,8 +68,7 @@ class UCC(SingleNetwork):
         """For each head, the cross-entropy on labels, and on the other's labels of the strong view."""
         plain, unlabeled = batch.both
         (view,), count, terms, known, logits = unlabeled.strong, len(plain.image), {}, [], []
-        labelers = self.student, self.peer_decoder, self.peer_head
-        with self.evaluating(*labelers) if self.config.running_norms else torch.no_grad():
+        with self.labeling(self.student, self.peer_decoder, self.peer_head, running_norms=self.config.running_norms):
             assert plain.donor is not None  # noqa: S101  # the loader follows the ViewSpec
             labeled = paste_classes(plain, self.chosen(plain.donor, plain.keys))
             source = in_order(plain, len(unlabeled.weak))

@@ -86,7 +86,7 @@ class USRN(SingleNetwork):
         sub_known, sub_weak, sub_strong = torch.split(self.sub(images), sizes)
         logits = self.student.head(weak)
         if config.running_norms:
-            with self.evaluating(self.student, self.sub):
+            with self.labeling(self.student, self.sub):
                 logits, sub_weak = self.student(unlabeled.weak), self.sub(unlabeled.weak)
         seen, sub_seen = self.supervision.adjusted(logits), self.sub_supervision.adjusted(sub_weak)
         left = classes_left(seen, sub_seen, self.subclasses.parent) if unlabeled.truth is None else None

@@ -24,7 +24,7 @@ WITHOUT_SETTINGS = ("adding_a_method.md", "architecture.md")
 SETTINGS = [
     p
     for p in PAGES
-    if p.name not in WITHOUT_SETTINGS and (p.parent.name in ("docs", "methods") or p.name == "README.md")
+    if p.name not in WITHOUT_SETTINGS and (p.parent in (ROOT / "docs", ROOT / "docs/methods") or p.name == "README.md")
 ]
 NAMES = re.compile(r"\]\(([^)]+\.py)\): (`[\w.]+`(?:, `[\w.]+`)*)")
 
