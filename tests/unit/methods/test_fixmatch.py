@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,3 +45,19 @@ def test_a_threshold_that_nothing_reaches_leaves_the_labels_alone(make_method: M
     found, all_of_it = (make_method("fixmatch", threshold=t).losses(make_batch()) for t in (1.0, 0.0))
     assert found["unlabeled"] == 0 < all_of_it["unlabeled"]
     torch.testing.assert_close(found["labeled"], all_of_it["labeled"])
+
+
+def test_memory_that_runs_out_while_it_labels_leaves_it_learning(
+    make_method: Make, make_batch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is taken again in smaller parts, whose norms have to go by the batch."""
+    method = make_method("fixmatch").train()
+
+    def too_large(*_: Tensor) -> None:
+        assert not method.student.training
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(method.student, "forward", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        method.losses(make_batch())
+    assert all(module.training for module in method.modules())
