@@ -28,7 +28,7 @@ from des4.ops.reduce import gather_over_ranks, num_ranks, share, sum_over_ranks,
 from des4.types import DataError, RunError, UserError
 
 CPU = torch.device("cpu")
-STEPS = 6
+STEPS = 4
 DATA = Scenes(ScenesConfig(labeled=6, unlabeled=10, val=5, size=48))
 MODEL = ModelConfig(encoder="test_efficientnet", weights="none", channels=16, low_channels=8, embedding_dim=12,
                     temperature=0.5)  # fmt: skip

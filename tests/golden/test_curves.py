@@ -29,7 +29,7 @@ from des4.methods import METHODS
 
 CURVES = Path(__file__).parent / "curves"
 STEPS = 20
-LOW_STEPS = dict.fromkeys(("gct", "advsemseg", "cmb", "u2pl"), 5)
+LOW_STEPS = {"gct": 3, **dict.fromkeys(("advsemseg", "cmb", "u2pl"), 5)}
 """Steps in bfloat16 of methods with large convolutions, one of which takes seconds on processors without it."""
 
 Make = Callable[..., Any]
