@@ -12,6 +12,7 @@ method's name are its own, as in `unimatch,running_norms=true`.
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import closing, nullcontext
 
 import torch
@@ -23,6 +24,7 @@ from des4.engine import TrainStep
 from des4.engine.cost import at_step, parts_of_run, run_cost
 from des4.engine.process import wait_for
 from des4.methods import METHODS
+from des4.types import UserError
 
 PAIRS = ("u2pl", "unimatch")
 """What the step of des4 is held against."""
@@ -48,13 +50,13 @@ def main() -> None:
     for asked in dict.fromkeys(("supervised", *args.method)):
         name, *settings = asked.split(",")
         config = load_config({
-            "method": {"name": name, **dict(each.split("=", 1) for each in settings)},
+            "method": name,
             "data": {"name": "scenes", "size": max(96, args.crop)},
             "views.crop_size": args.crop,
             "model": {"encoder": args.encoder, "weights": "none", "channels": args.channels,
                       "output_stride": args.stride},
             "train": {"steps": 1000, "batch_size": args.batch, "workers": 0, "device": args.device},
-        })  # fmt: skip
+        }, settings)  # fmt: skip
         training = build.training(config, checked=False)
         with closing(training.loader.batches(training.loader.unlabeled_from, device)) as batches:  # type: ignore[type-var]  # it is a generator
             batch = next(batches)
@@ -84,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

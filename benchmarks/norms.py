@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from des4.config import load_config
 from des4.methods.ingredients.perturb import with_dropped
 from des4.models.segmenter import Segmenter
 from des4.ops.resize import upsample
-from des4.types import IGNORE, Batch
+from des4.types import IGNORE, Batch, UserError
 
 
 def said(network: Segmenter, batch: Batch) -> dict[str, Tensor]:
@@ -72,4 +73,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

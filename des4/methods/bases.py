@@ -33,11 +33,11 @@ ONE_DECODER = "holds the teacher's embeddings against the student's, which one d
 
 
 class OwnLabelsConfig(MethodConfig):
-    """Settings of methods whose networks label while they learn: in train mode, as published."""
+    """Settings of methods whose networks label while they learn: in train mode, as published codes do."""
 
     running_norms: bool = False
     """`true`: labels are made as in evaluation, by the running statistics of the norms, in a pass of their own [ours];
-    `false`: by those of the batch, as published."""
+    `false`: by those of the batch, as in published codes."""
 
 
 class SingleNetwork(Method):
